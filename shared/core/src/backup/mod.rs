@@ -1,0 +1,619 @@
+//! A backup: its row, its states, and the pure functions that move it.
+//!
+//! ```text
+//!             snapshots started            every one seen completed
+//!   pending ───────────────────▶ in_progress ─────────────────────▶ completed
+//!      │                              │                                │
+//!      └───────────▶ failed ◀─────────┘                                │
+//!                      │                                               │
+//!                      └────────────────▶ deleting ◀───────────────────┘
+//!                                            │ every snapshot seen gone,
+//!                                            ▼ announcement out
+//!                                         (no row)
+//! ```
+//!
+//! What EC2 can be asked for is not stored; what it cannot be asked for is: the
+//! attempt before its call, the deadlines' clocks, who holds the lease, what
+//! must still be announced. [`step`] compares the row with what was seen and
+//! names the next thing to do; [`apply`] puts the outcome of calls into the row.
+
+mod apply;
+mod pending;
+mod progress;
+mod removal;
+mod step;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+use crate::announce::{Kind, Pending as Announcement};
+use crate::id::{
+    BackupId, DeploymentId, InstanceId, NodeId, Nonce, SnapshotId, TenantId, VolumeId,
+};
+use crate::time::{Seconds, Time};
+
+pub use apply::apply;
+pub use removal::{Deletion, start_delete, start_expiry};
+pub use step::{Look, look, step};
+
+/// Where a backup stands, as the API writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Asked for, not every snapshot started.
+    Pending,
+    /// Every snapshot started, not every one complete.
+    InProgress,
+    /// Every snapshot was described as completed.
+    Completed,
+    /// It has no snapshots that one could restore from.
+    Failed,
+    /// Being removed.
+    Deleting,
+}
+
+impl Status {
+    /// Every status.
+    pub const ALL: &'static [Self] =
+        &[Self::Pending, Self::InProgress, Self::Completed, Self::Failed, Self::Deleting];
+
+    /// As the API writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::InProgress => "in_progress",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Deleting => "deleting",
+        }
+    }
+
+    /// Whether it holds the deployment's one slot.
+    pub const fn active(self) -> bool {
+        matches!(self, Self::Pending | Self::InProgress)
+    }
+
+    /// Whether it counts towards the limit.
+    pub const fn counts(self) -> bool {
+        !matches!(self, Self::Failed | Self::Deleting)
+    }
+
+    /// Whether `self -> next` is an edge of the state machine.
+    pub const fn may_become(self, next: Self) -> bool {
+        matches!(
+            (self, next),
+            (Self::Pending, Self::InProgress | Self::Failed)
+                | (Self::InProgress, Self::Completed | Self::Failed)
+                | (Self::Completed | Self::Failed, Self::Deleting)
+        )
+    }
+}
+
+/// Who or what asked for a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackupType {
+    /// A person, or a program through the API.
+    #[default]
+    Manual,
+    /// A schedule.
+    Scheduled,
+    /// The control plane, before an upgrade.
+    PreUpgrade,
+}
+
+/// Why a backup failed, or why a delete does not get on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Which kind.
+    pub code: FailureCode,
+    /// A sentence that says what happened and what to do.
+    pub reason: String,
+}
+
+/// The kinds of failure of a backup that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCode {
+    /// A deadline of the contract passed.
+    DeadlineExceeded,
+    /// EC2 refused or failed a snapshot.
+    SnapshotFailed,
+    /// A snapshot vanished.
+    SnapshotMissing,
+    /// A snapshot cannot be deleted: an AMI uses it.
+    SnapshotInUse,
+    /// A snapshot cannot be deleted: it is locked.
+    SnapshotLocked,
+    /// The worker's role lacks a right.
+    PermissionDenied,
+    /// The volume's KMS key cannot be used.
+    KmsUnavailable,
+    /// An account limit of AWS.
+    Quota,
+    /// The node's instance does not exist any more.
+    NodeMissing,
+    /// The node has no data volume.
+    NoVolumes,
+    /// A data volume is attached to several instances.
+    MultiAttach,
+    /// More volumes than one backup may have.
+    TooManyVolumes,
+}
+
+/// One snapshot of a set, with the volume it was taken from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// The snapshot.
+    pub snapshot_id: SnapshotId,
+    /// Its volume.
+    pub volume_id: VolumeId,
+    /// The volume's provisioned size in GiB.
+    pub size_gib: u64,
+    /// Last progress seen, 0 to 100.
+    #[serde(default)]
+    pub progress: u8,
+}
+
+/// How far the one `CreateSnapshots` of a node is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "take", rename_all = "snake_case")]
+pub enum Take {
+    /// No call is open. `attempt` is the last number used, 0 for none.
+    Open {
+        /// The last attempt's number.
+        attempt: u32,
+        /// Not to be tried before.
+        #[serde(default)]
+        not_before: Option<Time>,
+    },
+    /// A call may have been made: stored before it, so that whatever it makes
+    /// can be found by its tags.
+    Called {
+        /// This attempt's number, tagged on the snapshots.
+        attempt: u32,
+        /// No later than this was the call under way.
+        at: Time,
+        /// The volumes that the set must have, ordered by device.
+        volumes: Vec<VolumeId>,
+    },
+    /// The set that the backup has of this node, ordered by device.
+    Taken {
+        /// The attempt that made it.
+        attempt: u32,
+        /// Its snapshots.
+        set: Vec<Taken>,
+    },
+}
+
+/// A node of the backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRun {
+    /// The platform's id.
+    pub node_id: NodeId,
+    /// The instance, as the registry named it when the backup was asked for.
+    pub instance_id: InstanceId,
+    /// Calls that failed and were not throttled.
+    #[serde(default)]
+    pub failed_calls: u32,
+    /// How far its set is.
+    #[serde(flatten)]
+    pub take: Take,
+}
+
+/// Who may act on an operation, and until when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The invocation that holds it.
+    pub owner: Nonce,
+    /// It is dead after this.
+    pub until: Time,
+}
+
+/// Why a removal does not get on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// What AWS says.
+    pub failure: Failure,
+    /// Rounds in which it said so, for the backoff.
+    pub times: u32,
+}
+
+/// A backup's row.
+///
+/// Three owners share it. What a person may change (`name`, `remarks`,
+/// `expires_at`) is outside of `revision`; what the request fixed never
+/// changes; all the rest belongs to the operation and is written under
+/// `revision` alone ([`Backup::OWNED`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// Whose.
+    pub deployment_id: DeploymentId,
+    /// 1, 2, 3 ... per deployment.
+    pub id: BackupId,
+    /// The deployment's tenant.
+    pub tenant_id: TenantId,
+    /// The Region of the snapshots.
+    pub region: String,
+    /// The node asked for; None: every node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<NodeId>,
+    /// Who asked.
+    pub backup_type: BackupType,
+    /// When it was asked for.
+    pub created_at: Time,
+    /// Random, in the description of each snapshot: other people's tools copy
+    /// tags, nobody copies this.
+    pub token: Nonce,
+
+    /// A person's text.
+    pub name: String,
+    /// A person's text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remarks: Option<String>,
+    /// When it deletes itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
+
+    /// Grows with each write of the operation.
+    pub revision: u64,
+    /// The last write's mark.
+    pub nonce: Nonce,
+    /// Who acts now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+    /// Where it stands.
+    pub status: Status,
+    /// The nodes, ordered by id.
+    pub nodes: Vec<NodeRun>,
+    /// The sum of the volumes' provisioned sizes in bytes; None until the snapshots exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// When every snapshot was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When every snapshot was complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<Time>,
+    /// Why it failed, or why its delete does not get on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// 0 to 100, weighed by size.
+    #[serde(default)]
+    pub progress: u8,
+    /// When a snapshot last moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_at: Option<Time>,
+    /// Time lost to throttling while pending.
+    #[serde(default)]
+    pub throttled: Seconds,
+    /// Throttled since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled_since: Option<Time>,
+    /// Looks or calls that failed in a row, for the backoff.
+    #[serde(default)]
+    pub troubles: u32,
+    /// What AWS last said against us, for the reason of a deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// Nothing is to be done before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Time>,
+    /// Until then snapshots of a call with an unknown outcome may still show
+    /// up: they are looked for by tag and removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep_until: Option<Time>,
+    /// Why its removal does not get on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+    /// Rounds of deletes in a row, for the pause between them.
+    #[serde(default)]
+    pub rounds: u32,
+    /// Every snapshot was seen gone: only the announcement keeps the row.
+    #[serde(default)]
+    pub gone: bool,
+    /// The smallest snapshot id of each set that has an owner row.
+    #[serde(default)]
+    pub owners: Vec<SnapshotId>,
+    /// What the bus has not surely taken.
+    #[serde(default)]
+    pub outbox: Vec<Announcement>,
+}
+
+impl Backup {
+    /// The attributes that the operation owns: written under `revision`, and
+    /// removed when a write no longer has them. Everything else of a row is
+    /// left as it stands by the operation's writes.
+    pub const OWNED: &'static [&'static str] = &[
+        "revision",
+        "nonce",
+        "lease",
+        "status",
+        "nodes",
+        "size_bytes",
+        "started_at",
+        "completed_at",
+        "failure",
+        "progress",
+        "moved_at",
+        "throttled",
+        "throttled_since",
+        "troubles",
+        "trouble",
+        "not_before",
+        "sweep_until",
+        "held",
+        "rounds",
+        "gone",
+        "owners",
+        "outbox",
+    ];
+
+    /// The snapshots that the backup has, ordered by node, then device.
+    pub fn snapshots(&self) -> impl Iterator<Item = &Taken> {
+        self.nodes.iter().flat_map(|node| match &node.take {
+            Take::Taken { set, .. } => set.as_slice(),
+            Take::Open { .. } | Take::Called { .. } => &[],
+        })
+    }
+
+    /// What the API shows of the snapshots: none before all were started.
+    pub fn shown_snapshots(&self) -> impl Iterator<Item = &Taken> {
+        let started = self.started_at.is_some();
+        self.snapshots().filter(move |_| started)
+    }
+
+    /// What each snapshot of a node's set says of itself, for a person who
+    /// finds it, and with the token for us. At most 255 characters (EC2 API
+    /// reference, `CreateSnapshots`).
+    pub fn description(&self, node: NodeId) -> String {
+        format!(
+            "LaserData backup {} of deployment {}, node {node}, {}",
+            self.id, self.deployment_id, self.token
+        )
+    }
+
+    /// Whether a live lease keeps others than `owner` from acting.
+    pub fn leased_to_other(&self, owner: &Nonce, now: Time) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.owner != *owner && lease.until > now)
+    }
+
+    /// Whether EC2 may still have something that this row must remove.
+    pub fn removal_open(&self) -> bool {
+        match self.status {
+            Status::Failed => self.sweep_until.is_some() || self.snapshots().next().is_some(),
+            Status::Deleting => !self.gone,
+            Status::Pending | Status::InProgress | Status::Completed => self.sweep_until.is_some(),
+        }
+    }
+
+    /// Puts an announcement of the present state into the outbox. Its id is
+    /// made of the backup and the kind: a backup announces each kind once.
+    fn announce(&mut self, kind: Kind, now: Time) {
+        let word = match kind {
+            Kind::BackupRequested => "requested",
+            Kind::BackupStarted => "started",
+            Kind::BackupCompleted => "completed",
+            Kind::BackupFailed => "failed",
+            Kind::BackupDeleted => "deleted",
+            Kind::BackupExpired => "expired",
+        };
+        self.outbox.push(Announcement {
+            announcement_id: Nonce(format!("{}-{word}", self.token)),
+            kind,
+            at: now,
+            status: self.status,
+            failure: if kind == Kind::BackupFailed { self.failure.clone() } else { None },
+        });
+    }
+
+    /// The first announcement, put into a new row.
+    pub fn announce_requested(&mut self, now: Time) {
+        self.announce(Kind::BackupRequested, now);
+    }
+
+    /// Ends the backup as failed. A call that may have happened is swept after;
+    /// the slot is freed by the write that stores this.
+    fn fail(&mut self, code: FailureCode, reason: String, now: Time) {
+        self.status = Status::Failed;
+        self.failure = Some(Failure { code, reason });
+        self.not_before = None;
+        self.troubles = 0;
+        self.rounds = 0;
+        let mut sweep = self.sweep_until;
+        for node in &mut self.nodes {
+            if let Take::Called { attempt, at, .. } = node.take {
+                sweep = sweep.max(Some(at + SWEEP));
+                node.take = Take::Open { attempt, not_before: None };
+            }
+        }
+        self.sweep_until = sweep;
+        self.announce(Kind::BackupFailed, now);
+    }
+}
+
+/// How long after a call with an unknown outcome its tags are looked for. The
+/// set is adopted or given up after `SETTLE`; this is the second look, for what
+/// EC2 applied or showed very late.
+pub const SWEEP: Seconds = Seconds::minutes(10);
+
+/// What a call to AWS came to, when it did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallError {
+    /// The request surely never reached AWS.
+    NotApplied(String),
+    /// AWS refused it; nothing was done.
+    Rejected {
+        /// AWS's code.
+        code: String,
+        /// AWS's sentence.
+        message: String,
+    },
+    /// AWS refused it for now, because of our rate or a limit of what is pending.
+    Throttled {
+        /// AWS's code.
+        code: String,
+    },
+    /// It may have happened.
+    Unknown(String),
+}
+
+impl std::fmt::Display for CallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotApplied(what) => write!(f, "AWS could not be reached: {what}"),
+            Self::Rejected { code, message } => write!(f, "{code}: {message}"),
+            Self::Throttled { code } => write!(f, "{code} (throttled)"),
+            Self::Unknown(what) => write!(f, "no certain answer from AWS: {what}"),
+        }
+    }
+}
+
+/// A data volume of a node, as EC2 describes it. Kept with the backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// The volume.
+    pub volume_id: VolumeId,
+    /// The device it is attached as.
+    pub device: String,
+    /// Provisioned size in GiB.
+    pub size_gib: u64,
+    /// `gp3`, ...
+    pub volume_type: String,
+    /// Provisioned IOPS, where the type has them.
+    pub iops: Option<i32>,
+    /// Provisioned MiB/s, where the type has them.
+    pub throughput: Option<i32>,
+    /// The key's ARN, if encrypted.
+    pub kms_key_id: Option<String>,
+    /// Where it is.
+    pub availability_zone: String,
+    /// Whether it goes when its instance is terminated.
+    pub delete_on_termination: bool,
+    /// Whether several instances may attach it.
+    pub multi_attach: bool,
+    /// Its tags, ordered by key.
+    pub tags: Vec<(String, String)>,
+}
+
+/// An instance, as EC2 describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// `running`, `stopped`, `terminated`, ...
+    pub state: String,
+    /// Every volume but the root, ordered by device.
+    pub data_volumes: Vec<Volume>,
+}
+
+/// A snapshot, as EC2 describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Which.
+    pub snapshot_id: SnapshotId,
+    /// Of which volume.
+    pub volume_id: VolumeId,
+    /// The volume's size in GiB.
+    pub size_gib: u64,
+    /// `pending`, `completed`, `error`, `recoverable`, `recovering`.
+    pub state: String,
+    /// AWS's word on an error.
+    pub state_message: Option<String>,
+    /// 0 to 100.
+    pub progress: u8,
+    /// The node that its tags name.
+    pub node_id: Option<NodeId>,
+    /// The attempt that its tags name.
+    pub attempt: Option<u32>,
+    /// Its description.
+    pub description: String,
+}
+
+/// Whether a snapshot that the row names is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// EC2 describes it.
+    There(Snapshot),
+    /// EC2 left it out of a list that was asked for it.
+    Unlisted,
+    /// EC2 said `InvalidSnapshot.NotFound` for this very id.
+    NotFound,
+}
+
+/// What was seen of EC2 in one look.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// The instances asked for; one that is missing does not exist.
+    pub instances: std::collections::BTreeMap<InstanceId, Instance>,
+    /// The snapshots that bear this backup's tags.
+    pub tagged: Vec<Snapshot>,
+    /// The snapshots asked for by id.
+    pub snapshots: std::collections::BTreeMap<SnapshotId, Presence>,
+}
+
+/// A call to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// One `CreateSnapshots` of a node's data volumes.
+    CreateSnapshots {
+        /// The node, tagged.
+        node_id: NodeId,
+        /// Its instance.
+        instance_id: InstanceId,
+        /// The attempt, stored before and tagged.
+        attempt: u32,
+        /// With the backup's token.
+        description: String,
+        /// The volumes expected, as seen, ordered by device.
+        volumes: Vec<Volume>,
+    },
+    /// One `DeleteSnapshot`.
+    DeleteSnapshot(SnapshotId),
+}
+
+/// What a call came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// `CreateSnapshots` answered with these.
+    Created(Vec<Taken>),
+    /// `DeleteSnapshot` was accepted, or there was nothing left to delete.
+    Deleted,
+    /// It did not succeed.
+    Failed(CallError),
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Store this, then go on.
+    Record(Backup),
+    /// Store this, make the calls, put their outcomes in with [`apply`], store that.
+    Act {
+        /// The row with what the calls are about to do.
+        intent: Backup,
+        /// The calls, safe to be made side by side.
+        actions: Vec<Action>,
+    },
+    /// Nothing before this time; `note` is the row with what the look taught, if anything.
+    Wait {
+        /// When to look again.
+        until: Time,
+        /// The row to store with it.
+        note: Option<Backup>,
+    },
+    /// Nothing more, until a person, an expiry, or an event asks.
+    Rest,
+    /// Every trace in EC2 is gone and the bus knows: the row may go.
+    Remove,
+}
+
+impl Take {
+    /// How many volumes the node's call or set has.
+    fn volumes(&self) -> usize {
+        match self {
+            Self::Open { .. } => 0,
+            Self::Called { volumes, .. } => volumes.len(),
+            Self::Taken { set, .. } => set.len(),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `in_progress`: every snapshot is started; EC2 says how far each is.
+
+use super::{Backup, FailureCode, Presence, Seen, Step, Take, removal};
+use crate::announce::Kind;
+use crate::backup::{Action, Status};
+use crate::limits::{Limits, VISIBLE};
+use crate::time::Time;
+
+/// The deadline, if it has passed.
+pub(super) fn overdue(
+    backup: &Backup,
+    limits: &Limits,
+    now: Time,
+) -> Option<(FailureCode, String)> {
+    let since = backup.moved_at.unwrap_or(backup.created_at);
+    if now - since < limits.in_progress {
+        return None;
+    }
+    let hours = limits.in_progress.0 / 3600;
+    let said = match &backup.trouble {
+        Some(trouble) => format!(" The last answer from AWS was: {trouble}"),
+        None => String::new(),
+    };
+    Some((
+        FailureCode::DeadlineExceeded,
+        format!(
+            "No snapshot moved for {hours} hours.{said} Look at the volumes' health in EC2, then create the backup again."
+        ),
+    ))
+}
+
+/// The next step of a backup in progress.
+pub(super) fn step(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) -> Step {
+    let mut next = backup.clone();
+    next.troubles = 0;
+    next.trouble = None;
+    let mut all_completed = true;
+    let mut doubtful = false;
+    let old_enough = backup.started_at.is_some_and(|at| now - at >= VISIBLE);
+    for node in &mut next.nodes {
+        let name = format!("node {}", node.node_id);
+        let Take::Taken { set, .. } = &mut node.take else { continue };
+        for taken in set {
+            let id = &taken.snapshot_id;
+            let fault = match seen.snapshots.get(id) {
+                Some(Presence::There(snapshot)) => match snapshot.state.as_str() {
+                    "completed" => {
+                        taken.progress = 100;
+                        None
+                    }
+                    "error" => {
+                        let said = snapshot.state_message.as_deref().unwrap_or("no reason given");
+                        Some((
+                            FailureCode::SnapshotFailed,
+                            format!(
+                                "Snapshot {id} of volume {} ({name}) failed in EC2: {said}. The backup's other snapshots are removed; create it again.",
+                                taken.volume_id
+                            ),
+                        ))
+                    }
+                    // In the Recycle Bin, or on its way back from it: somebody deleted it.
+                    "recoverable" | "recovering" => Some(missing(id.as_str(), &name)),
+                    _ => {
+                        all_completed = false;
+                        // 100% while pending is not complete.
+                        taken.progress = taken.progress.max(snapshot.progress.min(99));
+                        None
+                    }
+                },
+                Some(Presence::NotFound) if old_enough => Some(missing(id.as_str(), &name)),
+                // Not shown yet, or not sure: look again.
+                Some(Presence::NotFound | Presence::Unlisted) | None => {
+                    all_completed = false;
+                    doubtful = true;
+                    None
+                }
+            };
+            if let Some((code, reason)) = fault {
+                next.fail(code, reason, now);
+                return Step::Record(next);
+            }
+        }
+    }
+    let moved = next.nodes != backup.nodes;
+    next.progress = weighed(&next);
+    if all_completed && next.snapshots().next().is_some() {
+        next.status = Status::Completed;
+        next.completed_at = Some(now);
+        next.moved_at = Some(now);
+        next.progress = 100;
+        next.announce(Kind::BackupCompleted, now);
+        return Step::Record(next);
+    }
+    if moved {
+        next.moved_at = Some(now);
+    } else if let Some((code, reason)) = overdue(&next, limits, now) {
+        next.fail(code, reason, now);
+        return Step::Record(next);
+    }
+    let strays: Vec<_> = removal::strays(&next, seen).map(Action::DeleteSnapshot).collect();
+    if !strays.is_empty() {
+        return Step::Act { intent: next, actions: strays };
+    }
+    if removal::sweep_over(&next, now) {
+        next.sweep_until = None;
+    }
+    let until = if doubtful { now + super::step::backoff(2) } else { super::step::next_look(now) };
+    let note = (next != *backup).then_some(next);
+    Step::Wait { until, note }
+}
+
+/// The failure of a backup whose snapshot is gone.
+fn missing(id: &str, node: &str) -> (FailureCode, String) {
+    (
+        FailureCode::SnapshotMissing,
+        format!(
+            "Snapshot {id} ({node}) was deleted outside of this service before it was complete. Create the backup again, and find out who deletes snapshots (CloudTrail, DeleteSnapshot)."
+        ),
+    )
+}
+
+/// Progress of the whole, weighed by the volumes' sizes.
+fn weighed(backup: &Backup) -> u8 {
+    let (done, all) = backup.snapshots().fold((0_u64, 0_u64), |(done, all), taken| {
+        (done + taken.size_gib * u64::from(taken.progress), all + taken.size_gib)
+    });
+    u8::try_from(done.checked_div(all).unwrap_or(0)).unwrap_or(100).min(100)
+}

@@ -1,0 +1,156 @@
+//! What must go from EC2: all of a failed or deleted backup, and the strays of
+//! calls whose outcome nobody knew.
+
+use std::collections::BTreeSet;
+
+use super::step::backoff;
+use super::{Action, Backup, Presence, Seen, Status, Step, Take};
+use crate::announce::Kind;
+use crate::error::{Code, Refusal};
+use crate::id::SnapshotId;
+use crate::limits::VISIBLE;
+use crate::time::{Seconds, Time};
+
+/// What a user's delete comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deletion {
+    /// Store this: it is `deleting` now.
+    Begin(Box<Backup>),
+    /// It is `deleting` already.
+    UnderWay,
+}
+
+/// A user deletes the backup.
+///
+/// # Errors
+/// `backup_not_deletable` while it is pending or in progress.
+pub fn start_delete(backup: &Backup) -> Result<Deletion, Refusal> {
+    match backup.status {
+        Status::Pending | Status::InProgress => Err(Refusal::new(
+            Code::BackupNotDeletable,
+            format!(
+                "Backup {} is {}: wait until it is completed or failed, then delete it.",
+                backup.id,
+                backup.status.as_str()
+            ),
+        )),
+        Status::Deleting => Ok(Deletion::UnderWay),
+        Status::Completed | Status::Failed => {
+            let mut next = backup.clone();
+            next.status = Status::Deleting;
+            next.not_before = None;
+            next.troubles = 0;
+            next.rounds = 0;
+            Ok(Deletion::Begin(Box::new(next)))
+        }
+    }
+}
+
+/// The backup's time is over: the same path as a user's delete, announced as
+/// what it is. None: it runs or goes already.
+pub fn start_expiry(backup: &Backup, now: Time) -> Option<Backup> {
+    match start_delete(backup) {
+        Ok(Deletion::Begin(mut next)) => {
+            next.announce(Kind::BackupExpired, now);
+            Some(*next)
+        }
+        Ok(Deletion::UnderWay) | Err(_) => None,
+    }
+}
+
+/// Tagged as this backup's, with its token, and in no set that it has or may
+/// still adopt: nobody needs them.
+pub(super) fn strays<'a>(
+    backup: &'a Backup,
+    seen: &'a Seen,
+) -> impl Iterator<Item = SnapshotId> + 'a {
+    let kept: BTreeSet<&SnapshotId> = backup.snapshots().map(|taken| &taken.snapshot_id).collect();
+    seen.tagged
+        .iter()
+        .filter(|snapshot| snapshot.description.ends_with(backup.token.as_str()))
+        .filter(|snapshot| {
+            !backup.nodes.iter().any(|node| match node.take {
+                Take::Called { attempt, .. } => {
+                    snapshot.node_id == Some(node.node_id) && snapshot.attempt == Some(attempt)
+                }
+                Take::Open { .. } | Take::Taken { .. } => false,
+            })
+        })
+        .filter(move |snapshot| !kept.contains(&snapshot.snapshot_id))
+        .map(|snapshot| snapshot.snapshot_id.clone())
+}
+
+/// Whether nothing of an unknown outcome can show up any more.
+pub(super) fn sweep_over(backup: &Backup, now: Time) -> bool {
+    backup.sweep_until.is_some_and(|until| now >= until)
+}
+
+/// The next step of a completed, failed, or deleting backup.
+pub(super) fn step(backup: &Backup, seen: &Seen, now: Time) -> Step {
+    if !backup.removal_open() {
+        return match backup.status {
+            Status::Deleting if backup.outbox.is_empty() => Step::Remove,
+            // The shell publishes the outbox; the row goes when it is out.
+            Status::Deleting => Step::Wait { until: now + backoff(2), note: None },
+            _ => Step::Rest,
+        };
+    }
+    let mut doomed: BTreeSet<SnapshotId> = strays(backup, seen).collect();
+    let mut unsure = false;
+    if backup.status != Status::Completed {
+        for (id, presence) in &seen.snapshots {
+            match presence {
+                Presence::There(_) => {
+                    doomed.insert(id.clone());
+                }
+                // A new snapshot is not listed at once (EC2 API reference,
+                // "Eventual consistency"): absence counts only later.
+                Presence::Unlisted => unsure |= !old_enough(backup, now),
+                Presence::NotFound => {}
+            }
+        }
+    }
+    if !doomed.is_empty() {
+        let actions = doomed.into_iter().map(Action::DeleteSnapshot).collect();
+        return Step::Act { intent: backup.clone(), actions };
+    }
+    if let Some(until) = backup.sweep_until
+        && now < until
+    {
+        return Step::Wait { until, note: None };
+    }
+    if unsure {
+        return Step::Wait { until: now + Seconds(10), note: None };
+    }
+    let mut next = backup.clone();
+    next.sweep_until = None;
+    next.held = None;
+    next.rounds = 0;
+    next.troubles = 0;
+    next.trouble = None;
+    match backup.status {
+        Status::Deleting => {
+            next.gone = true;
+            next.failure = None;
+            next.announce(Kind::BackupDeleted, now);
+        }
+        Status::Failed => {
+            // It holds no AWS resource any more, and shows none.
+            next.size_bytes = None;
+            next.owners = Vec::new();
+            for node in &mut next.nodes {
+                if let Take::Taken { attempt, .. } = node.take {
+                    node.take = Take::Open { attempt, not_before: None };
+                }
+            }
+        }
+        Status::Pending | Status::InProgress | Status::Completed => {}
+    }
+    Step::Record(next)
+}
+
+/// Whether the newest snapshot is surely visible.
+fn old_enough(backup: &Backup, now: Time) -> bool {
+    let newest = backup.started_at.unwrap_or(backup.created_at);
+    now - newest >= VISIBLE
+}

@@ -1,0 +1,113 @@
+//! What to look at, and what follows from what was seen.
+
+use super::{Backup, CallError, Seen, Status, Step, Take};
+use crate::id::{InstanceId, SnapshotId};
+use crate::limits::{LOOK_EVERY, Limits};
+use crate::time::{Seconds, Time};
+
+/// What EC2 must be asked before [`step`] can decide.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Look {
+    /// Describe these instances with their volumes.
+    pub instances: Vec<InstanceId>,
+    /// Describe what bears this backup's tags.
+    pub tagged: bool,
+    /// Describe these snapshots by id.
+    pub snapshots: Vec<SnapshotId>,
+    /// A snapshot that is not listed is asked for by its own id: only
+    /// `InvalidSnapshot.NotFound` for that id proves it missing.
+    pub confirm_missing: bool,
+}
+
+impl Look {
+    /// Whether EC2 need not be asked at all.
+    pub fn is_empty(&self) -> bool {
+        self.instances.is_empty() && !self.tagged && self.snapshots.is_empty()
+    }
+}
+
+/// What must be looked at for the next step of `backup`.
+pub fn look(backup: &Backup, now: Time) -> Look {
+    if backup.not_before.is_some_and(|at| at > now) {
+        return Look::default();
+    }
+    let ids = || backup.snapshots().map(|taken| taken.snapshot_id.clone()).collect();
+    let sweeping = backup.sweep_until.is_some();
+    match backup.status {
+        Status::Pending => {
+            let open = backup.nodes.iter().filter(|node| match node.take {
+                Take::Open { not_before, .. } => not_before.is_none_or(|at| at <= now),
+                Take::Called { .. } | Take::Taken { .. } => false,
+            });
+            let called = backup.nodes.iter().any(|node| matches!(node.take, Take::Called { .. }));
+            Look {
+                instances: open.map(|node| node.instance_id.clone()).collect(),
+                tagged: called || sweeping,
+                ..Look::default()
+            }
+        }
+        Status::InProgress => {
+            Look { snapshots: ids(), tagged: sweeping, confirm_missing: true, ..Look::default() }
+        }
+        Status::Completed => Look { tagged: sweeping, ..Look::default() },
+        // Also by tag, always: whatever the row did not come to know goes with it.
+        Status::Failed | Status::Deleting if backup.removal_open() => {
+            Look { snapshots: ids(), tagged: true, ..Look::default() }
+        }
+        Status::Failed | Status::Deleting => Look::default(),
+    }
+}
+
+/// The next step of `backup`, from what [`look`] asked for.
+///
+/// `now` is the very time that [`look`] was given, not a later one: what was not
+/// due then was not asked for, and must not be taken for missing. Pure: the same
+/// row, sight, and time give the same step.
+pub fn step(backup: &Backup, seen: Result<&Seen, &CallError>, limits: &Limits, now: Time) -> Step {
+    if let Some(at) = backup.not_before
+        && at > now
+    {
+        return Step::Wait { until: at, note: None };
+    }
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(error) => return blind(backup, error, limits, now),
+    };
+    match backup.status {
+        Status::Pending => super::pending::step(backup, seen, limits, now),
+        Status::InProgress => super::progress::step(backup, seen, limits, now),
+        Status::Completed | Status::Failed | Status::Deleting => {
+            super::removal::step(backup, seen, now)
+        }
+    }
+}
+
+/// EC2 did not let us look. Only a deadline can decide anything now.
+fn blind(backup: &Backup, error: &CallError, limits: &Limits, now: Time) -> Step {
+    let mut next = backup.clone();
+    next.trouble = Some(error.to_string());
+    next.troubles = next.troubles.saturating_add(1);
+    if matches!(error, CallError::Throttled { .. }) && next.status == Status::Pending {
+        next.throttled_since = next.throttled_since.or(Some(now));
+    }
+    let overdue = match next.status {
+        Status::Pending => super::pending::overdue(&next, limits, now),
+        Status::InProgress => super::progress::overdue(&next, limits, now),
+        Status::Completed | Status::Failed | Status::Deleting => None,
+    };
+    if let Some((code, reason)) = overdue {
+        next.fail(code, reason, now);
+        return Step::Record(next);
+    }
+    Step::Wait { until: now + backoff(next.troubles), note: Some(next) }
+}
+
+/// 5 s, doubled with each trouble in a row, up to 5 minutes. The shell adds jitter.
+pub(super) fn backoff(troubles: u32) -> Seconds {
+    Seconds((5_i64 << troubles.saturating_sub(1).min(6)).min(300))
+}
+
+/// When to look again at something that goes on by itself.
+pub(super) fn next_look(now: Time) -> Time {
+    now + LOOK_EVERY
+}

@@ -1,0 +1,114 @@
+//! What the control plane sends on the stack's bus, and what of it is refused.
+
+use serde::Deserialize;
+
+use crate::deployment::{Node, Registry};
+use crate::id::{DeploymentId, TenantId};
+
+/// `source` of the control plane's events.
+pub const SOURCE: &str = "supervisor.control-plane";
+
+/// `Deployment Changed`: the deployment as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeploymentChanged {
+    /// Grows with each change of this deployment.
+    pub version: u64,
+    /// Which deployment.
+    pub deployment_id: DeploymentId,
+    /// Who owns it.
+    pub tenant_id: TenantId,
+    /// `initialized` when ready.
+    pub status: String,
+    /// `basic`, `pro`, `enterprise`.
+    pub plan: String,
+    /// `aws`, ...
+    pub cloud: String,
+    /// `managed`, ...
+    pub variant: String,
+    /// `network_*`, `local_ssd`.
+    pub storage_type: String,
+    /// Whether the host is shared.
+    pub shared: bool,
+    /// The Region.
+    pub region: String,
+    /// The deployment's own limit of backups; null: its plan's.
+    #[serde(default)]
+    pub backup_limit: Option<u64>,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+}
+
+/// `Deployment Deleted`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeploymentDeleted {
+    /// Grows with each change of this deployment.
+    pub version: u64,
+    /// Which deployment.
+    pub deployment_id: DeploymentId,
+}
+
+/// Why a control-plane event changes nothing and goes to the dead-letter queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected(pub String);
+
+impl std::fmt::Display for Rejected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Rejected {}
+
+impl DeploymentChanged {
+    /// Checks the event on its own and makes the registry's part of the row.
+    ///
+    /// `region` is the stack's: an AWS deployment of another Region has its
+    /// volumes where this stack cannot reach them.
+    ///
+    /// # Errors
+    /// What is wrong with the event, as a sentence.
+    pub fn registry(self, region: &str) -> Result<Registry, Rejected> {
+        let id = self.deployment_id;
+        if id.0 == 0 || self.version == 0 {
+            return Err(Rejected("deployment_id and version count from 1".to_owned()));
+        }
+        if self.tenant_id.as_str().is_empty() {
+            return Err(Rejected(format!("deployment {id}: tenant_id is empty")));
+        }
+        if self.cloud == "aws" && self.region != region {
+            return Err(Rejected(format!(
+                "deployment {id} is in {}, this stack serves {region}",
+                self.region
+            )));
+        }
+        let mut nodes = self.nodes;
+        nodes.sort_by_key(|node| node.node_id);
+        if nodes.windows(2).any(|pair| pair[0].node_id == pair[1].node_id) {
+            return Err(Rejected(format!("deployment {id}: a node_id stands twice in nodes")));
+        }
+        if nodes.iter().any(|node| node.node_id.0 == 0) {
+            return Err(Rejected(format!("deployment {id}: a node_id is 0")));
+        }
+        let mut instances: Vec<_> = nodes.iter().map(|node| &node.instance_id).collect();
+        instances.sort();
+        if instances.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Rejected(format!("deployment {id}: an instance_id stands twice in nodes")));
+        }
+        Ok(Registry {
+            registry_version: self.version,
+            tenant_id: self.tenant_id,
+            status: self.status,
+            plan: self.plan,
+            cloud: self.cloud,
+            variant: self.variant,
+            storage_type: self.storage_type,
+            shared: self.shared,
+            region: self.region,
+            backup_limit: self.backup_limit,
+            nodes,
+            deleted: false,
+        })
+    }
+}

@@ -1,0 +1,63 @@
+//! The stack parameters that the rules read, and the spans that AWS dictates.
+
+use crate::time::Seconds;
+
+/// Limits and deadlines, as the stack's parameters set them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Backups per deployment on the Pro plan.
+    pub pro_backups: u64,
+    /// Backups per deployment on the Enterprise plan.
+    pub enterprise_backups: u64,
+    /// How long a backup may be `pending`, not counting time in which AWS throttles us.
+    pub pending: Seconds,
+    /// How long a backup may be `pending` in all.
+    pub pending_total: Seconds,
+    /// How long a backup may be `in_progress` without any snapshot's progress or state moving.
+    pub in_progress: Seconds,
+}
+
+impl Default for Limits {
+    /// The contract's defaults, which template.yaml repeats (a test compares them).
+    fn default() -> Self {
+        Self {
+            pro_backups: 5,
+            enterprise_backups: 10,
+            pending: Seconds::minutes(15),
+            pending_total: Seconds::hours(4),
+            in_progress: Seconds::hours(24),
+        }
+    }
+}
+
+/// The most data volumes a backup may have. Keeps a backup's row well below
+/// DynamoDB's 400 KB per item and a list of 1,000 of them readable.
+pub const MAX_VOLUMES: usize = 500;
+
+/// How long one worker owns an operation. Longer than the function's own
+/// time-out (45 s in template.yaml), so that a lease that ran out means a dead owner.
+pub const LEASE: Seconds = Seconds(60);
+
+/// After a `CreateSnapshots` whose outcome is unknown: how long until what it
+/// may have made is surely visible. Longer than the call's own time-out (20 s)
+/// and the lag of `Describe*` after it.
+/// Source: EC2 API reference, "Eventual consistency".
+pub const SETTLE: Seconds = Seconds(60);
+
+/// How old a snapshot must be before its absence from `DescribeSnapshots` means
+/// that it is gone, and not that EC2 does not show it yet.
+pub const VISIBLE: Seconds = Seconds(60);
+
+/// How often a backup in progress is looked at when no event says "look now".
+pub const LOOK_EVERY: Seconds = Seconds(60);
+
+/// How many times a node's `CreateSnapshots` is tried before the backup fails,
+/// throttling not counted.
+pub const MAX_ATTEMPTS: u32 = 5;
+
+/// How many failed backups of a deployment are kept.
+pub const FAILED_KEPT: usize = 20;
+
+/// How long a deleted backup's tombstone stays: the evidence by which a
+/// snapshot that shows up late may be removed.
+pub const TOMBSTONE: Seconds = Seconds::days(30);

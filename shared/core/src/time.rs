@@ -1,0 +1,107 @@
+//! Time in whole UTC seconds, as the API, the rows, and the announcements show it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// An instant in whole UTC seconds, written `2025-01-15T10:30:00Z`.
+///
+/// The text has one width from year 0 to 9999, so rows that are ordered by it
+/// (the `due` index) are ordered by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(i64);
+
+/// A span in whole seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seconds(pub i64);
+
+impl Seconds {
+    /// `n` minutes.
+    pub const fn minutes(n: i64) -> Self {
+        Self(n * 60)
+    }
+    /// `n` hours.
+    pub const fn hours(n: i64) -> Self {
+        Self(n * 3600)
+    }
+    /// `n` days of 24 hours.
+    pub const fn days(n: i64) -> Self {
+        Self(n * 86_400)
+    }
+}
+
+impl Time {
+    /// The instant `seconds` after the Unix epoch.
+    pub const fn from_unix(seconds: i64) -> Self {
+        Self(seconds)
+    }
+    /// Seconds since the Unix epoch.
+    pub const fn unix(self) -> i64 {
+        self.0
+    }
+}
+
+impl std::ops::Add<Seconds> for Time {
+    type Output = Self;
+    fn add(self, span: Seconds) -> Self {
+        Self(self.0.saturating_add(span.0))
+    }
+}
+
+impl std::ops::Sub for Time {
+    type Output = Seconds;
+    fn sub(self, other: Self) -> Seconds {
+        Seconds(self.0.saturating_sub(other.0))
+    }
+}
+
+impl std::ops::Add for Seconds {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_second(self.0) {
+            Ok(instant) => write!(f, "{}", instant.strftime("%Y-%m-%dT%H:%M:%SZ")),
+            Err(_) => write!(f, "@{}", self.0),
+        }
+    }
+}
+
+impl FromStr for Time {
+    type Err = jiff::Error;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.parse::<jiff::Timestamp>()?.as_second()))
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_written_in_whole_utc_seconds_and_read_back() {
+        let time: Time = "2025-01-15T10:30:00.999Z".parse().expect("a time");
+        assert_eq!(time.to_string(), "2025-01-15T10:30:00Z");
+        assert_eq!((time + Seconds::days(30)).to_string(), "2025-02-14T10:30:00Z");
+        assert_eq!(time.to_string().parse::<Time>().ok(), Some(time));
+    }
+}
