@@ -1,0 +1,120 @@
+//! The stack's bus: announcements for the world, nudges for the worker.
+
+use aws_sdk_eventbridge::types::PutEventsRequestEntry;
+use backups_core::announce::{Detail, OPERATION_DUE, OperationDue, Pending, SOURCE};
+use backups_core::backup::{Backup, CallError};
+use backups_core::id::Nonce;
+
+use crate::sdk::SdkConfig;
+use crate::settings::Settings;
+
+/// The most entries of one `PutEvents` (EventBridge API reference).
+const ENTRIES: usize = 10;
+
+/// Why the bus did not take an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BusError(pub String);
+
+impl std::fmt::Display for BusError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the event bus did not take the event: {}", self.0)
+    }
+}
+
+impl std::error::Error for BusError {}
+
+impl From<CallError> for BusError {
+    fn from(error: CallError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Puts events on the stack's bus.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    client: aws_sdk_eventbridge::Client,
+    name: String,
+}
+
+impl Bus {
+    /// The stack's bus.
+    pub fn new(settings: &Settings, sdk: &SdkConfig) -> Self {
+        Self { client: aws_sdk_eventbridge::Client::new(sdk), name: settings.bus_name.clone() }
+    }
+
+    /// Publishes what the backup's outbox holds, and tells which of it the bus
+    /// took: only that may leave the outbox.
+    pub async fn publish(&self, backup: &Backup, pending: &[Pending]) -> Vec<Nonce> {
+        let mut taken = Vec::new();
+        for chunk in pending.chunks(ENTRIES) {
+            let entries: Vec<_> = chunk
+                .iter()
+                .map(|one| self.entry(one.kind.detail_type(), &Detail::of(backup, one)))
+                .collect();
+            match self.put(entries).await {
+                Ok(faults) => {
+                    for (one, fault) in chunk.iter().zip(faults) {
+                        match fault {
+                            None => taken.push(one.announcement_id.clone()),
+                            Some(fault) => tracing::warn!(
+                                announcement = one.kind.detail_type(),
+                                fault,
+                                "the bus refused an announcement; it stays in the outbox"
+                            ),
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "announcements stay in the outbox");
+                }
+            }
+        }
+        taken
+    }
+
+    /// Nudges the worker to look at an operation.
+    ///
+    /// # Errors
+    /// The bus did not take it. The row is due all the same: the tick nudges again.
+    pub async fn due(&self, due: &OperationDue) -> Result<(), BusError> {
+        let faults = self.put(vec![self.entry(OPERATION_DUE, due)]).await?;
+        match faults.into_iter().flatten().next() {
+            None => Ok(()),
+            Some(fault) => Err(BusError(fault)),
+        }
+    }
+
+    /// One entry of ours.
+    fn entry(&self, detail_type: &str, detail: &impl serde::Serialize) -> PutEventsRequestEntry {
+        // A detail of ours is a struct of plain fields: it always serializes.
+        let detail = serde_json::to_string(detail).unwrap_or_default();
+        PutEventsRequestEntry::builder()
+            .source(SOURCE)
+            .detail_type(detail_type)
+            .detail(detail)
+            .event_bus_name(&self.name)
+            .build()
+    }
+
+    /// One `PutEvents`. A 200 may still refuse entries: the faults are per entry.
+    async fn put(
+        &self,
+        entries: Vec<PutEventsRequestEntry>,
+    ) -> Result<Vec<Option<String>>, BusError> {
+        let count = entries.len();
+        let reply = self.client.put_events().set_entries(Some(entries)).send().await;
+        let reply = reply.map_err(|error| crate::error::sort(&error))?;
+        let mut faults: Vec<_> = reply
+            .entries()
+            .iter()
+            .map(|entry| {
+                entry.error_code().map(|code| {
+                    format!("{code}: {}", entry.error_message().unwrap_or("no message"))
+                })
+            })
+            .collect();
+        // An entry without an answer was not surely taken.
+        faults.resize(count, Some("no answer for this entry".to_owned()));
+        Ok(faults)
+    }
+}

@@ -1,0 +1,40 @@
+//! EC2: what is, seen in pages, and the calls that change it.
+//!
+//! Only the worker has this. A look fails as a whole or is whole: a page that
+//! did not come is never taken for an empty one.
+
+mod act;
+mod look;
+pub mod tags;
+
+use backups_core::id::SnapshotId;
+
+use crate::sdk::SdkConfig;
+use crate::settings::Settings;
+
+/// The most ids of one filter (EC2 API reference, "Filter": 200 values; half of
+/// it, so that a reply stays in one page).
+const CHUNK: usize = 100;
+
+/// How many calls of one kind run side by side. Below every token bucket's
+/// capacity of 50 (EC2 developer guide, "Request throttling").
+const SIDE_BY_SIDE: usize = 10;
+
+/// EC2 as one stack uses it.
+#[derive(Debug, Clone)]
+pub struct Ec2 {
+    client: aws_sdk_ec2::Client,
+    stack: String,
+}
+
+impl Ec2 {
+    /// A client for the stack's Region.
+    pub fn new(settings: &Settings, sdk: &SdkConfig) -> Self {
+        Self { client: aws_sdk_ec2::Client::new(sdk), stack: settings.stack_name.clone() }
+    }
+}
+
+/// A snapshot's id out of a reply.
+fn snapshot_id(id: Option<&str>) -> Option<SnapshotId> {
+    id.map(SnapshotId::from)
+}

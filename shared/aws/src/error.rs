@@ -1,0 +1,83 @@
+//! The SDK's errors, sorted by what they say about the request.
+
+use std::error::Error;
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use backups_core::backup::CallError;
+
+/// Codes that mean "not now": nothing was done, and the same call may pass later.
+/// Source: EC2 API reference, "Error codes"; EC2 developer guide, "Request throttling".
+const THROTTLED: &[&str] = &[
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "TooManyRequestsException",
+    "ProvisionedThroughputExceededException",
+    "SlowDown",
+    "SnapshotCreationPerVolumeRateExceeded",
+    "ConcurrentSnapshotLimitExceeded",
+    "PendingSnapshotLimitExceeded",
+];
+
+/// Sorts an error of a call.
+///
+/// A 5xx, a broken connection, and a time-out all mean that the call may have
+/// happened. Only a connection that never came about proves that it did not.
+pub fn sort<E>(error: &SdkError<E, HttpResponse>) -> CallError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    match error {
+        SdkError::ConstructionFailure(_) => CallError::NotApplied(told(error)),
+        SdkError::DispatchFailure(_) if never_connected(error) => {
+            CallError::NotApplied(told(error))
+        }
+        SdkError::ServiceError(service) => {
+            let code = service.err().code().unwrap_or("Unknown").to_owned();
+            let status = service.raw().status();
+            let message = service.err().message().unwrap_or("no message").to_owned();
+            if THROTTLED.contains(&code.as_str()) || status.as_u16() == 429 {
+                CallError::Throttled { code }
+            } else if status.is_client_error() {
+                CallError::Rejected { code, message }
+            } else {
+                CallError::Unknown(format!("HTTP {status}, {code}: {message}"))
+            }
+        }
+        _ => CallError::Unknown(told(error)),
+    }
+}
+
+/// The error with its causes, in one line.
+fn told(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// Whether the connection was refused before a byte of the request was sent.
+fn never_connected(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>()
+            && io.kind() == std::io::ErrorKind::ConnectionRefused
+        {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
+}

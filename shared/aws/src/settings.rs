@@ -1,0 +1,124 @@
+//! The function's environment, as template.yaml sets it.
+
+use std::fmt;
+
+use backups_core::limits::Limits;
+use backups_core::time::Seconds;
+
+/// What every function reads from its environment at init.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `TABLE_NAME`
+    pub table_name: String,
+    /// `EVENT_BUS_NAME`
+    pub bus_name: String,
+    /// `STACK_NAME`, tagged on every snapshot.
+    pub stack_name: String,
+    /// Limits and deadlines, one variable each.
+    pub limits: Limits,
+    /// `DUE_SHARDS`: how many partitions the `due` index is spread over.
+    pub due_shards: u32,
+}
+
+/// A variable of the environment that is missing or not what it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingVariable {
+    /// Its name.
+    pub name: &'static str,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl fmt::Display for MissingVariable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "environment variable {} {}", self.name, self.problem)
+    }
+}
+
+impl std::error::Error for MissingVariable {}
+
+impl Settings {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// The first variable that is missing or wrong: a function without its
+    /// settings must fail at init, not at the first backup.
+    pub fn from_env() -> Result<Self, MissingVariable> {
+        Self::from_lookup(&|name| std::env::var(name).ok())
+    }
+
+    /// Reads an environment that is not the process's.
+    ///
+    /// # Errors
+    /// As [`Settings::from_env`].
+    pub fn from_lookup(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, MissingVariable> {
+        let text = |name: &'static str| {
+            lookup(name)
+                .filter(|value| !value.is_empty())
+                .ok_or(MissingVariable { name, problem: "is missing".to_owned() })
+        };
+        let number = |name: &'static str, least: u32| {
+            let value = text(name)?;
+            let parsed: Option<u32> = value.parse().ok().filter(|number| *number >= least);
+            let problem = format!("is `{value}`, not a number from {least}");
+            parsed.ok_or(MissingVariable { name, problem })
+        };
+        Ok(Self {
+            table_name: text("TABLE_NAME")?,
+            bus_name: text("EVENT_BUS_NAME")?,
+            stack_name: text("STACK_NAME")?,
+            limits: Limits {
+                pro_backups: number("PRO_BACKUP_LIMIT", 0)?.into(),
+                enterprise_backups: number("ENTERPRISE_BACKUP_LIMIT", 0)?.into(),
+                pending: Seconds::minutes(number("PENDING_DEADLINE_MINUTES", 1)?.into()),
+                pending_total: Seconds::hours(number("PENDING_TOTAL_HOURS", 1)?.into()),
+                in_progress: Seconds::hours(number("IN_PROGRESS_DEADLINE_HOURS", 1)?.into()),
+            },
+            due_shards: number("DUE_SHARDS", 1)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(name: &str) -> Option<String> {
+        Some(
+            match name {
+                "TABLE_NAME" => "t",
+                "EVENT_BUS_NAME" => "b",
+                "STACK_NAME" => "s",
+                "PRO_BACKUP_LIMIT" => "5",
+                "ENTERPRISE_BACKUP_LIMIT" => "10",
+                "PENDING_DEADLINE_MINUTES" => "15",
+                "PENDING_TOTAL_HOURS" => "4",
+                "IN_PROGRESS_DEADLINE_HOURS" => "24",
+                "DUE_SHARDS" => "8",
+                _ => return None,
+            }
+            .to_owned(),
+        )
+    }
+
+    #[test]
+    fn settings_are_read_from_the_environment() {
+        let settings = Settings::from_lookup(&environment).expect("settings");
+        assert_eq!(settings.limits, Limits::default());
+        assert_eq!(settings.due_shards, 8);
+    }
+
+    #[test]
+    fn a_missing_or_wrong_variable_is_named() {
+        for name in ["TABLE_NAME", "STACK_NAME", "DUE_SHARDS", "PENDING_TOTAL_HOURS"] {
+            let missing =
+                Settings::from_lookup(&|asked| environment(asked).filter(|_| asked != name));
+            assert_eq!(missing.expect_err("missing").name, name);
+        }
+        let wrong = |asked: &str| match asked {
+            "DUE_SHARDS" => Some("0".to_owned()),
+            _ => environment(asked),
+        };
+        assert_eq!(Settings::from_lookup(&wrong).expect_err("wrong").name, "DUE_SHARDS");
+    }
+}

@@ -1,0 +1,444 @@
+//! Rows of backups: the create transaction, the list, and the operation's writes.
+//!
+//! An operation's write sets the attributes that the operation owns, under the
+//! `revision` it read; it leaves what a person may change alone. A change of
+//! status that frees the slot or the limit is one transaction with the
+//! deployment's row.
+
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, CancellationReason, Delete, Put, ReturnConsumedCapacity,
+    ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use backups_core::backup::{Backup, CallError, Status};
+use backups_core::deployment::Deployment;
+use backups_core::id::{BackupId, DeploymentId, Nonce};
+use backups_core::limits::TOMBSTONE;
+use backups_core::time::Time;
+
+use super::{
+    Item, META, Names, Table, TableError, backup_sk, call, deployment_pk, from_item, n, s, to_item,
+};
+
+/// The most backups of a list.
+const LIST: usize = 1000;
+
+/// What a create's transaction came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It is stored.
+    Stored,
+    /// The deployment is not as it was read: read again and decide anew.
+    Conflict,
+}
+
+/// What an operation's write came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// The row as stored, with its new revision.
+    Yes(Box<Backup>),
+    /// Somebody else wrote the row: read again and decide anew.
+    Conflict,
+}
+
+impl Table {
+    /// The deployment and its backups, newest first: one strongly consistent
+    /// query a megabyte. None: no such deployment.
+    pub async fn list(
+        &self,
+        id: DeploymentId,
+    ) -> Result<Option<(Deployment, Vec<Backup>)>, TableError> {
+        let mut start = None;
+        let mut rows: Vec<Item> = Vec::new();
+        loop {
+            let reply = self
+                .client
+                .query()
+                .table_name(&self.name)
+                .key_condition_expression("pk = :pk AND sk <= :meta")
+                .expression_attribute_values(":pk", s(deployment_pk(id)))
+                .expression_attribute_values(":meta", s(META))
+                .scan_index_forward(false)
+                .consistent_read(true)
+                .limit(i32::try_from(LIST + 1 - rows.len()).unwrap_or(1))
+                .set_exclusive_start_key(start)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .send()
+                .await
+                .map_err(|error| call("Query", &error))?;
+            rows.extend(reply.items.unwrap_or_default());
+            start = reply.last_evaluated_key;
+            if start.is_none() || rows.len() > LIST {
+                break;
+            }
+        }
+        let mut rows = rows.into_iter();
+        match rows.next() {
+            Some(row) if row.get("sk") == Some(&s(META)) => {
+                let deployment = from_item(row)?;
+                let backups = rows.map(from_item).collect::<Result<_, _>>()?;
+                Ok(Some((deployment, backups)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// One backup, strongly consistent.
+    pub async fn backup(
+        &self,
+        deployment: DeploymentId,
+        id: BackupId,
+    ) -> Result<Option<Backup>, TableError> {
+        let row = self.get(deployment_pk(deployment), backup_sk(id)).await?;
+        row.map(from_item).transpose()
+    }
+
+    /// Stores a new backup: takes the slot, the id, and a place under `limit`,
+    /// all on the condition that the deployment is as it was read.
+    pub async fn create_backup(
+        &self,
+        read: &Deployment,
+        backup: &Backup,
+        limit: u64,
+    ) -> Result<Written, TableError> {
+        let pk = deployment_pk(read.deployment_id);
+        let sk = backup_sk(backup.id);
+        let mut item = to_item(&sk, backup)?;
+        item.insert("pk".into(), s(&pk));
+        item.insert("sk".into(), s(&sk));
+        item.insert("due_shard".into(), n(self.shard(backup.deployment_id)));
+        item.insert("due_at".into(), s(backup.created_at.to_string()));
+        let take = Update::builder()
+            .table_name(&self.name)
+            .key("pk", s(&pk))
+            .key("sk", s(META))
+            .update_expression(
+                "SET next_backup_id = :next, active_backup = :id ADD backup_count :one",
+            )
+            .condition_expression(
+                "registry_version = :version \
+                 AND (next_backup_id = :id OR (attribute_not_exists(next_backup_id) AND :id = :one)) \
+                 AND attribute_not_exists(active_backup) AND attribute_not_exists(active_restore) \
+                 AND (attribute_not_exists(backup_count) OR backup_count < :limit) \
+                 AND (attribute_not_exists(deleted) OR deleted = :no)",
+            )
+            .expression_attribute_values(":next", n(backup.id.0 + 1))
+            .expression_attribute_values(":id", n(backup.id))
+            .expression_attribute_values(":one", n(1))
+            .expression_attribute_values(":version", n(read.registry.registry_version))
+            .expression_attribute_values(":limit", n(limit))
+            .expression_attribute_values(":no", AttributeValue::Bool(false))
+            .build();
+        let put = Put::builder()
+            .table_name(&self.name)
+            .set_item(Some(item))
+            .condition_expression("attribute_not_exists(pk)")
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .build();
+        let items = vec![
+            TransactWriteItem::builder().update(built(take)?).build(),
+            TransactWriteItem::builder().put(built(put)?).build(),
+        ];
+        match self.transact(items).await? {
+            Ok(()) => Ok(Written::Stored),
+            Err(reasons) => match reasons.get(1).and_then(|reason| reason.item.clone()) {
+                // The row is there and it is ours: an earlier try was applied,
+                // and only its reply was lost.
+                Some(old) if old.get("token") == Some(&s(backup.token.as_str())) => {
+                    Ok(Written::Stored)
+                }
+                _ => Ok(Written::Conflict),
+            },
+        }
+    }
+
+    /// Stores what an operation changed: `after` over `before`, under the
+    /// revision and the expiry of `before`. `due_at` is when the row wants to
+    /// be looked at; an expiry that comes sooner goes first.
+    pub async fn write_backup(
+        &self,
+        before: &Backup,
+        mut after: Backup,
+        due_at: Option<Time>,
+    ) -> Result<Stored, TableError> {
+        after.revision = before.revision + 1;
+        after.nonce = crate::random::nonce();
+        let forget: Vec<_> = before.owners.iter().filter(|id| !after.owners.contains(id)).collect();
+        for id in forget {
+            self.disown(id).await?;
+        }
+        let update = self.operation_update(before, &after, due_at)?;
+        let stored = match self.slot_update(before, &after)? {
+            None => self.update_alone(update, &after.nonce).await?,
+            Some(slot) => {
+                let items = vec![
+                    TransactWriteItem::builder().update(built(update.build())?).build(),
+                    TransactWriteItem::builder().update(slot).build(),
+                ];
+                match self.transact(items).await? {
+                    Ok(()) => true,
+                    Err(reasons) => {
+                        ours(reasons.first().and_then(|r| r.item.as_ref()), &after.nonce)
+                    }
+                }
+            }
+        };
+        Ok(if stored { Stored::Yes(Box::new(after)) } else { Stored::Conflict })
+    }
+
+    /// Removes a backup of which nothing is left, and puts its tombstone: the
+    /// evidence by which a snapshot that shows up late may go.
+    pub async fn remove_backup(&self, backup: &Backup, now: Time) -> Result<Written, TableError> {
+        let pk = deployment_pk(backup.deployment_id);
+        for id in &backup.owners {
+            self.disown(id).await?;
+        }
+        for node in &backup.nodes {
+            let sk = super::volumes_sk(backup.id, node.node_id);
+            self.delete(pk.clone(), sk).await?;
+        }
+        let delete = Delete::builder()
+            .table_name(&self.name)
+            .key("pk", s(&pk))
+            .key("sk", s(backup_sk(backup.id)))
+            .condition_expression("revision = :revision")
+            .expression_attribute_values(":revision", n(backup.revision))
+            .build();
+        let tombstone = Put::builder()
+            .table_name(&self.name)
+            .item("pk", s(&pk))
+            .item("sk", s(format!("TOMBSTONE#{}", backup_sk(backup.id))))
+            .item("token", s(backup.token.as_str()))
+            .item("deleted_at", s(now.to_string()))
+            .item("ttl", n((now + TOMBSTONE).unix()))
+            .build();
+        let items = vec![
+            TransactWriteItem::builder().delete(built(delete)?).build(),
+            TransactWriteItem::builder().put(built(tombstone)?).build(),
+        ];
+        Ok(match self.transact(items).await? {
+            Ok(()) => Written::Stored,
+            Err(_) => Written::Conflict,
+        })
+    }
+
+    /// The update of the backup's own row.
+    fn operation_update(
+        &self,
+        before: &Backup,
+        after: &Backup,
+        due_at: Option<Time>,
+    ) -> Result<UpdateParts, TableError> {
+        let sk = backup_sk(before.id);
+        let mut item = to_item(&sk, after)?;
+        let mut parts = UpdateParts::new(&self.name, deployment_pk(before.deployment_id), sk);
+        for name in Backup::OWNED {
+            parts.set_or_remove(name, item.remove(*name));
+        }
+        let expiry = match after.status {
+            Status::Deleting => None,
+            _ => after.expires_at,
+        };
+        let due_at = [due_at, expiry].into_iter().flatten().min();
+        let shard = due_at.map(|_| n(self.shard(before.deployment_id)));
+        parts.set_or_remove("due_at", due_at.map(|at| s(at.to_string())));
+        parts.set_or_remove("due_shard", shard);
+        parts.condition("revision = :revision", ":revision", n(before.revision));
+        match before.expires_at {
+            // A patched expiry must not fall out of the index.
+            Some(at) => parts.condition("expires_at = :expiry", ":expiry", s(at.to_string())),
+            None => parts.conditions.push("attribute_not_exists(expires_at)".to_owned()),
+        }
+        Ok(parts)
+    }
+
+    /// The update of the deployment's row that a change of status brings along.
+    fn slot_update(&self, before: &Backup, after: &Backup) -> Result<Option<Update>, TableError> {
+        let frees = before.status.active() && !after.status.active();
+        let uncounts = before.status.counts() && !after.status.counts();
+        if !frees && !uncounts {
+            return Ok(None);
+        }
+        let mut expression = Vec::new();
+        let mut update = Update::builder()
+            .table_name(&self.name)
+            .key("pk", s(deployment_pk(before.deployment_id)))
+            .key("sk", s(META))
+            .condition_expression("attribute_exists(pk)");
+        if frees {
+            expression.push("REMOVE active_backup");
+            update = update
+                .condition_expression("active_backup = :id")
+                .expression_attribute_values(":id", n(before.id));
+        }
+        if uncounts {
+            expression.push("ADD backup_count :minus");
+            update = update.expression_attribute_values(":minus", n(-1));
+        }
+        built(update.update_expression(expression.join(" ")).build()).map(Some)
+    }
+
+    /// An update without a transaction. False: somebody else wrote the row.
+    async fn update_alone(&self, parts: UpdateParts, nonce: &Nonce) -> Result<bool, TableError> {
+        let reply = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .set_key(Some(parts.key()))
+            .update_expression(parts.expression())
+            .condition_expression(parts.conditions.join(" AND "))
+            .set_expression_attribute_names(Some(parts.names))
+            .set_expression_attribute_values(Some(parts.values))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Indexes)
+            .send()
+            .await;
+        match reply {
+            Ok(_) => Ok(true),
+            Err(SdkError::ServiceError(failed)) => match failed.err() {
+                UpdateItemError::ConditionalCheckFailedException(check) => {
+                    Ok(ours(check.item.as_ref(), nonce))
+                }
+                _ => Err(call("UpdateItem", &SdkError::ServiceError(failed))),
+            },
+            Err(error) => Err(call("UpdateItem", &error)),
+        }
+    }
+
+    /// One transaction. The inner error is the reasons for which it was cancelled
+    /// by a condition or a conflict; anything else is an error of the call.
+    pub(super) async fn transact(
+        &self,
+        items: Vec<TransactWriteItem>,
+    ) -> Result<Result<(), Vec<CancellationReason>>, TableError> {
+        // The SDK puts one idempotency token on all its tries of this call.
+        let reply = self
+            .client
+            .transact_write_items()
+            .set_transact_items(Some(items))
+            .return_consumed_capacity(ReturnConsumedCapacity::Indexes)
+            .send()
+            .await;
+        match reply {
+            Ok(_) => Ok(Ok(())),
+            Err(error) => match cancelled(&error) {
+                Some(reasons) => Ok(Err(reasons)),
+                None => Err(call("TransactWriteItems", &error)),
+            },
+        }
+    }
+
+    /// The shard of the `due` index that a deployment's rows stand in. Ids may
+    /// end in the same bits: they are mixed first.
+    pub(super) fn shard(&self, id: DeploymentId) -> u32 {
+        let mixed = id.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33;
+        u32::try_from(mixed % u64::from(self.due_shards)).unwrap_or(0)
+    }
+}
+
+/// The reasons of a transaction that a condition or another transaction
+/// cancelled. None: it failed for another cause (throttled, invalid, ...).
+fn cancelled(
+    error: &SdkError<TransactWriteItemsError, HttpResponse>,
+) -> Option<Vec<CancellationReason>> {
+    match error.as_service_error()? {
+        TransactWriteItemsError::TransactionCanceledException(cancelled) => {
+            let reasons = cancelled.cancellation_reasons.clone().unwrap_or_default();
+            let decided = |reason: &CancellationReason| {
+                matches!(
+                    reason.code.as_deref(),
+                    Some("ConditionalCheckFailed" | "TransactionConflict")
+                )
+            };
+            reasons.iter().any(decided).then_some(reasons)
+        }
+        TransactWriteItemsError::TransactionInProgressException(_) => Some(Vec::new()),
+        _ => None,
+    }
+}
+
+/// Whether the row that failed a condition bears the nonce of the very write
+/// that failed: then an earlier try of it was applied, and its reply was lost.
+fn ours(old: Option<&Item>, nonce: &Nonce) -> bool {
+    old.and_then(|item| item.get("nonce")) == Some(&s(nonce.as_str()))
+}
+
+/// Builds a part of a request. The builders fail only on a missing field.
+fn built<T>(result: Result<T, aws_sdk_dynamodb::error::BuildError>) -> Result<T, TableError> {
+    result.map_err(|error| TableError::Call {
+        operation: "TransactWriteItems",
+        error: CallError::NotApplied(error.to_string()),
+    })
+}
+
+/// An `UpdateItem` in the making.
+struct UpdateParts {
+    table: String,
+    pk: String,
+    sk: String,
+    sets: Vec<String>,
+    removes: Vec<String>,
+    conditions: Vec<String>,
+    names: Names,
+    values: Item,
+}
+
+impl UpdateParts {
+    fn new(table: &str, pk: String, sk: String) -> Self {
+        Self {
+            table: table.to_owned(),
+            pk,
+            sk,
+            sets: Vec::new(),
+            removes: Vec::new(),
+            conditions: Vec::new(),
+            names: Names::default(),
+            values: Item::default(),
+        }
+    }
+
+    /// Sets an attribute, or removes it if there is no value.
+    fn set_or_remove(&mut self, name: &str, value: Option<AttributeValue>) {
+        self.names.insert(format!("#{name}"), name.to_owned());
+        match value {
+            Some(value) => {
+                self.sets.push(format!("#{name} = :{name}_"));
+                self.values.insert(format!(":{name}_"), value);
+            }
+            None => self.removes.push(format!("#{name}")),
+        }
+    }
+
+    fn condition(&mut self, text: &str, placeholder: &str, value: AttributeValue) {
+        self.conditions.push(text.to_owned());
+        self.values.insert(placeholder.to_owned(), value);
+    }
+
+    fn key(&self) -> Item {
+        [("pk".to_owned(), s(&self.pk)), ("sk".to_owned(), s(&self.sk))].into()
+    }
+
+    fn expression(&self) -> String {
+        let mut text = format!("SET {}", self.sets.join(", "));
+        if !self.removes.is_empty() {
+            text.push_str(" REMOVE ");
+            text.push_str(&self.removes.join(", "));
+        }
+        text
+    }
+
+    fn build(self) -> Result<Update, aws_sdk_dynamodb::error::BuildError> {
+        Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(self.key()))
+            .update_expression(self.expression())
+            .condition_expression(self.conditions.join(" AND "))
+            .set_expression_attribute_names(Some(self.names))
+            .set_expression_attribute_values(Some(self.values))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .build()
+    }
+}

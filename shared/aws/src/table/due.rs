@@ -1,0 +1,115 @@
+//! The `due` index: the only thing that the clock drives.
+//!
+//! Its rows are hints (a global index lags, and a claim may be lost): what is
+//! due is claimed by a conditional write on the row itself.
+
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
+use backups_core::backup::Backup;
+use backups_core::id::{BackupId, DeploymentId};
+use backups_core::time::Time;
+
+use super::{Item, Table, TableError, backup_sk, call, deployment_pk, n, s};
+
+/// A row of the index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DueRow {
+    /// A backup wants to be looked at.
+    Backup {
+        /// Whose.
+        deployment_id: DeploymentId,
+        /// Which.
+        id: BackupId,
+        /// Since when.
+        due_at: Time,
+    },
+    /// A row that this release does not know.
+    Unknown {
+        /// Its partition key.
+        pk: String,
+        /// Its sort key.
+        sk: String,
+    },
+}
+
+impl Table {
+    /// How many shards the index has.
+    pub fn due_shards(&self) -> u32 {
+        self.due_shards
+    }
+
+    /// One page of what is due in a shard at `now`, oldest first, and where the
+    /// next page starts. Costs half a unit a page when nothing is due.
+    pub async fn due(
+        &self,
+        shard: u32,
+        now: Time,
+        start: Option<DuePage>,
+    ) -> Result<(Vec<DueRow>, Option<DuePage>), TableError> {
+        let reply = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .index_name("due")
+            .key_condition_expression("due_shard = :shard AND due_at <= :now")
+            .expression_attribute_values(":shard", n(shard))
+            .expression_attribute_values(":now", s(now.to_string()))
+            .limit(100)
+            .set_exclusive_start_key(start.map(|page| page.0))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .send()
+            .await
+            .map_err(|error| call("Query", &error))?;
+        let rows = reply.items.unwrap_or_default().iter().map(row).collect();
+        Ok((rows, reply.last_evaluated_key.map(DuePage)))
+    }
+
+    /// Moves a backup's `due_at` on, so that it does not starve those behind
+    /// it. False: somebody wrote the row since it was read, and set its own time.
+    pub async fn move_due(&self, backup: &Backup, to: Time) -> Result<bool, TableError> {
+        let reply = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .key("pk", s(deployment_pk(backup.deployment_id)))
+            .key("sk", s(backup_sk(backup.id)))
+            .update_expression("SET due_at = :to")
+            .condition_expression("revision = :revision AND attribute_exists(due_at)")
+            .expression_attribute_values(":to", s(to.to_string()))
+            .expression_attribute_values(":revision", n(backup.revision))
+            .return_consumed_capacity(ReturnConsumedCapacity::Indexes)
+            .send()
+            .await;
+        match reply {
+            Ok(_) => Ok(true),
+            Err(SdkError::ServiceError(failed)) => match failed.err() {
+                UpdateItemError::ConditionalCheckFailedException(_) => Ok(false),
+                _ => Err(call("UpdateItem", &SdkError::ServiceError(failed))),
+            },
+            Err(error) => Err(call("UpdateItem", &error)),
+        }
+    }
+}
+
+/// Where the next page of the index starts.
+#[derive(Debug, Clone)]
+pub struct DuePage(Item);
+
+/// Reads a row of the index by its keys.
+fn row(item: &Item) -> DueRow {
+    let text = |name: &str| match item.get(name) {
+        Some(AttributeValue::S(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let (pk, sk) = (text("pk"), text("sk"));
+    let deployment = pk.strip_prefix("DEPLOYMENT#").and_then(|id| id.parse().ok());
+    let backup = sk.strip_prefix("BACKUP#").and_then(|id| id.parse().ok());
+    let due_at = text("due_at").parse().ok();
+    match (deployment, backup, due_at) {
+        (Some(deployment_id), Some(id), Some(due_at)) => {
+            DueRow::Backup { deployment_id, id: BackupId(id), due_at }
+        }
+        _ => DueRow::Unknown { pk, sk },
+    }
+}

@@ -1,0 +1,191 @@
+//! The table: one DynamoDB table, keys `pk`/`sk`, one sparse index `due`.
+//!
+//! | Item | `pk` | `sk` |
+//! |---|---|---|
+//! | deployment: the registry's part, our counters and the slot | `DEPLOYMENT#<id>` | `META` |
+//! | backup | `DEPLOYMENT#<id>` | `BACKUP#<20 digits>` |
+//! | the volumes of one node's set, as they were | `DEPLOYMENT#<id>` | `VOLUMES#BACKUP#<20 digits>#<20 digits>` |
+//! | a deleted backup's tombstone (TTL) | `DEPLOYMENT#<id>` | `TOMBSTONE#BACKUP#<20 digits>` |
+//! | which backup a set of snapshots belongs to | `SNAPSHOTS#<smallest id>` | `OWNER` |
+//! | API key | `KEY#<sha256>` | `KEY` |
+//! | the stack's own facts | `STACK` | `TABLE` |
+//!
+//! Every invariant is a condition of a write; none is a read followed by a write.
+
+mod backups;
+mod deployments;
+mod due;
+pub mod keys;
+mod owners;
+mod stack;
+
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::types::AttributeValue;
+use backups_core::backup::CallError;
+use backups_core::id::{BackupId, DeploymentId, NodeId, SnapshotId};
+
+use crate::sdk::SdkConfig;
+use crate::settings::Settings;
+
+pub use backups::{Stored, Written};
+pub use deployments::Registered;
+pub use due::DueRow;
+
+/// A row as DynamoDB has it.
+#[expect(clippy::disallowed_types, reason = "the SDK's own type of an item")]
+type Item = std::collections::HashMap<String, AttributeValue>;
+
+/// Placeholders of an expression.
+#[expect(clippy::disallowed_types, reason = "the SDK's own type of the names")]
+type Names = std::collections::HashMap<String, String>;
+
+/// Why the table did not answer.
+#[derive(Debug)]
+pub enum TableError {
+    /// The call failed.
+    Call {
+        /// Which operation.
+        operation: &'static str,
+        /// How.
+        error: CallError,
+    },
+    /// A row is not what this release writes.
+    Row {
+        /// Its sort key.
+        row: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl std::fmt::Display for TableError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Call { operation, error } => write!(f, "DynamoDB {operation}: {error}"),
+            Self::Row { row, problem } => write!(f, "the row {row} cannot be read: {problem}"),
+        }
+    }
+}
+
+impl std::error::Error for TableError {}
+
+/// The table, and how to read and write its rows.
+#[derive(Debug, Clone)]
+pub struct Table {
+    client: aws_sdk_dynamodb::Client,
+    name: String,
+    due_shards: u32,
+}
+
+impl Table {
+    /// The stack's table.
+    pub fn new(settings: &Settings, sdk: &SdkConfig) -> Self {
+        Self {
+            client: aws_sdk_dynamodb::Client::new(sdk),
+            name: settings.table_name.clone(),
+            due_shards: settings.due_shards,
+        }
+    }
+
+    /// Reads one row, strongly consistent.
+    async fn get(&self, pk: String, sk: String) -> Result<Option<Item>, TableError> {
+        let reply = self
+            .client
+            .get_item()
+            .table_name(&self.name)
+            .key("pk", AttributeValue::S(pk))
+            .key("sk", AttributeValue::S(sk))
+            .consistent_read(true)
+            .return_consumed_capacity(aws_sdk_dynamodb::types::ReturnConsumedCapacity::Total)
+            .send()
+            .await;
+        Ok(reply.map_err(|error| call("GetItem", &error))?.item)
+    }
+
+    /// Removes one row; one that is not there is removed already.
+    async fn delete(&self, pk: String, sk: String) -> Result<(), TableError> {
+        let reply = self
+            .client
+            .delete_item()
+            .table_name(&self.name)
+            .key("pk", AttributeValue::S(pk))
+            .key("sk", AttributeValue::S(sk))
+            .return_consumed_capacity(aws_sdk_dynamodb::types::ReturnConsumedCapacity::Total)
+            .send()
+            .await;
+        reply.map_err(|error| call("DeleteItem", &error))?;
+        Ok(())
+    }
+
+    /// Writes one row, whatever was there.
+    async fn put(&self, item: Item) -> Result<(), TableError> {
+        let reply = self
+            .client
+            .put_item()
+            .table_name(&self.name)
+            .set_item(Some(item))
+            .return_consumed_capacity(aws_sdk_dynamodb::types::ReturnConsumedCapacity::Total)
+            .send()
+            .await;
+        reply.map_err(|error| call("PutItem", &error))?;
+        Ok(())
+    }
+}
+
+/// The partition of a deployment.
+fn deployment_pk(id: DeploymentId) -> String {
+    format!("DEPLOYMENT#{id}")
+}
+
+/// The sort key of a deployment's own row. Backups sort before it, everything
+/// else after it: one query from it downwards is a list.
+const META: &str = "META";
+
+/// The sort key of a backup.
+fn backup_sk(id: BackupId) -> String {
+    format!("BACKUP#{:020}", id.0)
+}
+
+/// The sort key of the volumes of one node of a backup.
+fn volumes_sk(id: BackupId, node: NodeId) -> String {
+    format!("VOLUMES#BACKUP#{:020}#{:020}", id.0, node.0)
+}
+
+/// The partition of a set's owner.
+fn owner_pk(smallest: &SnapshotId) -> String {
+    format!("SNAPSHOTS#{smallest}")
+}
+
+/// Text as an attribute.
+fn s(text: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(text.into())
+}
+
+/// A number as an attribute.
+fn n(number: impl std::fmt::Display) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+/// An error of a call of the table.
+fn call<E>(operation: &'static str, error: &aws_sdk_dynamodb::error::SdkError<E>) -> TableError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    TableError::Call { operation, error: crate::error::sort(error) }
+}
+
+/// Writes a row's value as attributes.
+fn to_item(row: &str, value: &impl serde::Serialize) -> Result<Item, TableError> {
+    serde_dynamo::to_item(value)
+        .map_err(|error| TableError::Row { row: row.to_owned(), problem: error.to_string() })
+}
+
+/// Reads a row's value from attributes.
+fn from_item<T: serde::de::DeserializeOwned>(item: Item) -> Result<T, TableError> {
+    let row = match item.get("sk") {
+        Some(AttributeValue::S(sk)) => sk.clone(),
+        _ => "without sk".to_owned(),
+    };
+    serde_dynamo::from_item(item)
+        .map_err(|error| TableError::Row { row, problem: error.to_string() })
+}

@@ -1,0 +1,81 @@
+//! Logs as JSON lines, and metrics in CloudWatch's embedded metric format: a
+//! metric is a line of the log, it costs no call.
+//!
+//! What must never be logged: a key's secret, a request's headers.
+
+use std::sync::OnceLock;
+
+use serde_json::json;
+use tracing_subscriber::EnvFilter;
+
+/// The namespace of our metrics.
+pub const NAMESPACE: &str = "SupervisorBackups";
+
+/// Set on AWS, where a metric is a line on standard output.
+static STACK: OnceLock<String> = OnceLock::new();
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// Backups that completed.
+    BackupsCompleted,
+    /// Backups that failed.
+    BackupsFailed,
+    /// Rounds in which AWS refused to delete a snapshot.
+    DeletesHeld,
+    /// How long the oldest row of the `due` index has waited, in seconds.
+    OldestDueSeconds,
+    /// Events that were refused, and are in the dead-letter queue.
+    EventsRejected,
+}
+
+impl Metric {
+    /// Its name in CloudWatch, and its unit.
+    pub const fn name(self) -> (&'static str, &'static str) {
+        match self {
+            Self::BackupsCompleted => ("BackupsCompleted", "Count"),
+            Self::BackupsFailed => ("BackupsFailed", "Count"),
+            Self::DeletesHeld => ("DeletesHeld", "Count"),
+            Self::OldestDueSeconds => ("OldestDueSeconds", "Seconds"),
+            Self::EventsRejected => ("EventsRejected", "Count"),
+        }
+    }
+}
+
+/// Sets up the logs of a function on AWS. `LOG_LEVEL` is a filter of `tracing`.
+pub fn init(stack: &str) {
+    let filter = EnvFilter::try_from_env("LOG_LEVEL").unwrap_or_else(|_| EnvFilter::new("info"));
+    let done = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_current_span(true)
+        .with_span_list(false)
+        .with_env_filter(filter)
+        .try_init();
+    if done.is_ok() {
+        let _ = STACK.set(stack.to_owned());
+    }
+}
+
+/// Counts `value` of `metric` at `at`.
+pub fn count(metric: Metric, value: i64, at: jiff::Timestamp) {
+    let (name, unit) = metric.name();
+    let Some(stack) = STACK.get() else {
+        tracing::debug!(metric = name, value, "metric");
+        return;
+    };
+    // Source: CloudWatch user guide, "Specification: Embedded metric format".
+    let line = json!({
+        "_aws": {
+            "Timestamp": at.as_millisecond(),
+            "CloudWatchMetrics": [{
+                "Namespace": NAMESPACE,
+                "Dimensions": [["Stack"]],
+                "Metrics": [{ "Name": name, "Unit": unit }],
+            }],
+        },
+        "Stack": stack,
+        name: value,
+    });
+    println!("{line}");
+}
