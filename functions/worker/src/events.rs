@@ -1,0 +1,122 @@
+//! What the worker is woken by, read from the EventBridge envelope.
+
+use backups_core::announce::{self, Kind};
+use backups_core::control_plane::{self, DeploymentChanged, DeploymentDeleted};
+use backups_core::id::{BackupId, DeploymentId, Nonce, SnapshotId};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A wake-up.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// Look at this backup. If an announcement brought us here, the bus has it.
+    Backup {
+        /// Whose.
+        deployment_id: DeploymentId,
+        /// Which.
+        id: BackupId,
+        /// The announcement that the bus surely has.
+        announced: Option<Nonce>,
+    },
+    /// A set of snapshots moved; `smallest` names the set.
+    Snapshots {
+        /// The smallest snapshot id of the event.
+        smallest: SnapshotId,
+    },
+    /// The control plane says how a deployment is.
+    Changed(DeploymentChanged),
+    /// The control plane says that a deployment is gone.
+    Deleted(DeploymentDeleted),
+    /// Nothing for us.
+    Foreign,
+}
+
+/// The envelope, as far as it is read.
+#[derive(Debug, Deserialize)]
+struct Envelope {
+    source: String,
+    #[serde(rename = "detail-type")]
+    detail_type: String,
+    detail: Value,
+}
+
+/// The part of an announcement that wakes the worker.
+#[derive(Debug, Deserialize)]
+struct Requested {
+    #[serde(rename = "deployment_id")]
+    deployment: DeploymentId,
+    #[serde(rename = "backup_id")]
+    backup: BackupId,
+    #[serde(rename = "announcement_id")]
+    announcement: Nonce,
+}
+
+/// `EBS Multi-Volume Snapshots Completion Status`.
+#[derive(Debug, Deserialize)]
+struct MultiVolume {
+    snapshots: Vec<MultiVolumeSnapshot>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MultiVolumeSnapshot {
+    snapshot_id: String,
+}
+
+/// `EBS Snapshot Notification`.
+#[derive(Debug, Deserialize)]
+struct SnapshotNotification {
+    snapshot_id: String,
+}
+
+/// Reads an event.
+///
+/// # Errors
+/// What is wrong with it, as a sentence: it goes to the dead-letter queue.
+pub(crate) fn read(event: Value) -> Result<Wake, String> {
+    let envelope: Envelope = serde_json::from_value(event)
+        .map_err(|error| format!("not an EventBridge event: {error}"))?;
+    let Envelope { source, detail_type, detail } = envelope;
+    match (source.as_str(), detail_type.as_str()) {
+        (announce::SOURCE, announce::OPERATION_DUE) => {
+            let due: announce::OperationDue = parsed(&detail_type, detail)?;
+            if due.operation != "backup" {
+                return Err(format!("{detail_type}: no operation is called `{}`", due.operation));
+            }
+            Ok(Wake::Backup {
+                deployment_id: due.deployment_id,
+                id: BackupId(due.id),
+                announced: None,
+            })
+        }
+        (announce::SOURCE, kind) if kind == Kind::BackupRequested.detail_type() => {
+            let requested: Requested = parsed(&detail_type, detail)?;
+            Ok(Wake::Backup {
+                deployment_id: requested.deployment,
+                id: requested.backup,
+                announced: Some(requested.announcement),
+            })
+        }
+        (control_plane::SOURCE, "Deployment Changed") => {
+            parsed(&detail_type, detail).map(Wake::Changed)
+        }
+        (control_plane::SOURCE, "Deployment Deleted") => {
+            parsed(&detail_type, detail).map(Wake::Deleted)
+        }
+        ("aws.ec2", "EBS Multi-Volume Snapshots Completion Status") => {
+            let set: MultiVolume = parsed(&detail_type, detail)?;
+            let ids = set.snapshots.iter().filter_map(|one| SnapshotId::from_arn(&one.snapshot_id));
+            Ok(ids.min().map_or(Wake::Foreign, |smallest| Wake::Snapshots { smallest }))
+        }
+        ("aws.ec2", "EBS Snapshot Notification") => {
+            let one: SnapshotNotification = parsed(&detail_type, detail)?;
+            Ok(SnapshotId::from_arn(&one.snapshot_id)
+                .map_or(Wake::Foreign, |smallest| Wake::Snapshots { smallest }))
+        }
+        _ => Ok(Wake::Foreign),
+    }
+}
+
+/// Reads a detail as `T`.
+fn parsed<T: serde::de::DeserializeOwned>(detail_type: &str, detail: Value) -> Result<T, String> {
+    serde_json::from_value(detail).map_err(|error| format!("{detail_type}: {error}"))
+}

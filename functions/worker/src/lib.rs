@@ -1,0 +1,120 @@
+//! The worker: the only function that touches EC2.
+//!
+//! It is woken by EventBridge and advances one operation per invocation: read
+//! the row, look at EC2, ask the pure step function, store, act, store again.
+//! An event is never believed, it only says "look now"; so a lost, doubled, or
+//! late one costs time and never truth.
+
+mod advance;
+mod events;
+mod registry;
+
+use std::time::Duration;
+
+use backups_aws::bus::Bus;
+use backups_aws::clock::Clock;
+use backups_aws::ec2::Ec2;
+use backups_aws::sdk::SdkConfig;
+use backups_aws::settings::Settings;
+use backups_aws::table::{Table, TableError};
+use backups_aws::telemetry::{self, Metric};
+use backups_core::limits::Limits;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use events::Wake;
+
+/// Why an invocation failed. Lambda runs it again, and then puts it into the
+/// dead-letter queue with this text.
+#[derive(Debug)]
+pub enum Error {
+    /// The table did not answer; the row is due, the tick comes back to it.
+    Table(TableError),
+    /// The event is not what it must be. Nothing was changed.
+    Rejected(String),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Table(error) => write!(f, "{error}"),
+            Self::Rejected(reason) => write!(f, "event refused: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<TableError> for Error {
+    fn from(error: TableError) -> Self {
+        Self::Table(error)
+    }
+}
+
+/// What one instance of the function keeps between invocations.
+#[derive(Debug)]
+pub struct Worker {
+    table: Table,
+    ec2: Ec2,
+    bus: Bus,
+    clock: Clock,
+    limits: Limits,
+    region: String,
+    table_id: OnceCell<String>,
+}
+
+impl Worker {
+    /// Makes the clients. No call is made yet.
+    pub fn new(settings: &Settings, sdk: &SdkConfig, clock: Clock) -> Self {
+        Self {
+            table: Table::new(settings, sdk),
+            ec2: Ec2::new(settings, sdk),
+            bus: Bus::new(settings, sdk),
+            clock,
+            limits: settings.limits,
+            region: sdk.region().map(ToString::to_string).unwrap_or_default(),
+            table_id: OnceCell::new(),
+        }
+    }
+
+    /// The table's id, read once.
+    async fn table_id(&self) -> Result<&str, TableError> {
+        self.table_id.get_or_try_init(|| self.table.table_id()).await.map(String::as_str)
+    }
+}
+
+/// Handles one event. `remaining` is the time until Lambda ends the invocation,
+/// counted from its start and the function's time-out.
+///
+/// # Errors
+/// Lambda tries the event again, and keeps it in the dead-letter queue at last.
+pub async fn handle(worker: &Worker, event: Value, remaining: Duration) -> Result<(), Error> {
+    let until = advance::Deadline::after(remaining);
+    match events::read(event) {
+        Ok(Wake::Backup { deployment_id, id, announced }) => {
+            advance::backup(worker, deployment_id, id, announced, until).await?;
+        }
+        Ok(Wake::Snapshots { smallest }) => {
+            // Not a set of ours: one read, and done.
+            if let Some(owner) = worker.table.owner(&smallest).await? {
+                advance::backup(worker, owner.deployment_id, owner.backup_id, None, until).await?;
+            }
+        }
+        Ok(Wake::Changed(event)) => {
+            reject_counted(worker, registry::changed(&worker.table, &worker.region, event).await)?;
+        }
+        Ok(Wake::Deleted(event)) => registry::deleted(&worker.table, &event).await?,
+        Ok(Wake::Foreign) => tracing::debug!("an event that is not for us"),
+        Err(reason) => return reject_counted(worker, Err(Error::Rejected(reason))),
+    }
+    Ok(())
+}
+
+/// Counts an event that was refused.
+fn reject_counted(worker: &Worker, result: Result<(), Error>) -> Result<(), Error> {
+    if let Err(Error::Rejected(reason)) = &result {
+        tracing::error!(%reason, "event refused");
+        telemetry::count(Metric::EventsRejected, 1, worker.clock.timestamp());
+    }
+    result
+}

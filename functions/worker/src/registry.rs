@@ -1,0 +1,45 @@
+//! Control-plane events: they keep the registry's part of a deployment true.
+
+use backups_aws::table::{Registered, Table, TableError};
+use backups_core::control_plane::{DeploymentChanged, DeploymentDeleted};
+
+use crate::Error;
+
+/// Stores how a deployment is now.
+///
+/// # Errors
+/// A refused event ([`Error::Rejected`]) changes nothing and goes to the
+/// dead-letter queue with its reason.
+pub(crate) async fn changed(
+    table: &Table,
+    region: &str,
+    event: DeploymentChanged,
+) -> Result<(), Error> {
+    let id = event.deployment_id;
+    let version = event.version;
+    let registry = event.registry(region).map_err(|rejected| Error::Rejected(rejected.0))?;
+    match table.register(id, &registry).await? {
+        Registered::Yes => tracing::info!(deployment = %id, version, "deployment registered"),
+        Registered::Older | Registered::Unknown => {
+            tracing::info!(deployment = %id, version, "an older event; nothing changed");
+        }
+        Registered::OtherTenant(tenant) => {
+            return Err(Error::Rejected(format!(
+                "deployment {id} belongs to tenant {tenant}; an event says it is {}'s",
+                registry.tenant_id
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Marks a deployment as deleted.
+///
+/// # Errors
+/// The table did not answer.
+pub(crate) async fn deleted(table: &Table, event: &DeploymentDeleted) -> Result<(), TableError> {
+    let (id, version) = (event.deployment_id, event.version);
+    let registered = table.unregister(id, version).await?;
+    tracing::info!(deployment = %id, version, ?registered, "deployment deleted");
+    Ok(())
+}
