@@ -1,0 +1,170 @@
+//! The scheduler: every minute, what is due is set going.
+//!
+//! It reads the `due` index, shard by shard, oldest first, and works nothing
+//! itself: an operation is nudged through the bus, an expired backup turns
+//! `deleting` and is nudged. Its rows are hints; each is read and claimed by a
+//! conditional write that moves its due time on, so that a row nobody can help
+//! never starves those behind it. What is not reached is due at the next tick.
+
+use std::time::Duration;
+
+use backups_aws::bus::Bus;
+use backups_aws::clock::Clock;
+use backups_aws::random;
+use backups_aws::sdk::SdkConfig;
+use backups_aws::settings::Settings;
+use backups_aws::table::{DueRow, Stored, Table, TableError};
+use backups_aws::telemetry::{self, Metric};
+use backups_core::announce::OperationDue;
+use backups_core::backup::{self, Backup, Status};
+use backups_core::id::{BackupId, DeploymentId};
+use backups_core::time::{Seconds, Time};
+use futures_util::StreamExt as _;
+use serde_json::Value;
+
+/// Until when a nudged row is not nudged again: one tick and a little.
+const NUDGED: Seconds = Seconds(75);
+
+/// How many rows are handled side by side.
+const SIDE_BY_SIDE: usize = 20;
+
+/// What is kept of the invocation's time.
+const RESERVE: Duration = Duration::from_secs(5);
+
+/// Why a tick failed. The next one starts anew.
+#[derive(Debug)]
+pub struct Error(TableError);
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the tick failed: {}", self.0)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What one instance of the function keeps between invocations.
+#[derive(Debug)]
+pub struct Scheduler {
+    table: Table,
+    bus: Bus,
+    clock: Clock,
+}
+
+impl Scheduler {
+    /// Makes the clients. No call is made yet.
+    pub fn new(settings: &Settings, sdk: &SdkConfig, clock: Clock) -> Self {
+        Self { table: Table::new(settings, sdk), bus: Bus::new(settings, sdk), clock }
+    }
+}
+
+/// One tick. The event itself says nothing.
+///
+/// # Errors
+/// The last shard that could not be read, after all others were.
+pub async fn handle(scheduler: &Scheduler, _: Value, remaining: Duration) -> Result<(), Error> {
+    let until = tokio::time::Instant::now() + remaining.saturating_sub(RESERVE);
+    let now = scheduler.clock.now();
+    let mut failed = None;
+    let mut oldest = Seconds(0);
+    // A different shard goes first each minute: a herd in one starves no other.
+    let shards = scheduler.table.due_shards();
+    let first = u32::try_from((now.unix() / 60) % i64::from(shards)).unwrap_or(0);
+    for offset in 0..shards {
+        let shard = (first + offset) % shards;
+        match one_shard(scheduler, shard, now, until).await {
+            Ok(waited) => oldest = oldest.max(waited),
+            Err(error) => {
+                tracing::error!(%error, shard, "a shard of the due index could not be read");
+                failed = Some(error);
+            }
+        }
+    }
+    telemetry::count(Metric::OldestDueSeconds, oldest.0, scheduler.clock.timestamp());
+    failed.map_or(Ok(()), |error| Err(Error(error)))
+}
+
+/// What is due in one shard. Gives how long the oldest of it has waited.
+async fn one_shard(
+    scheduler: &Scheduler,
+    shard: u32,
+    now: Time,
+    until: tokio::time::Instant,
+) -> Result<Seconds, TableError> {
+    let mut page = None;
+    let mut oldest = Seconds(0);
+    loop {
+        let (rows, next) = scheduler.table.due(shard, now, page).await?;
+        for row in &rows {
+            if let DueRow::Backup { due_at, .. } = row {
+                oldest = oldest.max(now - *due_at);
+            }
+        }
+        // One bad row never stops the rest.
+        futures_util::stream::iter(rows)
+            .for_each_concurrent(SIDE_BY_SIDE, |row| async move {
+                if let Err(error) = one_row(scheduler, &row).await {
+                    tracing::error!(%error, ?row, "a due row could not be handled");
+                }
+            })
+            .await;
+        match next {
+            Some(next) if tokio::time::Instant::now() < until => page = Some(next),
+            Some(_) => {
+                tracing::warn!(shard, "the tick's time is over; the rest stays due");
+                return Ok(oldest);
+            }
+            None => return Ok(oldest),
+        }
+    }
+}
+
+/// Sets one row going.
+async fn one_row(scheduler: &Scheduler, row: &DueRow) -> Result<(), TableError> {
+    match row {
+        DueRow::Backup { deployment_id, id, .. } => {
+            one_backup(scheduler, *deployment_id, *id).await
+        }
+        DueRow::Unknown { pk, sk } => {
+            tracing::error!(pk, sk, "a due row that this release does not know");
+            Ok(())
+        }
+    }
+}
+
+/// Sets one backup going: expires it if it is time, nudges it otherwise.
+async fn one_backup(
+    scheduler: &Scheduler,
+    deployment_id: DeploymentId,
+    id: BackupId,
+) -> Result<(), TableError> {
+    let Some(row) = scheduler.table.backup(deployment_id, id).await? else { return Ok(()) };
+    let now = scheduler.clock.now();
+    if expired(&row, now) {
+        let Some(next) = backup::start_expiry(&row, now) else { return Ok(()) };
+        match scheduler.table.write_backup(&row, next, Some(now + NUDGED)).await? {
+            Stored::Yes(_) => tracing::info!(deployment = %deployment_id, backup = %id, "expired"),
+            // Patched or advanced in between: what is there now decides, next tick.
+            Stored::Conflict => return Ok(()),
+        }
+    } else {
+        let spread = random::jitter(Duration::from_secs(10)).as_secs();
+        let to = now + NUDGED + Seconds(i64::try_from(spread).unwrap_or(0));
+        let leased = row.lease.as_ref().filter(|lease| lease.until > now);
+        let to = leased.map_or(to, |lease| lease.until);
+        if !scheduler.table.move_due(&row, to).await? || leased.is_some() {
+            return Ok(());
+        }
+    }
+    let due = OperationDue::backup(deployment_id, id);
+    if let Err(error) = scheduler.bus.due(&due).await {
+        tracing::warn!(%error, deployment = %deployment_id, backup = %id, "not nudged; the next tick will");
+    }
+    Ok(())
+}
+
+/// Whether the backup's time is over. One that runs is let finish first.
+fn expired(row: &Backup, now: Time) -> bool {
+    matches!(row.status, Status::Completed | Status::Failed)
+        && row.expires_at.is_some_and(|at| at <= now)
+}
