@@ -102,7 +102,7 @@ impl Advance<'_> {
             if !self.until.fits(OPERATION) {
                 return self.hand_over(row, now).await;
             }
-            let step = self.next_step(&row).await?;
+            let step = self.next_step(&self.without_published(&row)).await?;
             let next = match step {
                 // No call is begun that might not end in time.
                 Step::Act { .. } if !self.until.fits(OPERATION) => {
@@ -190,10 +190,10 @@ impl Advance<'_> {
     async fn store(
         &mut self,
         row: &Backup,
-        mut next: Backup,
+        next: Backup,
         due_at: Option<Time>,
     ) -> Result<Option<Backup>, TableError> {
-        next.outbox.retain(|pending| !self.published.contains(&pending.announcement_id));
+        let next = self.without_published(&next);
         if next.owners != row.owners {
             for smallest in &next.owners {
                 self.worker.table.own(smallest, row).await?;
@@ -215,12 +215,7 @@ impl Advance<'_> {
 
     /// Publishes what the outbox holds and the bus has not taken yet.
     async fn publish(&mut self, row: &Backup) {
-        let open: Vec<_> = row
-            .outbox
-            .iter()
-            .filter(|pending| !self.published.contains(&pending.announcement_id))
-            .cloned()
-            .collect();
+        let open = self.without_published(row).outbox;
         if !open.is_empty() {
             self.published.extend(self.worker.bus.publish(row, &open).await);
         }
@@ -307,9 +302,16 @@ impl Advance<'_> {
         self.worker.table.backup(row.deployment_id, row.id).await
     }
 
+    /// The row as the next store will have it: without what the bus has taken.
+    fn without_published(&self, row: &Backup) -> Backup {
+        let mut bare = row.clone();
+        bare.outbox.retain(|pending| !self.published.contains(&pending.announcement_id));
+        bare
+    }
+
     /// Whether the outbox holds what the bus has taken.
     fn taken_out(&self, row: &Backup) -> bool {
-        row.outbox.iter().any(|pending| self.published.contains(&pending.announcement_id))
+        self.without_published(row).outbox.len() < row.outbox.len()
     }
 
     /// Logs and counts a change of status.

@@ -92,6 +92,7 @@ pub fn decide(
         failure: None,
         progress: 0,
         moved_at: None,
+        taken_at: None,
         throttled: Seconds(0),
         throttled_since: None,
         troubles: 0,

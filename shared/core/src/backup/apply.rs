@@ -77,6 +77,7 @@ fn created(
     let mut sweep = false;
     let fault = match outcome {
         Outcome::Created(made) => {
+            backup.taken_at = Some(now);
             sweep = !adopt(node, attempt, made);
             if sweep {
                 backup.trouble =

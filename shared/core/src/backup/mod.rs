@@ -285,6 +285,9 @@ pub struct Backup {
     /// When a snapshot last moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_at: Option<Time>,
+    /// When a set was last taken: EC2 may not list it for some time after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_at: Option<Time>,
     /// Time lost to throttling while pending.
     #[serde(default)]
     pub throttled: Seconds,
@@ -337,6 +340,7 @@ impl Backup {
         "failure",
         "progress",
         "moved_at",
+        "taken_at",
         "throttled",
         "throttled_since",
         "troubles",

@@ -113,6 +113,7 @@ pub(super) fn start_if_taken(backup: &mut Backup, now: Time) -> bool {
 fn resolve_called(backup: &mut Backup, seen: &Seen, now: Time) {
     let token = backup.token.clone();
     let mut sweep = backup.sweep_until;
+    let mut taken_at = backup.taken_at;
     for node in &mut backup.nodes {
         let Take::Called { attempt, at, volumes } = &node.take else { continue };
         let (attempt, at) = (*attempt, *at);
@@ -127,6 +128,7 @@ fn resolve_called(backup: &mut Backup, seen: &Seen, now: Time) {
             .collect();
         if let Some(set) = whole_set(volumes, &made) {
             node.take = Take::Taken { attempt, set };
+            taken_at = Some(now);
         } else if now >= at + SETTLE {
             node.failed_calls = node.failed_calls.saturating_add(1);
             node.take = Take::Open { attempt, not_before: None };
@@ -134,6 +136,7 @@ fn resolve_called(backup: &mut Backup, seen: &Seen, now: Time) {
         }
     }
     backup.sweep_until = sweep;
+    backup.taken_at = taken_at;
 }
 
 /// The set in the order of `volumes`, if `made` is exactly one usable snapshot of each.

@@ -36,7 +36,7 @@ pub(super) fn step(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) -> 
     next.trouble = None;
     let mut all_completed = true;
     let mut doubtful = false;
-    let old_enough = backup.started_at.is_some_and(|at| now - at >= VISIBLE);
+    let old_enough = backup.taken_at.is_some_and(|at| now - at >= VISIBLE);
     for node in &mut next.nodes {
         let name = format!("node {}", node.node_id);
         let Take::Taken { set, .. } = &mut node.take else { continue };

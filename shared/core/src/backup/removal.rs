@@ -151,6 +151,6 @@ pub(super) fn step(backup: &Backup, seen: &Seen, now: Time) -> Step {
 
 /// Whether the newest snapshot is surely visible.
 fn old_enough(backup: &Backup, now: Time) -> bool {
-    let newest = backup.started_at.unwrap_or(backup.created_at);
+    let newest = backup.taken_at.unwrap_or(backup.created_at);
     now - newest >= VISIBLE
 }

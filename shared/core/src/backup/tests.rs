@@ -45,6 +45,7 @@ fn backup(nodes: &[u64]) -> Backup {
         failure: None,
         progress: 0,
         moved_at: None,
+        taken_at: None,
         throttled: Seconds(0),
         throttled_since: None,
         troubles: 0,
@@ -395,6 +396,24 @@ fn a_refused_call_fails_the_backup_with_its_cause_and_the_other_nodes_set_is_rem
         let (_, actions) = acted(go(&row, &there(&row, "pending", 0), after(1)));
         assert_eq!(actions.len(), 2, "node 3's set goes");
     }
+}
+
+#[test]
+fn a_set_that_ec2_does_not_list_yet_is_not_taken_for_removed() {
+    // The other node's call was throttled for a quarter of an hour, then refused.
+    let throttled = || Outcome::Failed(CallError::Throttled { code: "RequestLimitExceeded".into() });
+    let (mut row, actions) = acted(go(&backup(&[3, 7]), &instances(&[3, 7], 1), NOW));
+    answer(&mut row, actions, |_| throttled(), NOW);
+    let (mut row, actions) = acted(go(&row, &instances(&[3, 7], 1), after(800)));
+    let outcome = |node| match node {
+        3 => Outcome::Created(vec![taken(3, 0)]),
+        _ => rejected("SnapshotLimitExceeded"),
+    };
+    answer(&mut row, actions, outcome, after(800));
+    assert_eq!(failed(&row), FailureCode::Quota);
+    let unlisted = absent(&row, &Presence::Unlisted);
+    assert!(matches!(go(&row, &unlisted, after(802)), Step::Wait { .. }), "a leak");
+    assert!(matches!(go(&row, &unlisted, after(800 + VISIBLE.0)), Step::Record(_)));
 }
 
 #[test]
