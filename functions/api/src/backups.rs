@@ -1,0 +1,171 @@
+//! List, create, delete. Each handler reads from top to bottom in the contract's
+//! order of errors; what is decided is decided in `backups-core`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use backups_aws::random;
+use backups_aws::table::keys::{KeyRow, Permission};
+use backups_aws::table::{Stored, Written};
+use backups_core::announce::OperationDue;
+use backups_core::backup::{Backup, Deletion, start_delete};
+use backups_core::body;
+use backups_core::create::{NewBackup, decide};
+use backups_core::deployment::Deployment;
+use backups_core::error::{Code, Refusal};
+use backups_core::id::{BackupId, DeploymentId};
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue, StatusCode};
+use tracing::Span;
+use tracing::field::display;
+
+use crate::problem::Problem;
+use crate::shown::Item;
+use crate::{Api, access, auth, input};
+
+/// The header that bears a new backup's id.
+const LD_BACKUP: HeaderName = HeaderName::from_static("ld-backup");
+
+/// How often a write that met another one is decided anew.
+const TRIES: u32 = 8;
+
+/// The longest pause before the first new try; it doubles with each.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// How long a request waits for the bus. The row is due whether it answers or not.
+const BUS: Duration = Duration::from_secs(2);
+
+/// `GET /deployments/{deployment_id}/backups`
+pub(crate) async fn list(
+    State(api): State<Arc<Api>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (mut parts, _) = request.into_parts();
+    let key = auth::caller(&api, &parts.headers).await?;
+    let id = input::deployment(&mut parts).await?;
+    let (deployment, backups) = api.table.list(id).await?.unzip();
+    access::seen(&key, id, deployment)?;
+    access::permitted(&key, Permission::Read)?;
+    let backups = backups.unwrap_or_default();
+    let items: Vec<Item<'_>> = backups.iter().map(Item::from).collect();
+    let list = serde_json::to_vec(&items).map_err(|error| {
+        tracing::error!(%error, "the list cannot be written as JSON");
+        Problem::internal()
+    })?;
+    let json = HeaderValue::from_static("application/json");
+    Ok(([(CONTENT_TYPE, json)], list).into_response())
+}
+
+/// `POST /deployments/{deployment_id}/backups`
+pub(crate) async fn create(
+    State(api): State<Arc<Api>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let key = auth::caller(&api, &parts.headers).await?;
+    let id = input::deployment(&mut parts).await?;
+    let deployment = living(&api, &key, id).await?;
+    access::permitted(&key, Permission::Manage)?;
+    let body = input::json(&parts.headers, body).await?;
+    let wanted = body::create(&body)?;
+    let backup = store(&api, &key, deployment, wanted).await?;
+    Span::current().record("backup_id", display(backup.id));
+    tracing::info!(backup_type = ?backup.backup_type, "a backup was requested");
+    // What the bus does not take stays in the row's outbox.
+    let announced = api.bus.publish(&backup, &backup.outbox);
+    if tokio::time::timeout(BUS, announced).await.is_err() {
+        tracing::warn!("the bus did not answer in time; the tick announces the backup");
+    }
+    Ok((StatusCode::NO_CONTENT, [(LD_BACKUP, backup.id.to_string())]).into_response())
+}
+
+/// `DELETE /deployments/{deployment_id}/backups/{backup_id}`
+pub(crate) async fn delete(
+    State(api): State<Arc<Api>>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let (mut parts, _) = request.into_parts();
+    let key = auth::caller(&api, &parts.headers).await?;
+    let (id, backup_id) = input::backup(&mut parts).await?;
+    access::seen(&key, id, api.table.deployment(id).await?)?;
+    access::permitted(&key, Permission::Manage)?;
+    if begin_delete(&api, id, backup_id).await? {
+        tracing::info!("the backup is being deleted");
+        let nudge = OperationDue::backup(id, backup_id);
+        match tokio::time::timeout(BUS, api.bus.due(&nudge)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the tick starts the delete"),
+            Err(_) => tracing::warn!("the bus did not answer in time; the tick starts the delete"),
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The deployment as it is now, if the key may see it and it was not deleted.
+async fn living(api: &Api, key: &KeyRow, id: DeploymentId) -> Result<Deployment, Problem> {
+    let deployment = access::seen(key, id, api.table.deployment(id).await?)?;
+    access::living(&deployment)?;
+    Ok(deployment)
+}
+
+/// Decides on the deployment as read and stores the backup; if the deployment
+/// has changed in between, reads and decides anew. So of ten creates at once one
+/// is stored, and the others learn from a new read that it is running.
+async fn store(
+    api: &Api,
+    key: &KeyRow,
+    mut deployment: Deployment,
+    wanted: NewBackup,
+) -> Result<Backup, Problem> {
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            pause(api, attempt).await;
+            deployment = living(api, key, deployment.deployment_id).await?;
+        }
+        let (limits, now) = (&api.settings.limits, api.clock.now());
+        let backup = decide(&deployment, wanted.clone(), limits, random::nonce(), now)?;
+        // `decide` refuses a plan without a limit.
+        let limit = deployment.registry.backup_limit(limits).unwrap_or(0);
+        match api.table.create_backup(&deployment, &backup, limit).await? {
+            Written::Stored => return Ok(backup),
+            Written::Conflict => {}
+        }
+    }
+    Err(contended())
+}
+
+/// Turns the backup into `deleting`. False: it was before.
+async fn begin_delete(api: &Api, id: DeploymentId, backup: BackupId) -> Result<bool, Problem> {
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            pause(api, attempt).await;
+        }
+        let found = api.table.backup(id, backup).await?.ok_or_else(no_backup)?;
+        let Deletion::Begin(next) = start_delete(&found)? else {
+            return Ok(false);
+        };
+        // Due now: the nudge only makes it sooner.
+        match api.table.write_backup(&found, *next, Some(api.clock.now())).await? {
+            Stored::Yes(_) => return Ok(true),
+            Stored::Conflict => {}
+        }
+    }
+    Err(contended())
+}
+
+fn no_backup() -> Refusal {
+    Refusal::new(Code::BackupNotFound, "The deployment has no such backup.")
+}
+
+/// Others wrote the same rows all the time.
+fn contended() -> Problem {
+    tracing::warn!("gave up after {TRIES} writes that met others");
+    Problem::unavailable()
+}
+
+/// Lets others finish, by a different time for each.
+async fn pause(api: &Api, attempt: u32) {
+    api.clock.sleep(random::jitter(PAUSE * 2_u32.pow(attempt - 1))).await;
+}

@@ -1,0 +1,138 @@
+//! What holds of every request, whatever its route: an id, a span that every log
+//! line stands in, a deadline, and a reply even when a handler panics.
+//!
+//! The span has the route's pattern and never the path, a header, or the query:
+//! a key that somebody pasted into the wrong place must not reach the log.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use backups_aws::random;
+use backups_core::id::Nonce;
+use futures_util::FutureExt as _;
+use http::header::CACHE_CONTROL;
+use http::{HeaderName, HeaderValue, Method};
+use lambda_http::RequestExt as _;
+use tracing::Instrument as _;
+use tracing::field::Empty;
+
+use crate::problem::Problem;
+
+/// The header that bears the request's id.
+const LD_REQUEST: HeaderName = HeaderName::from_static("ld-request");
+
+/// The longest that a request may take. Shorter than the function's own time-out
+/// (10 s in template.yaml), after which the gateway would answer by itself.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// Frames one request.
+pub(crate) async fn frame(request: Request, next: Next) -> Response {
+    let id = random::nonce();
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let span = tracing::info_span!(
+        "request",
+        request_id = %id,
+        // The platform's id of the invocation, for its own lines about it.
+        invocation_id = request.extensions().lambda_context_ref().map(|one| one.request_id.as_str()),
+        method = word(request.method()),
+        route,
+        deployment_id = Empty,
+        backup_id = Empty,
+        key_id = Empty,
+    );
+    answer(id, request, next).instrument(span).await
+}
+
+/// The reply, with what every reply has.
+async fn answer(id: Nonce, request: Request, next: Next) -> Response {
+    let started = tokio::time::Instant::now();
+    let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout(DEADLINE, handled).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => {
+            // What it said is on standard error: the panic hook has told it.
+            tracing::error!("a handler panicked");
+            Problem::internal().into_response()
+        }
+        Err(_) => {
+            // The work may have been done: a create that was cut off here shows
+            // in the list, and a delete may be asked for again.
+            tracing::error!("the request took longer than {} s", DEADLINE.as_secs());
+            Problem::unavailable().into_response()
+        }
+    };
+    let problem = response.extensions_mut().remove::<Problem>();
+    if let Some(problem) = &problem {
+        response = problem.render(&id);
+    }
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(LD_REQUEST, value);
+    }
+    // One tenant's data, by a header that shared caches do not know of.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    tracing::info!(
+        status = response.status().as_u16(),
+        code = problem.map(|problem| problem.code().as_str()),
+        milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "answered"
+    );
+    response
+}
+
+/// The method's name, if it is one that is known: it may be any text.
+fn word(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "HEAD" => "HEAD",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::get;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn reply(router: Router) -> (http::response::Parts, serde_json::Value) {
+        let router = router.layer(axum::middleware::from_fn(frame));
+        let request = Request::builder().uri("/").body(Body::empty()).expect("a request");
+        let (parts, body) = router.oneshot(request).await.expect("a reply").into_parts();
+        let bytes = body.collect().await.expect("a body").to_bytes();
+        (parts, serde_json::from_slice(&bytes).expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_that_tells_nothing() {
+        async fn broken() -> &'static str {
+            panic!("SECRET")
+        }
+        let (parts, body) = reply(Router::new().route("/", get(broken))).await;
+        assert_eq!(parts.status.as_u16(), 500);
+        assert_eq!(body["code"], "internal_error");
+        assert_eq!(body["retryable"], true);
+        assert_eq!(body["instance"], parts.headers["ld-request"].to_str().expect("text"));
+        assert!(!body.to_string().contains("SECRET"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_hangs_is_answered_before_the_functions_time_is_up() {
+        let hanging = Router::new().route("/", get(std::future::pending::<&'static str>));
+        let (parts, body) = reply(hanging).await;
+        assert_eq!(body["code"], "unavailable");
+        assert_eq!(parts.headers["retry-after"], "2");
+    }
+}

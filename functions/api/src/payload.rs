@@ -1,0 +1,165 @@
+//! The gateway's payload, made safe for `lambda_http`.
+//!
+//! `lambda_http` builds a URI out of host, scheme, path, and query, and panics
+//! where they make none; what it reads of the path it decodes once more. But the
+//! gateway hands on `rawPath` decoded, and the others as the client wrote them
+//! (API Gateway developer guide, "Create AWS Lambda proxy integrations for HTTP
+//! APIs"). A panic there would leave without our shape and `ld-request`, so:
+//!
+//! - the path is encoded again, and then read as the gateway read it;
+//! - the query's bytes that no URI may have are encoded;
+//! - the host goes: nothing here depends on what a client calls us.
+
+use http::header::HOST;
+use lambda_http::request::LambdaRequest;
+
+/// The longest path or query that is handed on. The gateway takes 10,240 bytes
+/// of request line and headers in all; a URI ends at 64 KiB.
+const LONGEST: usize = 30_000;
+
+/// The request as `lambda_http` can read it, whatever it is.
+#[must_use]
+pub fn tame(mut request: LambdaRequest) -> LambdaRequest {
+    if let LambdaRequest::ApiGatewayV2(request) = &mut request {
+        let path = encoded(request.raw_path.as_deref().unwrap_or("/"), b"/:@!$&'()*+,;=-._~");
+        // No route is that long, and none is without a slash.
+        let routable = path.starts_with('/') && path.len() <= LONGEST;
+        request.raw_path = Some(if routable { path } else { "/-".to_owned() });
+        request.raw_query_string = request
+            .raw_query_string
+            .as_deref()
+            .map(|query| encoded(query, b"/:@!$&'()*+,;=-._~?%"))
+            .filter(|query| query.len() <= LONGEST);
+        request.headers.remove(HOST);
+        request.request_context.domain_name = None;
+    }
+    request
+}
+
+/// The text with every byte percent-encoded but letters, digits, and `kept`.
+fn encoded(text: &str, kept: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || kept.contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let digit = |value: u8| char::from(b"0123456789ABCDEF"[usize::from(value & 15)]);
+            out.extend(['%', digit(byte >> 4), digit(byte)]);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lambda_http::{Adapter, Context, LambdaEvent, Service as _};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::service;
+    use crate::tests::cloud::Cloud;
+    use crate::tests::{BACKUPS, api, deployment, key, secret};
+
+    /// A payload as the gateway makes it.
+    fn payload(method: &str, path: &str, query: &str, host: &str) -> Value {
+        json!({
+            "version": "2.0",
+            "routeKey": "$default",
+            "rawPath": path,
+            "rawQueryString": query,
+            "headers": {
+                "host": host,
+                "x-forwarded-proto": "https",
+                "ld-api-key": secret().expose(),
+                "content-type": "application/json",
+            },
+            "requestContext": {
+                "accountId": "123456789012",
+                "apiId": "a",
+                "domainName": host,
+                "domainPrefix": "a",
+                "http": {
+                    "method": method,
+                    "path": path,
+                    "protocol": "HTTP/1.1",
+                    "sourceIp": "192.0.2.1",
+                    "userAgent": "",
+                },
+                "requestId": "r=",
+                "routeKey": "$default",
+                "stage": "$default",
+                "time": "21/Nov/2026:09:00:00 +0000",
+                "timeEpoch": 1_795_251_600_000_u64,
+            },
+            "body": "{\"name\": \"n\"}",
+            "isBase64Encoded": false,
+        })
+    }
+
+    /// What Lambda hands back to the gateway.
+    async fn invoke(payload: Value) -> Value {
+        let cloud = Cloud::with(Some(&key()), Some(&deployment()));
+        let router = service(Arc::new(api(&cloud).await));
+        let request = tame(serde_json::from_value(payload).expect("a payload"));
+        let event = LambdaEvent::new(request, Context::default());
+        let response = Adapter::from(router).call(event).await.expect("a response");
+        let response = serde_json::to_value(&response).expect("JSON");
+        assert_eq!(response["headers"]["ld-request"].as_str().map(str::len), Some(32));
+        assert_eq!(response["isBase64Encoded"], false);
+        response
+    }
+
+    #[tokio::test]
+    async fn the_gateways_payloads_are_answered() {
+        let listed = invoke(payload("GET", BACKUPS, "", "api.example.com")).await;
+        assert_eq!((&listed["statusCode"], &listed["body"]), (&json!(200), &json!("[]")));
+        let mut create = payload("POST", BACKUPS, "", "api.example.com");
+        let created = invoke(create.clone()).await;
+        assert_eq!(created["statusCode"], 204);
+        assert_eq!(created["headers"]["ld-backup"], "1");
+        create["body"] = json!("eyJuYW1lIjogIm4ifQ==");
+        create["isBase64Encoded"] = json!(true);
+        assert_eq!(invoke(create).await["statusCode"], 204);
+        let refused = invoke(payload("GET", "/", "", "api.example.com")).await;
+        assert_eq!(refused["headers"]["content-type"], "application/problem+json");
+        assert!(refused["body"].as_str().expect("text").contains("route_not_found"));
+    }
+
+    #[tokio::test]
+    async fn nothing_that_a_client_writes_breaks_the_reading() {
+        for host in ["", "a b", "[::", "x:99999", "é", "a/b?c#d", "@"] {
+            assert_eq!(
+                invoke(payload("GET", BACKUPS, "", host)).await["statusCode"],
+                200,
+                "{host}"
+            );
+        }
+        for query in
+            ["a=<b>", "é=ü", "\u{1}", "a b", "%", "%zz", "#", "\\^`{|}", &"q".repeat(99_999)]
+        {
+            let reply = invoke(payload("GET", BACKUPS, query, "h")).await;
+            assert_eq!(reply["statusCode"], 200, "{query:?}");
+        }
+        for (path, status) in [
+            ("", 404),
+            ("x", 404),
+            (":99999/", 404),
+            ("/\u{0}", 404),
+            ("/é <>\"{}|\\^`", 404),
+            ("//", 404),
+            ("/deployments/1 /backups", 400),
+            ("/deployments/é/backups", 400),
+            // Decoded once by the gateway, these are other texts than `1`.
+            ("/deployments/%31/backups", 400),
+            ("/deployments/1?/backups", 400),
+            ("/deployments/1#/backups", 400),
+            ("/deployments/1/backups?", 404),
+            (&"/é".repeat(20_000), 404),
+        ] {
+            let reply = invoke(payload("GET", path, "", "h")).await;
+            assert_eq!(reply["statusCode"], status, "{path:?}");
+        }
+    }
+}

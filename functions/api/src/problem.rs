@@ -1,0 +1,196 @@
+//! HTTP's face of a refusal: `application/problem+json` (RFC 9457).
+//!
+//! A handler returns a [`Problem`]; the frame, which alone knows the request's
+//! id, renders it. So no error can leave without `instance`, and each is
+//! rendered in one place.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use backups_aws::table::TableError;
+use backups_core::error::{Code, FieldIssue, Refusal};
+use backups_core::id::Nonce;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+/// Seconds after which a request is worth trying again that failed on a dependency.
+const RETRY_AFTER_SECONDS: u64 = 2;
+
+/// Why a request is not done, and the headers that go with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    refusal: Refusal,
+    /// The methods of the path, for a 405.
+    allow: Option<&'static str>,
+}
+
+/// The body, in the contract's order.
+#[derive(Serialize)]
+struct Shape<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    reason: &'a str,
+    instance: &'a str,
+    retryable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    field_issues: &'a [FieldIssue],
+}
+
+impl Problem {
+    pub(crate) fn new(code: Code, reason: &str) -> Self {
+        Refusal::new(code, reason).into()
+    }
+
+    /// The path is there, and takes `allow` alone.
+    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
+        let reason = format!("This path has no such method; it has {allow}.");
+        Self { refusal: Refusal::new(Code::MethodNotAllowed, reason), allow: Some(allow) }
+    }
+
+    /// A dependency failed. Which one, and how, is for the log.
+    pub(crate) fn unavailable() -> Self {
+        let reason = "The service cannot do this at the moment; try again in a few seconds.";
+        Self::new(Code::Unavailable, reason)
+    }
+
+    /// A fault of ours. What it was is for the log.
+    pub(crate) fn internal() -> Self {
+        let reason = "The service failed to handle this request; if it happens again, report \
+                      the request id in `instance`.";
+        Self::new(Code::Internal, reason)
+    }
+
+    /// Which rule refused.
+    pub(crate) fn code(&self) -> Code {
+        self.refusal.code
+    }
+
+    /// The reply to the request with this id.
+    pub(crate) fn render(&self, instance: &Nonce) -> Response {
+        let Refusal { code, reason, issues } = &self.refusal;
+        let status =
+            StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let shape = Shape {
+            r#type: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            code: code.as_str(),
+            reason,
+            instance: instance.as_str(),
+            retryable: code.retryable(),
+            field: issues.first().map(|issue| issue.path.as_str()),
+            field_issues: issues,
+        };
+        // A struct of texts and numbers always serializes.
+        let body = serde_json::to_vec(&shape).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match code {
+            Code::Unavailable => {
+                headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+            }
+            // RFC 9110, 11.6.1: a 401 names the scheme. Ours is a header of its own.
+            Code::Unauthorized => {
+                let scheme = HeaderValue::from_static("ApiKey header=\"ld-api-key\"");
+                headers.insert(WWW_AUTHENTICATE, scheme);
+            }
+            _ => {}
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        response
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, allow: None }
+    }
+}
+
+impl From<TableError> for Problem {
+    /// Here the error is handled, so it is logged here: the caller learns only
+    /// that a dependency failed.
+    fn from(error: TableError) -> Self {
+        tracing::error!(%error, "the table did not answer");
+        Self::unavailable()
+    }
+}
+
+impl IntoResponse for Problem {
+    /// An empty response that carries the problem to the frame.
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    async fn rendered(problem: Problem) -> (Response<()>, Vec<u8>) {
+        let (parts, body) = problem.render(&Nonce::from("0123")).into_parts();
+        let bytes = body.collect().await.expect("a body").to_bytes();
+        (Response::from_parts(parts, ()), bytes.to_vec())
+    }
+
+    #[tokio::test]
+    async fn every_code_has_the_contracts_shape() {
+        for code in Code::ALL {
+            let (reply, body) = rendered(Problem::new(*code, "Do this.")).await;
+            assert_eq!(reply.status().as_u16(), code.status());
+            assert_eq!(reply.headers()["content-type"], "application/problem+json");
+            let status = code.status();
+            let retryable = [408, 425, 429, 500, 502, 503, 504];
+            let expected = json!({
+                "type": "about:blank",
+                "title": reply.status().canonical_reason(),
+                "status": status,
+                "code": code.as_str(),
+                "reason": "Do this.",
+                "instance": "0123",
+                "retryable": retryable.contains(&status),
+            });
+            assert_eq!(serde_json::from_slice::<Value>(&body).expect("JSON"), expected);
+            assert_eq!(reply.headers().contains_key("retry-after"), status == 503, "{code}");
+            assert_eq!(reply.headers().contains_key("www-authenticate"), status == 401, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_input_error_names_its_first_field_and_lists_all() {
+        let issues = vec![
+            FieldIssue::new("name", "required", "`name` is required."),
+            FieldIssue::new("remarks", "type", "`remarks` must be a string."),
+        ];
+        let (_, body) = rendered(Refusal::invalid(issues).into()).await;
+        let text = String::from_utf8(body).expect("UTF-8");
+        assert_eq!(
+            text,
+            r#"{"type":"about:blank","title":"Bad Request","status":400,"code":"invalid_request","#
+                .to_owned()
+                + r#""reason":"The request has 2 faults; see `field_issues`.","instance":"0123","#
+                + r#""retryable":false,"field":"name","field_issues":["#
+                + r#"{"path":"name","code":"required","reason":"`name` is required."},"#
+                + r#"{"path":"remarks","code":"type","reason":"`remarks` must be a string."}]}"#
+        );
+    }
+
+    #[tokio::test]
+    async fn a_405_says_which_methods_there_are() {
+        let (reply, _) = rendered(Problem::method_not_allowed("GET, POST")).await;
+        assert_eq!(reply.headers()["allow"], "GET, POST");
+    }
+}

@@ -1,0 +1,145 @@
+//! A backup as the list shows it: the published page's 15 fields, in its order.
+
+use backups_core::backup::{Backup, BackupType, Status};
+use backups_core::id::{BackupId, DeploymentId, NodeId, SnapshotId, VolumeId};
+use backups_core::time::Time;
+use serde::Serialize;
+
+/// One item of the list. The order of the fields is the published one.
+#[derive(Debug, Serialize)]
+pub(crate) struct Item<'a> {
+    id: BackupId,
+    deployment_id: DeploymentId,
+    node_id: Option<NodeId>,
+    name: &'a str,
+    backup_type: BackupType,
+    status: Status,
+    snapshot_ids: Vec<&'a SnapshotId>,
+    volume_ids: Vec<&'a VolumeId>,
+    size_bytes: Option<u64>,
+    region: &'a str,
+    remarks: Option<&'a str>,
+    started_at: Option<Time>,
+    completed_at: Option<Time>,
+    expires_at: Option<Time>,
+    created_at: Time,
+}
+
+impl<'a> From<&'a Backup> for Item<'a> {
+    fn from(backup: &'a Backup) -> Self {
+        Self {
+            id: backup.id,
+            deployment_id: backup.deployment_id,
+            node_id: backup.node_id,
+            name: &backup.name,
+            backup_type: backup.backup_type,
+            status: backup.status,
+            snapshot_ids: backup.shown_snapshots().map(|taken| &taken.snapshot_id).collect(),
+            volume_ids: backup.shown_snapshots().map(|taken| &taken.volume_id).collect(),
+            size_bytes: backup.size_bytes,
+            region: &backup.region,
+            remarks: backup.remarks.as_deref(),
+            started_at: backup.started_at,
+            completed_at: backup.completed_at,
+            expires_at: backup.expires_at,
+            created_at: backup.created_at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backups_core::backup::{Take, Taken};
+
+    use super::*;
+    use crate::tests::pending;
+
+    /// The example of the published API reference, as it stands there.
+    const REFERENCE: &str = r#"{
+"id": 1,
+"deployment_id": 611298765432109056,
+"node_id": 1,
+"name": "pre-migration",
+"backup_type": "manual",
+"status": "completed",
+"snapshot_ids": ["snap-0abc123def456789a"],
+"volume_ids": ["vol-0abc123def456789a"],
+"size_bytes": 53687091200,
+"region": "us-west-1",
+"remarks": null,
+"started_at": "2025-01-15T10:30:00Z",
+"completed_at": "2025-01-15T10:45:00Z",
+"expires_at": "2025-02-14T10:30:00Z",
+"created_at": "2025-01-15T10:30:00Z"
+}"#;
+
+    /// The example of the published guide, as it stands there.
+    const GUIDE: &str = r#"  {
+    "id": 1,
+    "deployment_id": 42,
+    "node_id": 1,
+    "name": "pre-upgrade-backup",
+    "backup_type": "manual",
+    "status": "completed",
+    "snapshot_ids": ["snap-0abc123def456789a"],
+    "volume_ids": ["vol-0abc123def456789a"],
+    "size_bytes": 53687091200,
+    "region": "us-west-1",
+    "remarks": null,
+    "started_at": "2025-01-15T10:30:00Z",
+    "completed_at": "2025-01-15T10:45:00Z",
+    "expires_at": "2025-02-14T10:30:00Z",
+    "created_at": "2025-01-15T10:30:00Z"
+  }"#;
+
+    fn written(backup: &Backup) -> String {
+        serde_json::to_string(&Item::from(backup)).expect("JSON")
+    }
+
+    /// An example without the blanks between its tokens: the order stays.
+    fn squeezed(example: &str) -> String {
+        example.lines().map(|line| line.trim().replace("\": ", "\":")).collect()
+    }
+
+    fn completed(deployment_id: u64, name: &str) -> Backup {
+        let mut backup = pending();
+        backup.deployment_id = DeploymentId(deployment_id);
+        backup.name = name.into();
+        backup.status = Status::Completed;
+        backup.started_at = "2025-01-15T10:30:00Z".parse().ok();
+        backup.completed_at = "2025-01-15T10:45:00Z".parse().ok();
+        backup.size_bytes = Some(53_687_091_200);
+        let taken = Taken {
+            snapshot_id: "snap-0abc123def456789a".into(),
+            volume_id: "vol-0abc123def456789a".into(),
+            size_gib: 50,
+            progress: 100,
+        };
+        backup.nodes[0].take = Take::Taken { attempt: 1, set: vec![taken] };
+        backup
+    }
+
+    #[test]
+    fn an_item_is_byte_for_byte_the_published_one() {
+        let reference = completed(611_298_765_432_109_056, "pre-migration");
+        assert_eq!(written(&reference), squeezed(REFERENCE));
+        assert_eq!(written(&completed(42, "pre-upgrade-backup")), squeezed(GUIDE));
+    }
+
+    #[test]
+    fn a_pending_one_has_empty_lists_and_nulls() {
+        let mut backup = pending();
+        backup.node_id = None;
+        backup.expires_at = None;
+        assert_eq!(
+            written(&backup),
+            concat!(
+                r#"{"id":1,"deployment_id":611298765432109056,"node_id":null,"#,
+                r#""name":"pre-migration","backup_type":"manual","status":"pending","#,
+                r#""snapshot_ids":[],"volume_ids":[],"size_bytes":null,"region":"us-west-1","#,
+                r#""remarks":null,"started_at":null,"completed_at":null,"expires_at":null,"#,
+                r#""created_at":"2025-01-15T10:30:00Z"}"#
+            )
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! An AWS that answers by heart: rows put in by the test are read back, writes
+//! get the replies that the test queued, and every call is counted.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_types::body::SdkBody;
+use backups_aws::clock::Clock;
+use backups_aws::sdk::{self, SdkConfig};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Backup, Deployment, KeyRow};
+
+/// The cloud. Clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cloud(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    rows: BTreeMap<(String, String), Value>,
+    /// The replies to come for writes and the bus, by operation; then each is good.
+    replies: BTreeMap<String, VecDeque<(u16, Value)>>,
+    calls: Vec<(String, Value)>,
+}
+
+impl Cloud {
+    /// A cloud with a key, and a deployment if there is one.
+    pub(crate) fn with(key: Option<&KeyRow>, deployment: Option<&Deployment>) -> Self {
+        let cloud = Self::default();
+        if let Some(key) = key {
+            cloud.put(format!("KEY#{}", key.hash), "KEY".into(), key);
+        }
+        if let Some(deployment) = deployment {
+            let pk = format!("DEPLOYMENT#{}", deployment.deployment_id);
+            cloud.put(pk, "META".into(), deployment);
+        }
+        cloud
+    }
+
+    pub(crate) fn put_backup(&self, backup: &Backup) {
+        let pk = format!("DEPLOYMENT#{}", backup.deployment_id);
+        self.put(pk, format!("BACKUP#{:020}", backup.id.0), backup);
+    }
+
+    pub(crate) fn remove(&self, pk: &str, sk: &str) {
+        self.lock().rows.remove(&(pk.to_owned(), sk.to_owned()));
+    }
+
+    /// The next reply to `operation`.
+    pub(crate) fn reply(&self, operation: &str, status: u16, body: Value) {
+        self.lock().replies.entry(operation.to_owned()).or_default().push_back((status, body));
+    }
+
+    /// What was called, in order, and forgets it.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.lock().calls.drain(..).map(|(operation, _)| operation).collect()
+    }
+
+    /// The body of the last call of `operation`.
+    pub(crate) fn last(&self, operation: &str) -> Value {
+        let state = self.lock();
+        let found = state.calls.iter().rev().find(|(name, _)| name == operation);
+        found.map(|(_, body)| body.clone()).expect("such a call")
+    }
+
+    /// A configuration of the SDK whose calls end here.
+    pub(crate) async fn config(&self, clock: &Clock) -> SdkConfig {
+        let connector = SharedHttpConnector::new(self.clone());
+        let client = http_client_fn(move |_, _| connector.clone());
+        let config = sdk::local_config(clock, "http://aws.invalid", "us-west-1").await;
+        config.into_builder().http_client(client).build()
+    }
+
+    fn put(&self, pk: String, sk: String, row: &impl Serialize) {
+        let row = serde_json::to_value(row).expect("JSON");
+        let mut item = attribute(&row)["M"].take();
+        item["pk"] = json!({"S": pk});
+        item["sk"] = json!({"S": sk});
+        self.lock().rows.insert((pk, sk), item);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no panic in here")
+    }
+}
+
+impl HttpConnector for Cloud {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+        let body =
+            serde_json::from_slice(request.body().bytes().unwrap_or_default()).unwrap_or_default();
+        let (status, body) = self.lock().answer(operation, body);
+        let mut response = HttpResponse::new(
+            status.try_into().expect("a status"),
+            SdkBody::from(body.to_string()),
+        );
+        response.headers_mut().insert("content-type", "application/x-amz-json-1.0");
+        HttpConnectorFuture::ready(Ok(response))
+    }
+}
+
+impl State {
+    fn answer(&mut self, operation: String, body: Value) -> (u16, Value) {
+        let queued = self.replies.get_mut(&operation).and_then(VecDeque::pop_front);
+        let reply = queued.unwrap_or_else(|| (200, self.good(&operation, &body)));
+        self.calls.push((operation, body));
+        reply
+    }
+
+    /// What the operation answers when nothing else was queued.
+    fn good(&self, operation: &str, body: &Value) -> Value {
+        match operation {
+            "GetItem" => {
+                let part = |name: &str| body["Key"][name]["S"].as_str().unwrap_or_default().into();
+                match self.rows.get(&(part("pk"), part("sk"))) {
+                    Some(item) => json!({"Item": item}),
+                    None => json!({}),
+                }
+            }
+            "Query" => {
+                let pk = &body["ExpressionAttributeValues"][":pk"]["S"];
+                let rows = self.rows.iter().rev().filter(|((of, _), _)| of == pk);
+                let items: Vec<&Value> = rows.map(|(_, item)| item).collect();
+                json!({"Count": items.len(), "Items": items})
+            }
+            "PutEvents" => {
+                let entries = body["Entries"].as_array().map_or(0, Vec::len);
+                json!({"FailedEntryCount": 0, "Entries": vec![json!({"EventId": "e"}); entries]})
+            }
+            _ => json!({}),
+        }
+    }
+}
+
+/// A value as `DynamoDB` writes it on the wire.
+fn attribute(value: &Value) -> Value {
+    match value {
+        Value::Null => json!({"NULL": true}),
+        Value::Bool(value) => json!({"BOOL": value}),
+        Value::Number(value) => json!({"N": value.to_string()}),
+        Value::String(value) => json!({"S": value}),
+        Value::Array(list) => json!({"L": list.iter().map(attribute).collect::<Vec<_>>()}),
+        Value::Object(entries) => {
+            let entries: serde_json::Map<_, _> =
+                entries.iter().map(|(name, value)| (name.clone(), attribute(value))).collect();
+            json!({"M": entries})
+        }
+    }
+}
