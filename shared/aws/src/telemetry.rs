@@ -49,7 +49,7 @@ pub fn init(stack: &str) {
         .json()
         .flatten_event(true)
         .with_current_span(true)
-        .with_span_list(false)
+        .with_span_list(true)
         .with_env_filter(filter)
         .try_init();
     if done.is_ok() {
