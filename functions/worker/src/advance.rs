@@ -248,6 +248,11 @@ impl Advance<'_> {
             return Ok(Some(row));
         }
         next.lease = None;
+        // An event brought nothing new, and the row is due soon enough already.
+        let due = row.due_at.is_some_and(|at| at > now && at <= until);
+        if due && !changed && row.lease.is_none() && !self.taken_out(row) {
+            return Ok(None);
+        }
         let spread = random::jitter(seconds(span).min(Duration::from_mins(5)).div_f64(5.0));
         let spread = Seconds(i64::try_from(spread.as_secs()).unwrap_or(0));
         match self.store(row, next, Some(until + spread)).await? {
@@ -264,6 +269,10 @@ impl Advance<'_> {
             next.outbox.iter().any(|pending| !self.published.contains(&pending.announcement_id));
         // What the bus has not taken is a reason to come back.
         let due_at = kept.then(|| self.worker.clock.now() + Seconds(60));
+        let at_rest = !kept && !self.taken_out(&row) && row.lease.is_none();
+        if at_rest && row.due_at == row.expires_at {
+            return Ok(());
+        }
         if self.store(&row, next, due_at).await?.is_none() {
             // A newer row has its own due time.
             tracing::debug!(deployment = %row.deployment_id, backup = %row.id, "changed while it came to rest");

@@ -104,6 +104,7 @@ pub fn decide(
         gone: false,
         owners: Vec::new(),
         outbox: Vec::new(),
+        due_at: None,
     };
     backup.announce_requested(now);
     Ok(backup)

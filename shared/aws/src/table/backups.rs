@@ -170,7 +170,9 @@ impl Table {
         for id in forget {
             self.disown(id).await?;
         }
-        let update = self.operation_update(before, &after, due_at)?;
+        let expiry = if after.status == Status::Deleting { None } else { after.expires_at };
+        after.due_at = [due_at, expiry].into_iter().flatten().min();
+        let update = self.operation_update(before, &after)?;
         let stored = match self.slot_update(before, &after)? {
             None => self.update_alone(update, &after.nonce).await?,
             Some(slot) => {
@@ -226,25 +228,15 @@ impl Table {
     }
 
     /// The update of the backup's own row.
-    fn operation_update(
-        &self,
-        before: &Backup,
-        after: &Backup,
-        due_at: Option<Time>,
-    ) -> Result<UpdateParts, TableError> {
+    fn operation_update(&self, before: &Backup, after: &Backup) -> Result<UpdateParts, TableError> {
         let sk = backup_sk(before.id);
         let mut item = to_item(&sk, after)?;
         let mut parts = UpdateParts::new(&self.name, deployment_pk(before.deployment_id), sk);
         for name in Backup::OWNED {
             parts.set_or_remove(name, item.remove(*name));
         }
-        let expiry = match after.status {
-            Status::Deleting => None,
-            _ => after.expires_at,
-        };
-        let due_at = [due_at, expiry].into_iter().flatten().min();
-        let shard = due_at.map(|_| n(self.shard(before.deployment_id)));
-        parts.set_or_remove("due_at", due_at.map(|at| s(at.to_string())));
+        let shard = after.due_at.map(|_| n(self.shard(before.deployment_id)));
+        parts.set_or_remove("due_at", after.due_at.map(|at| s(at.to_string())));
         parts.set_or_remove("due_shard", shard);
         parts.condition("revision = :revision", ":revision", n(before.revision));
         match before.expires_at {

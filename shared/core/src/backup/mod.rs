@@ -322,6 +322,10 @@ pub struct Backup {
     /// What the bus has not surely taken.
     #[serde(default)]
     pub outbox: Vec<Announcement>,
+
+    /// When the row is due, as read. Written beside the row's value, never with it.
+    #[serde(default, skip_serializing)]
+    pub due_at: Option<Time>,
 }
 
 impl Backup {

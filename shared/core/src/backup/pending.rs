@@ -46,7 +46,7 @@ pub(super) fn overdue(
 }
 
 /// The next step of a pending backup.
-pub(super) fn step(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) -> Step {
+pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) -> Step {
     let mut next = backup.clone();
     resolve_called(&mut next, seen, now);
     if start_if_taken(&mut next, now) || next != *backup {

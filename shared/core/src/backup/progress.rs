@@ -1,10 +1,13 @@
 //! `in_progress`: every snapshot is started; EC2 says how far each is.
 
-use super::{Backup, FailureCode, Presence, Seen, Step, Take, removal};
+use super::{Backup, FailureCode, Presence, Seen, Step, Take, removal, step};
 use crate::announce::Kind;
 use crate::backup::{Action, Status};
 use crate::limits::{Limits, VISIBLE};
-use crate::time::Time;
+use crate::time::{Seconds, Time};
+
+/// How often progress alone is worth a write. Each event of a set brings a look.
+const NOTE_EVERY: Seconds = Seconds(30);
 
 /// The deadline, if it has passed.
 pub(super) fn overdue(
@@ -30,7 +33,7 @@ pub(super) fn overdue(
 }
 
 /// The next step of a backup in progress.
-pub(super) fn step(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) -> Step {
+pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) -> Step {
     let mut next = backup.clone();
     next.troubles = 0;
     next.trouble = None;
@@ -91,6 +94,10 @@ pub(super) fn step(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) -> 
         next.announce(Kind::BackupCompleted, now);
         return Step::Record(next);
     }
+    let noted = backup.moved_at.is_some_and(|at| now - at < NOTE_EVERY);
+    if moved && noted && next.sweep_until.is_none() {
+        return Step::Wait { until: step::next_look(now), note: None };
+    }
     if moved {
         next.moved_at = Some(now);
     } else if let Some((code, reason)) = overdue(&next, limits, now) {
@@ -104,7 +111,9 @@ pub(super) fn step(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) -> 
     if removal::sweep_over(&next, now) {
         next.sweep_until = None;
     }
-    let until = if doubtful { now + super::step::backoff(2) } else { super::step::next_look(now) };
+    // Too long to be waited out in the invocation: EC2 lists a set within
+    // seconds, and until it is complete there is nothing to do.
+    let until = if doubtful { now + Seconds(20) } else { step::next_look(now) };
     let note = (next != *backup).then_some(next);
     Step::Wait { until, note }
 }

@@ -86,7 +86,7 @@ pub(super) fn sweep_over(backup: &Backup, now: Time) -> bool {
 }
 
 /// The next step of a completed, failed, or deleting backup.
-pub(super) fn step(backup: &Backup, seen: &Seen, now: Time) -> Step {
+pub(super) fn advance(backup: &Backup, seen: &Seen, now: Time) -> Step {
     if !backup.removal_open() {
         return match backup.status {
             Status::Deleting if backup.outbox.is_empty() => Step::Remove,
@@ -120,7 +120,7 @@ pub(super) fn step(backup: &Backup, seen: &Seen, now: Time) -> Step {
         return Step::Wait { until, note: None };
     }
     if unsure {
-        return Step::Wait { until: now + Seconds(10), note: None };
+        return Step::Wait { until: now + Seconds(20), note: None };
     }
     let mut next = backup.clone();
     next.sweep_until = None;
@@ -149,8 +149,12 @@ pub(super) fn step(backup: &Backup, seen: &Seen, now: Time) -> Step {
     Step::Record(next)
 }
 
-/// Whether the newest snapshot is surely visible.
+/// Whether the newest snapshot is surely visible, if it is there: each of a
+/// completed backup was described, the others are given time.
 fn old_enough(backup: &Backup, now: Time) -> bool {
+    if backup.completed_at.is_some() {
+        return true;
+    }
     let newest = backup.taken_at.unwrap_or(backup.created_at);
     now - newest >= VISIBLE
 }

@@ -74,10 +74,10 @@ pub fn step(backup: &Backup, seen: Result<&Seen, &CallError>, limits: &Limits, n
         Err(error) => return blind(backup, error, limits, now),
     };
     match backup.status {
-        Status::Pending => super::pending::step(backup, seen, limits, now),
-        Status::InProgress => super::progress::step(backup, seen, limits, now),
+        Status::Pending => super::pending::advance(backup, seen, limits, now),
+        Status::InProgress => super::progress::advance(backup, seen, limits, now),
         Status::Completed | Status::Failed | Status::Deleting => {
-            super::removal::step(backup, seen, now)
+            super::removal::advance(backup, seen, now)
         }
     }
 }

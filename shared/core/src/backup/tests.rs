@@ -57,6 +57,7 @@ fn backup(nodes: &[u64]) -> Backup {
         gone: false,
         owners: Vec::new(),
         outbox: Vec::new(),
+        due_at: None,
     };
     backup.announce_requested(NOW);
     backup
@@ -401,7 +402,8 @@ fn a_refused_call_fails_the_backup_with_its_cause_and_the_other_nodes_set_is_rem
 #[test]
 fn a_set_that_ec2_does_not_list_yet_is_not_taken_for_removed() {
     // The other node's call was throttled for a quarter of an hour, then refused.
-    let throttled = || Outcome::Failed(CallError::Throttled { code: "RequestLimitExceeded".into() });
+    let throttled =
+        || Outcome::Failed(CallError::Throttled { code: "RequestLimitExceeded".into() });
     let (mut row, actions) = acted(go(&backup(&[3, 7]), &instances(&[3, 7], 1), NOW));
     answer(&mut row, actions, |_| throttled(), NOW);
     let (mut row, actions) = acted(go(&row, &instances(&[3, 7], 1), after(800)));
