@@ -1,0 +1,319 @@
+//! `EventBridge`: events arrive on a bus, rules match them, targets get them.
+//!
+//! ```text
+//!  emit (EC2, EBS) ─ late, doubled ─┐
+//!  put_events ──────────────────────┴► publish ─► Pending, one per target
+//!    Pending ─ deliveries() ─► in flight ─ Ok ─► gone
+//!       ▲                          ├─ Err ─► Pending, later
+//!       └──────────────────────────┘    └──► dead letter
+//! ```
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::agenda::Work;
+use crate::config::DEFAULT_BUS;
+use crate::faults::{FaultAction, ON_BUS, ON_EVENT};
+use crate::pattern::Pattern;
+use crate::{Cloud, Target};
+
+/// An EBS event is under way for up to 10 s (local.md).
+const EVENT_DELAY_MS: std::ops::RangeInclusive<u64> = 0..=10_000;
+/// How late a delayed event is (local.md leaves it open).
+const FAULT_DELAY_MS: u64 = 120_000;
+/// One event in this many comes twice: delivery is at least once [EB].
+const DOUBLED: u32 = 16;
+/// Lambda tries an asynchronous event again after one minute, then after
+/// two [L].
+const RETRY_MS: u64 = 60_000;
+
+#[derive(Debug)]
+pub(crate) struct CompiledRule {
+    pub(crate) name: String,
+    pub(crate) bus: String,
+    pub(crate) pattern: Pattern,
+    pub(crate) targets: Vec<Target>,
+}
+
+/// An event as `/_local/state` lists it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct BusEvent {
+    time: Timestamp,
+    source: String,
+    detail_type: String,
+    detail: Value,
+}
+
+/// An event on its way to one target.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Pending {
+    rule: String,
+    function: String,
+    event: Value,
+    pub(crate) due: Timestamp,
+    since: Timestamp,
+    /// Tries that failed.
+    tries: u32,
+    retries: u32,
+    max_age: u64,
+}
+
+/// An event that no try delivered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DeadLetter {
+    at: Timestamp,
+    rule: String,
+    function: String,
+    attempts: u32,
+    reason: String,
+    event: Value,
+}
+
+/// An event to hand to a function.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivery {
+    /// For [`Cloud::delivered`].
+    pub id: u64,
+    /// The target.
+    pub function: String,
+    /// The rule that matched.
+    pub rule: String,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// The event in `EventBridge`'s envelope.
+    pub event: Value,
+}
+
+impl Cloud {
+    /// What is due and not being delivered. It is in flight from now on, until
+    /// [`Cloud::delivered`] or a restart.
+    pub fn deliveries(&mut self, now: Timestamp) -> Vec<Delivery> {
+        self.advance(now);
+        let mut due: Vec<(Timestamp, Delivery)> = self
+            .deliveries
+            .iter()
+            .filter(|(id, pending)| pending.due <= self.now && !self.in_flight.contains(id))
+            .map(|(id, pending)| {
+                let delivery = Delivery {
+                    id: *id,
+                    function: pending.function.clone(),
+                    rule: pending.rule.clone(),
+                    attempt: pending.tries + 1,
+                    event: pending.event.clone(),
+                };
+                (pending.due, delivery)
+            })
+            .collect();
+        due.sort_by_key(|(at, delivery)| (*at, delivery.id));
+        self.in_flight.extend(due.iter().map(|(_, delivery)| delivery.id));
+        due.into_iter().map(|(_, delivery)| delivery).collect()
+    }
+
+    /// How a delivery ended. An `Err` is tried again as the target says, then
+    /// it is a dead letter with that reason.
+    pub fn delivered(&mut self, now: Timestamp, id: u64, outcome: Result<(), String>) {
+        self.advance(now);
+        self.in_flight.remove(&id);
+        let Some(mut pending) = self.deliveries.remove(&id) else { return };
+        let Err(reason) = outcome else { return };
+        pending.tries += 1;
+        let wait = self.span(RETRY_MS * u64::from(pending.tries));
+        pending.due = self.now + wait;
+        let oldest = pending.since + self.span(pending.max_age.saturating_mul(1_000));
+        let reason = if pending.tries > pending.retries {
+            reason
+        } else if pending.due > oldest {
+            format!("older than {} s at the next try; the last: {reason}", pending.max_age)
+        } else {
+            self.deliveries.insert(id, pending);
+            return;
+        };
+        self.dead.push(DeadLetter {
+            at: self.now,
+            rule: pending.rule,
+            function: pending.function,
+            attempts: pending.tries,
+            reason,
+            event: pending.event,
+        });
+    }
+
+    /// One line for each event that a target has yet to get: on its way to
+    /// the bus, waiting, or being delivered. One that waits for a time more
+    /// than 60 s ahead is not listed.
+    pub fn undelivered(&self) -> Vec<String> {
+        let soon = self.now + SignedDuration::from_secs(60);
+        let under_way =
+            self.agenda.iter().filter(|(at, _)| *at <= soon).filter_map(|(at, work)| {
+                let Work::Arrive { bus, event } = work else { return None };
+                let wanted = self.rules.iter().any(|rule| rule.bus == *bus && rule.wants(event));
+                wanted.then(|| format!("{} reaches bus {bus} at {at}", title(event)))
+            });
+        let waiting =
+            self.deliveries.iter().filter(|(id, p)| p.due <= soon || self.in_flight.contains(id));
+        let waiting = waiting.map(|(id, pending)| {
+            let state = if self.in_flight.contains(id) {
+                "being tried".to_owned()
+            } else {
+                format!("due at {}", pending.due)
+            };
+            format!(
+                "{} for {} by rule {}, attempt {}, {state}",
+                title(&pending.event),
+                pending.function,
+                pending.rule,
+                pending.tries + 1,
+            )
+        });
+        under_way.chain(waiting).collect()
+    }
+
+    /// The last 1,000 events that were given up, oldest first:
+    /// `{at, rule, function, attempts, reason, event}`.
+    pub fn dead_letters(&self) -> Value {
+        self.dead.iter().map(|letter| json!(letter)).collect()
+    }
+
+    /// An event of EC2's or EBS's own: best effort, late, unordered, now and
+    /// then twice [E], [EB].
+    pub(crate) fn emit(&mut self, detail_type: &str, resources: Vec<String>, detail: Value) {
+        let about: Vec<String> =
+            resources.iter().filter_map(|arn| arn.rsplit('/').next()).map(str::to_owned).collect();
+        let entry = Entry {
+            source: "aws.ec2".to_owned(),
+            detail_type: detail_type.to_owned(),
+            time: self.now,
+            resources,
+            detail,
+        };
+        let event = self.envelope(&entry);
+        let fault = self.strike_event(ON_EVENT, &about);
+        let doubled = self.rng.u32(0..DOUBLED) == 0 || fault == Some(FaultAction::Double);
+        let extra = match fault {
+            Some(FaultAction::Delay) => self.span(FAULT_DELAY_MS),
+            _ => SignedDuration::ZERO,
+        };
+        for _ in 0..if doubled { 2 } else { 1 } {
+            // Drawn also for what is dropped: a fault shifts no other choice.
+            let at = self.later(EVENT_DELAY_MS) + extra;
+            if fault != Some(FaultAction::Drop) {
+                let bus = DEFAULT_BUS.to_owned();
+                self.plan(at, Work::Arrive { bus, event: event.clone() });
+            }
+        }
+    }
+
+    /// An event that someone put on a bus: there at once, unless a fault on
+    /// the stack's bus has it otherwise. Gives the event's id.
+    pub(crate) fn put_event(&mut self, bus: &str, entry: &Entry) -> String {
+        let mut about = Vec::new();
+        texts(&entry.detail, &mut about);
+        about
+            .extend(entry.resources.iter().filter_map(|r| r.rsplit('/').next()).map(str::to_owned));
+        let event = self.envelope(entry);
+        let id = event["id"].as_str().unwrap_or_default().to_owned();
+        let fault =
+            if bus == self.config.stack_bus { self.strike_event(ON_BUS, &about) } else { None };
+        match fault {
+            Some(FaultAction::Drop) => {}
+            Some(FaultAction::Delay) => {
+                let at = self.now + self.span(FAULT_DELAY_MS);
+                self.plan(at, Work::Arrive { bus: bus.to_owned(), event });
+            }
+            Some(FaultAction::Double) => {
+                self.publish(bus, &event);
+                self.publish(bus, &event);
+            }
+            _ => self.publish(bus, &event),
+        }
+        id
+    }
+
+    fn strike_event(&mut self, on: &str, about: &[String]) -> Option<FaultAction> {
+        use FaultAction::{Delay, Double, Drop};
+        self.strike(on, about, &[Delay, Double, Drop]).map(|fault| fault.action)
+    }
+
+    /// The event is on the bus: each rule that matches has its targets get it.
+    /// On a bus that does not exist it meets no rule.
+    pub(crate) fn publish(&mut self, bus: &str, event: &Value) {
+        let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+        self.events.push(BusEvent {
+            time: self.now,
+            source: text("source"),
+            detail_type: text("detail-type"),
+            detail: event["detail"].clone(),
+        });
+        let matched: Vec<Pending> = self
+            .rules
+            .iter()
+            .filter(|rule| rule.bus == bus && rule.wants(event))
+            .flat_map(|rule| {
+                rule.targets.iter().map(|target| Pending {
+                    rule: rule.name.clone(),
+                    function: target.function.clone(),
+                    event: event.clone(),
+                    due: self.now,
+                    since: self.now,
+                    tries: 0,
+                    retries: target.retries,
+                    max_age: target.max_age,
+                })
+            })
+            .collect();
+        for pending in matched {
+            let id = self.number();
+            self.deliveries.insert(id, pending);
+        }
+    }
+
+    fn envelope(&mut self, entry: &Entry) -> Value {
+        json!({
+            "version": "0",
+            "id": self.uuid(),
+            "detail-type": entry.detail_type,
+            "source": entry.source,
+            "account": self.config.account,
+            "time": seconds(entry.time),
+            "region": self.config.region,
+            "resources": entry.resources,
+            "detail": entry.detail,
+        })
+    }
+}
+
+/// What of an event its sender says.
+pub(crate) struct Entry {
+    pub(crate) source: String,
+    pub(crate) detail_type: String,
+    pub(crate) time: Timestamp,
+    pub(crate) resources: Vec<String>,
+    pub(crate) detail: Value,
+}
+
+impl CompiledRule {
+    fn wants(&self, event: &Value) -> bool {
+        self.pattern.matches(event)
+    }
+}
+
+/// A time as events bear it: in whole seconds.
+pub(crate) fn seconds(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn title(event: &Value) -> String {
+    let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+    format!("{} ({})", text("detail-type"), text("id"))
+}
+
+/// All texts in a detail: what a fault's `resource` is looked up in.
+fn texts(value: &Value, into: &mut Vec<String>) {
+    match value {
+        Value::String(text) => into.push(text.clone()),
+        Value::Array(items) => items.iter().for_each(|item| texts(item, into)),
+        Value::Object(fields) => fields.values().for_each(|item| texts(item, into)),
+        _ => {}
+    }
+}

@@ -1,0 +1,104 @@
+//! What the simulated cloud is told at its start.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::bus::CompiledRule;
+use crate::pattern::Pattern;
+
+/// The bus on which AWS's own services put their events.
+pub(crate) const DEFAULT_BUS: &str = "default";
+
+/// What `EventBridge` allows a target at most [EB].
+const MOST_RETRIES: u32 = 185;
+const OLDEST: u64 = 86_400;
+
+/// One account in one Region, and how its buses are wired.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The account, twelve digits.
+    pub account: String,
+    /// The Region.
+    pub region: String,
+    /// The Region's zones, full names (`us-west-1a`).
+    pub zones: Vec<String>,
+    /// Simulated AWS work goes this many times as fast: durations, lags,
+    /// retries and the refill of token buckets.
+    pub speed: f64,
+    /// The stack's event bus.
+    pub stack_bus: String,
+    /// The rules on the default bus and on the stack's.
+    pub rules: Vec<Rule>,
+}
+
+/// An `EventBridge` rule.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Its name, for logs.
+    pub name: String,
+    /// `default`, or the stack's bus.
+    pub bus: String,
+    /// The event pattern.
+    pub pattern: Value,
+    /// Who gets what matches.
+    pub targets: Vec<Target>,
+}
+
+/// A function that a rule invokes, asynchronously.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The function, as the driver knows it.
+    pub function: String,
+    /// Tries after the first: one AWS minute later, then two.
+    pub retries: u32,
+    /// How old, in AWS's seconds, an event may be when it is tried again.
+    pub max_age: u64,
+}
+
+impl Config {
+    /// Whether a cloud can be made of it; if not, what is wrong: an event
+    /// pattern with an operator that is not simulated, a rule on no bus of
+    /// ours, a speed that is none.
+    pub fn check(&self) -> Result<(), String> {
+        self.compile().map(|_| ())
+    }
+
+    pub(crate) fn compile(&self) -> Result<Vec<CompiledRule>, String> {
+        if !(self.speed.is_finite() && (0.001..=1_000_000.0).contains(&self.speed)) {
+            return Err(format!("speed {} is not between 0.001 and 1000000", self.speed));
+        }
+        if let Some(zone) = self.zones.iter().find(|zone| !zone.starts_with(&self.region)) {
+            return Err(format!("zone {zone} is not in Region {}", self.region));
+        }
+        let mut names = BTreeSet::new();
+        let mut compiled = Vec::new();
+        for rule in &self.rules {
+            if rule.bus != DEFAULT_BUS && rule.bus != self.stack_bus {
+                return Err(format!("rule {}: there is no bus {}", rule.name, rule.bus));
+            }
+            if !names.insert((&rule.bus, &rule.name)) {
+                return Err(format!("rule {} stands twice on bus {}", rule.name, rule.bus));
+            }
+            let pattern = Pattern::compile(&rule.pattern)
+                .map_err(|why| format!("rule {}: event pattern: {why}", rule.name))?;
+            if rule
+                .targets
+                .iter()
+                .any(|target| target.retries > MOST_RETRIES || target.max_age > OLDEST)
+            {
+                return Err(format!(
+                    "rule {}: a target has at most {MOST_RETRIES} retries and {OLDEST} seconds",
+                    rule.name
+                ));
+            }
+            compiled.push(CompiledRule {
+                name: rule.name.clone(),
+                bus: rule.bus.clone(),
+                pattern,
+                targets: rule.targets.clone(),
+            });
+        }
+        Ok(compiled)
+    }
+}

@@ -1,0 +1,68 @@
+//! The world as JSON, for `/_local/state`. It is the truth: no describe lag,
+//! no lingering of what was deleted.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::Cloud;
+use crate::world::{Instance, Snapshot, Volume};
+
+impl Cloud {
+    /// The simulated world as local.md gives its shape. Call [`Cloud::advance`]
+    /// before it for a state without work overdue.
+    pub fn state(&self, now: Timestamp) -> Value {
+        let snapshots = self.snapshots.values().filter(|s| s.exists());
+        json!({
+            "now": now,
+            "instances": self.instances.values().map(instance).collect::<Vec<_>>(),
+            "volumes": self.volumes.values().map(|v| self.volume_json(v)).collect::<Vec<_>>(),
+            "snapshots": snapshots.map(|s| snapshot(s, now)).collect::<Vec<_>>(),
+            "events": self.events.iter().map(|event| json!(event)).collect::<Vec<_>>(),
+            "calls": self.call_counts(),
+            "capacity": self.capacity_counts(),
+        })
+    }
+
+    fn volume_json(&self, volume: &Volume) -> Value {
+        json!({
+            "volume_id": volume.id,
+            "state": self.volume_state(&volume.id),
+            "availability_zone": volume.zone,
+            "size_gib": volume.size_gib,
+            "volume_type": volume.kind,
+            "tags": volume.tags,
+            "content": volume.content,
+        })
+    }
+}
+
+fn instance(instance: &Instance) -> Value {
+    let attachments: Vec<Value> = instance
+        .attachments
+        .iter()
+        .map(|a| {
+            json!({
+                "volume_id": a.volume,
+                "device": a.device,
+                "delete_on_termination": a.delete_on_termination,
+            })
+        })
+        .collect();
+    json!({
+        "instance_id": instance.id,
+        "state": instance.state.name(),
+        "availability_zone": instance.zone,
+        "attachments": attachments,
+    })
+}
+
+fn snapshot(snapshot: &Snapshot, now: Timestamp) -> Value {
+    json!({
+        "snapshot_id": snapshot.id,
+        "volume_id": snapshot.volume,
+        "state": snapshot.state.name(),
+        "progress": format!("{}%", snapshot.progress(now)),
+        "tags": snapshot.tags,
+        "content": snapshot.content,
+    })
+}

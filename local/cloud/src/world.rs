@@ -1,0 +1,162 @@
+//! What exists: instances, volumes, snapshots.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub(crate) type Tags = BTreeMap<String, String>;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Instance {
+    pub(crate) id: String,
+    pub(crate) reservation: String,
+    pub(crate) zone: String,
+    pub(crate) kind: String,
+    pub(crate) image: String,
+    pub(crate) state: InstanceState,
+    /// Why it came to its state, when that was not a start.
+    pub(crate) reason: Option<StateReason>,
+    pub(crate) launched_at: Timestamp,
+    pub(crate) root_device: String,
+    pub(crate) attachments: Vec<Attachment>,
+    pub(crate) tags: Tags,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum InstanceState {
+    Running,
+    ShuttingDown,
+    Terminated,
+}
+
+impl InstanceState {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            InstanceState::Running => "running",
+            InstanceState::ShuttingDown => "shutting-down",
+            InstanceState::Terminated => "terminated",
+        }
+    }
+
+    /// The number beside the name [M, `InstanceState`].
+    pub(crate) fn code(self) -> u16 {
+        match self {
+            InstanceState::Running => 16,
+            InstanceState::ShuttingDown => 32,
+            InstanceState::Terminated => 48,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StateReason {
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+/// A volume on an instance. It is kept with the instance only; a volume's
+/// attachments are looked up.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Attachment {
+    pub(crate) volume: String,
+    pub(crate) device: String,
+    pub(crate) attached_at: Timestamp,
+    pub(crate) delete_on_termination: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Volume {
+    pub(crate) id: String,
+    pub(crate) zone: String,
+    pub(crate) size_gib: u32,
+    pub(crate) kind: String,
+    pub(crate) iops: Option<u32>,
+    pub(crate) throughput: Option<u32>,
+    pub(crate) encrypted: bool,
+    pub(crate) kms_key: Option<String>,
+    pub(crate) multi_attach: bool,
+    pub(crate) created_at: Timestamp,
+    /// The snapshot that it was made from.
+    pub(crate) snapshot: Option<String>,
+    pub(crate) tags: Tags,
+    pub(crate) content: Option<String>,
+    /// When a snapshot of it was last begun, for the rate limit.
+    pub(crate) snapshot_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Snapshot {
+    pub(crate) id: String,
+    pub(crate) volume: String,
+    pub(crate) size_gib: u32,
+    pub(crate) encrypted: bool,
+    pub(crate) kms_key: Option<String>,
+    pub(crate) description: String,
+    pub(crate) tags: Tags,
+    pub(crate) content: Option<String>,
+    pub(crate) state: SnapshotState,
+    pub(crate) started_at: Timestamp,
+    /// When its copying would end.
+    pub(crate) done_at: Timestamp,
+    /// When it did end, well or not.
+    pub(crate) ended_at: Option<Timestamp>,
+    /// From when on ids and describes know it.
+    pub(crate) visible_at: Timestamp,
+    /// The multi-volume set that it is of.
+    pub(crate) set: Option<u64>,
+    /// Its copying will end in `error`.
+    pub(crate) fails: bool,
+    pub(crate) deletion: Deletion,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SnapshotState {
+    Pending,
+    Completed,
+    Error,
+}
+
+impl SnapshotState {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            SnapshotState::Pending => "pending",
+            SnapshotState::Completed => "completed",
+            SnapshotState::Error => "error",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Deletion {
+    NotAsked,
+    /// Asked while pending: it takes effect when the copying ends.
+    WhenDone,
+    /// Gone, but describes may still show it.
+    Done,
+}
+
+impl Snapshot {
+    /// How much is copied, in per cent.
+    pub(crate) fn progress(&self, now: Timestamp) -> i64 {
+        if self.state == SnapshotState::Completed {
+            return 100;
+        }
+        let until = self.ended_at.unwrap_or(now);
+        let total = self.done_at.duration_since(self.started_at).as_millis().max(1);
+        let done = until.duration_since(self.started_at).as_millis();
+        i64::try_from((done * 100 / total).clamp(0, 99)).unwrap_or(0)
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        self.deletion != Deletion::Done
+    }
+}
+
+/// One `CreateSnapshots` call whose snapshots have not all ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SnapshotSet {
+    pub(crate) started_at: Timestamp,
+    /// Snapshot and its volume: a member may be deleted before the set ends.
+    pub(crate) members: Vec<(String, String)>,
+}

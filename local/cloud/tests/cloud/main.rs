@@ -1,0 +1,10 @@
+//! The simulated AWS from outside: bytes in, bytes out.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod bus;
+mod calls;
+mod describe;
+mod faults;
+mod persist;
+mod snapshots;
+mod support;
