@@ -116,7 +116,8 @@ impl Functions {
     ) -> Result<Value, Failed> {
         let entry = self.running.enter(Name::Api, what);
         let router = self.api.handler.clone();
-        let event = LambdaEvent::new(request, context);
+        // As main.rs does before the same adapter.
+        let event = LambdaEvent::new(api::tame(request), context);
         self.invoke(&self.api, entry, move || async move {
             let response = Adapter::from(router).call(event);
             let response =

@@ -97,7 +97,8 @@ impl Gateway {
             request_id: &request_id,
             trace_id: &trace_id,
         };
-        let what = format!("{} {}", parts.method, parts.uri.path());
+        // Not the path: somebody may have pasted a key into it.
+        let what = route.clone();
         let reply = match found.route.function {
             Name::Api => self.invoke(&parts, &body, &arrival, &what).await,
             // The template gives them no route.

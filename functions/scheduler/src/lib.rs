@@ -21,9 +21,13 @@ use backups_core::id::{BackupId, DeploymentId};
 use backups_core::time::{Seconds, Time};
 use futures_util::StreamExt as _;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 /// Until when a nudged row is not nudged again: one tick and a little.
 const NUDGED: Seconds = Seconds(75);
+
+/// When a row that cannot be read is met again.
+const UNREADABLE: Seconds = Seconds::hours(1);
 
 /// How many rows are handled side by side.
 const SIDE_BY_SIDE: usize = 20;
@@ -49,20 +53,30 @@ pub struct Scheduler {
     table: Table,
     bus: Bus,
     clock: Clock,
+    /// Set once the table has confirmed that no shard was left out.
+    shards_checked: OnceCell<()>,
 }
 
 impl Scheduler {
     /// Makes the clients. No call is made yet.
     pub fn new(settings: &Settings, sdk: &SdkConfig, clock: Clock) -> Self {
-        Self { table: Table::new(settings, sdk), bus: Bus::new(settings, sdk), clock }
+        Self {
+            table: Table::new(settings, sdk),
+            bus: Bus::new(settings, sdk),
+            clock,
+            shards_checked: OnceCell::new(),
+        }
     }
 }
 
 /// One tick. The event itself says nothing.
 ///
 /// # Errors
-/// The last shard that could not be read, after all others were.
+/// `DUE_SHARDS` is smaller than it ever was; or the last shard that could not be
+/// read, after all others were.
 pub async fn handle(scheduler: &Scheduler, _: Value, remaining: Duration) -> Result<(), Error> {
+    let check = || async { scheduler.table.table_id().await.map(|_| ()) };
+    scheduler.shards_checked.get_or_try_init(check).await.map_err(Error)?;
     let until = tokio::time::Instant::now() + remaining.saturating_sub(RESERVE);
     let now = scheduler.clock.now();
     let mut failed = None;
@@ -103,8 +117,16 @@ async fn one_shard(
         // One bad row never stops the rest.
         futures_util::stream::iter(rows)
             .for_each_concurrent(SIDE_BY_SIDE, |row| async move {
-                if let Err(error) = one_row(scheduler, &row).await {
-                    tracing::error!(%error, ?row, "a due row could not be handled");
+                match one_row(scheduler, &row).await {
+                    Ok(()) => {}
+                    Err(error @ TableError::Row { .. }) => {
+                        tracing::error!(%error, ?row, "a due row cannot be read");
+                        let to = scheduler.clock.now() + UNREADABLE;
+                        if let Err(error) = scheduler.table.move_row(&row, to).await {
+                            tracing::error!(%error, ?row, "and cannot be moved on");
+                        }
+                    }
+                    Err(error) => tracing::error!(%error, ?row, "a due row could not be handled"),
                 }
             })
             .await;
@@ -123,18 +145,19 @@ async fn one_shard(
 async fn one_row(scheduler: &Scheduler, row: &DueRow) -> Result<(), TableError> {
     match row {
         DueRow::Backup { deployment_id, id, .. } => {
-            one_backup(scheduler, *deployment_id, *id).await
+            one_backup(scheduler, row, *deployment_id, *id).await
         }
-        DueRow::Unknown { pk, sk } => {
-            tracing::error!(pk, sk, "a due row that this release does not know");
-            Ok(())
-        }
+        DueRow::Unknown { sk, .. } => Err(TableError::Row {
+            row: sk.clone(),
+            problem: "this release does not know it".to_owned(),
+        }),
     }
 }
 
 /// Sets one backup going: expires it if it is time, nudges it otherwise.
 async fn one_backup(
     scheduler: &Scheduler,
+    hint: &DueRow,
     deployment_id: DeploymentId,
     id: BackupId,
 ) -> Result<(), TableError> {
@@ -159,6 +182,7 @@ async fn one_backup(
     let due = OperationDue::backup(deployment_id, id);
     if let Err(error) = scheduler.bus.due(&due).await {
         tracing::warn!(%error, deployment = %deployment_id, backup = %id, "not nudged; the next tick will");
+        scheduler.table.move_row(hint, now).await?;
     }
     Ok(())
 }

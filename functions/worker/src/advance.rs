@@ -16,14 +16,16 @@ use std::time::Duration;
 
 use backups_aws::ec2::tags::Whose;
 use backups_aws::random;
-use backups_aws::sdk::OPERATION;
+use backups_aws::sdk::{ATTEMPT, OPERATION};
 use backups_aws::table::{Stored, TableError, Written};
 use backups_aws::telemetry::{self, Metric};
 use backups_core::announce::OperationDue;
-use backups_core::backup::{self, Action, Backup, Lease, Status, Step};
+use backups_core::backup::{self, Action, Backup, CallError, Lease, Status, Step};
 use backups_core::id::{BackupId, DeploymentId, Nonce};
 use backups_core::limits::{FAILED_KEPT, LEASE};
 use backups_core::time::{Seconds, Time};
+
+use futures_util::future::try_join_all;
 
 use crate::Worker;
 
@@ -32,6 +34,16 @@ const SHORT: Seconds = Seconds(10);
 
 /// What is kept of an invocation's time for its last store and nudge.
 const RESERVE: Duration = Duration::from_secs(5);
+
+/// How long one look may take, all its pages together. What takes longer is
+/// looked at again, later and with fewer others.
+const LOOK: Duration = OPERATION;
+
+/// How many rows are written side by side.
+const SIDE_BY_SIDE: usize = 8;
+
+/// How long the bus may take: the row is due whether it answers or not.
+const BUS: Duration = Duration::from_secs(3);
 
 /// How often a store that met another's is tried anew with what EC2 answered.
 const MERGES: u32 = 5;
@@ -59,6 +71,8 @@ struct Advance<'a> {
     owner: Nonce,
     /// Announcements that the bus surely has, and that the next store takes out.
     published: Vec<Nonce>,
+    /// Whether this invocation has stored anything yet.
+    stored: bool,
     until: Deadline,
 }
 
@@ -85,6 +99,7 @@ pub(crate) async fn backup(
         whose,
         owner: random::nonce(),
         published: announced.into_iter().collect(),
+        stored: false,
         until,
     };
     advance.run(row).await
@@ -99,13 +114,13 @@ impl Advance<'_> {
                 return Ok(());
             }
             self.publish(&row).await;
-            if !self.until.fits(OPERATION) {
+            if !self.until.fits(LOOK) {
                 return self.hand_over(row, now).await;
             }
             let step = self.next_step(&self.without_published(&row)).await?;
             let next = match step {
                 // No call is begun that might not end in time.
-                Step::Act { .. } if !self.until.fits(OPERATION) => {
+                Step::Act { .. } if !self.until.fits(ATTEMPT) => {
                     return self.hand_over(row, now).await;
                 }
                 Step::Record(next) => self.store(&row, next, Some(now + LEASE)).await?,
@@ -120,10 +135,14 @@ impl Advance<'_> {
             match next {
                 Some(next) => row = next,
                 // Somebody else wrote it: what they wrote is what counts.
-                None => match self.reread(&row).await? {
-                    Some(other) => row = other,
-                    None => return Ok(()),
-                },
+                None => {
+                    let pause = random::jitter(Duration::from_millis(200));
+                    self.worker.clock.sleep(pause).await;
+                    match self.reread(&row).await? {
+                        Some(other) => row = other,
+                        None => return Ok(()),
+                    }
+                }
             }
         }
     }
@@ -135,7 +154,11 @@ impl Advance<'_> {
         let seen = if look.is_empty() {
             Ok(backup::Seen::default())
         } else {
-            self.worker.ec2.look(&look, &self.whose).await
+            let looked = self.worker.ec2.look(&look, &self.whose);
+            tokio::time::timeout(LOOK, looked).await.unwrap_or_else(|_| {
+                let said = format!("EC2 could not be described within {} s", LOOK.as_secs());
+                Err(CallError::Unknown(said))
+            })
         };
         if let Err(error) = &seen {
             tracing::warn!(deployment = %row.deployment_id, backup = %row.id, %error, "EC2 could not be looked at");
@@ -151,26 +174,19 @@ impl Advance<'_> {
         mut intent: Backup,
         actions: Vec<Action>,
     ) -> Result<Option<Backup>, TableError> {
-        for action in &actions {
-            if let Action::CreateSnapshots { node_id, attempt, volumes, .. } = action {
-                self.worker.table.keep_volumes(row, *node_id, *attempt, volumes).await?;
-            }
-        }
         let now = self.worker.clock.now();
         let until = now + LEASE;
         intent.lease = Some(Lease { owner: self.owner.clone(), until });
         let Some(mut row) = self.store(row, intent, Some(until)).await? else { return Ok(None) };
-        let outcomes = self.worker.ec2.act(actions, &self.whose).await;
+        self.keep_volumes(&row, &actions).await?;
+        let until = self.until;
+        let may_begin = move || until.fits(ATTEMPT);
+        let outcomes = self.worker.ec2.act(actions, &self.whose, may_begin).await;
         for _ in 0..MERGES {
             let now = self.worker.clock.now();
             let mut next = row.clone();
             backup::apply(&mut next, &outcomes, now);
             next.lease = None;
-            if next.held.as_ref().map(|held| held.times) != row.held.as_ref().map(|held| held.times)
-                && next.held.is_some()
-            {
-                telemetry::count(Metric::DeletesHeld, 1, self.worker.clock.timestamp());
-            }
             if let Some(stored) = self.store(&row, next, Some(now + LEASE)).await? {
                 return Ok(Some(stored));
             }
@@ -194,13 +210,21 @@ impl Advance<'_> {
         due_at: Option<Time>,
     ) -> Result<Option<Backup>, TableError> {
         let next = self.without_published(&next);
-        if next.owners != row.owners {
-            for smallest in &next.owners {
-                self.worker.table.own(smallest, row).await?;
-            }
-        }
+        self.stored = true;
         match self.worker.table.write_backup(row, next, due_at).await? {
             Stored::Yes(stored) => {
+                let held = |row: &Backup| row.held.as_ref().map_or(0, |held| held.times);
+                if held(&stored) > held(row) {
+                    telemetry::count(Metric::DeletesHeld, 1, self.worker.clock.timestamp());
+                }
+                if stored.owners != row.owners {
+                    // After the row: a crash in between costs the events, and
+                    // the tick makes up for them; before it, it would leave
+                    // rows that nobody removes.
+                    for smallest in &stored.owners {
+                        self.worker.table.own(smallest, &stored).await?;
+                    }
+                }
                 if stored.status != row.status {
                     self.tell(row.status, &stored);
                     if stored.status == Status::Failed {
@@ -217,7 +241,13 @@ impl Advance<'_> {
     async fn publish(&mut self, row: &Backup) {
         let open = self.without_published(row).outbox;
         if !open.is_empty() {
-            self.published.extend(self.worker.bus.publish(row, &open).await);
+            let publish = self.worker.bus.publish(row, &open);
+            match tokio::time::timeout(BUS, publish).await {
+                Ok(taken) => self.published.extend(taken),
+                Err(_) => {
+                    tracing::warn!("the bus did not answer; announcements stay in the outbox")
+                }
+            }
         }
     }
 
@@ -294,14 +324,45 @@ impl Advance<'_> {
         Ok(())
     }
 
-    /// The invocation's time runs low: another one goes on at once.
+    /// The invocation's time runs low: another one goes on at once, unless this
+    /// one got nowhere; then it waits for the tick, and longer each time.
     async fn hand_over(&mut self, row: Backup, now: Time) -> Result<(), TableError> {
+        let got_on = self.stored;
         let mut next = row.clone();
         next.lease = None;
-        self.store(&row, next, Some(now)).await?;
-        let due = OperationDue::backup(row.deployment_id, row.id);
-        if let Err(error) = self.worker.bus.due(&due).await {
-            tracing::warn!(%error, "not nudged; the tick will");
+        if !got_on {
+            next.troubles = next.troubles.saturating_add(1);
+        }
+        let pause = if got_on { Seconds(0) } else { Seconds(30_i64 << next.troubles.min(4)) };
+        self.store(&row, next, Some(now + pause)).await?;
+        if got_on {
+            let due = OperationDue::backup(row.deployment_id, row.id);
+            match tokio::time::timeout(BUS, self.worker.bus.due(&due)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "not nudged; the tick will"),
+                Err(_) => tracing::warn!("the bus did not answer; the tick nudges"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the volumes of each set that is about to be taken. Under the lease:
+    /// of two workers that looked, only the one that acts writes what it saw.
+    async fn keep_volumes(&self, row: &Backup, actions: &[Action]) -> Result<(), TableError> {
+        let sets: Vec<_> = actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::CreateSnapshots { node_id, attempt, volumes, .. } => {
+                    Some((*node_id, *attempt, volumes.as_slice()))
+                }
+                Action::DeleteSnapshot(_) => None,
+            })
+            .collect();
+        for wave in sets.chunks(SIDE_BY_SIDE) {
+            let puts = wave.iter().map(|(node, attempt, volumes)| {
+                self.worker.table.keep_volumes(row, *node, *attempt, volumes)
+            });
+            try_join_all(puts).await?;
         }
         Ok(())
     }

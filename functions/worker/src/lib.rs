@@ -103,14 +103,16 @@ pub async fn handle(worker: &Worker, event: Value, remaining: Duration) -> Resul
         Ok(Wake::Changed(event)) => {
             reject_counted(worker, registry::changed(&worker.table, &worker.region, event).await)?;
         }
-        Ok(Wake::Deleted(event)) => registry::deleted(&worker.table, &event).await?,
+        Ok(Wake::Deleted(event)) => {
+            reject_counted(worker, registry::deleted(&worker.table, &event).await)?;
+        }
         Ok(Wake::Foreign) => tracing::debug!("an event that is not for us"),
         Err(reason) => return reject_counted(worker, Err(Error::Rejected(reason))),
     }
     Ok(())
 }
 
-/// Counts an event that was refused.
+/// Counts an event that was refused, at each of Lambda's tries of it.
 fn reject_counted(worker: &Worker, result: Result<(), Error>) -> Result<(), Error> {
     if let Err(Error::Rejected(reason)) = &result {
         tracing::error!(%reason, "event refused");

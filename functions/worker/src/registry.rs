@@ -1,6 +1,6 @@
 //! Control-plane events: they keep the registry's part of a deployment true.
 
-use backups_aws::table::{Registered, Table, TableError};
+use backups_aws::table::{Registered, Table};
 use backups_core::control_plane::{DeploymentChanged, DeploymentDeleted};
 
 use crate::Error;
@@ -20,7 +20,7 @@ pub(crate) async fn changed(
     let registry = event.registry(region).map_err(|rejected| Error::Rejected(rejected.0))?;
     match table.register(id, &registry).await? {
         Registered::Yes => tracing::info!(deployment = %id, version, "deployment registered"),
-        Registered::Older | Registered::Unknown => {
+        Registered::Older => {
             tracing::info!(deployment = %id, version, "an older event; nothing changed");
         }
         Registered::OtherTenant(tenant) => {
@@ -36,9 +36,12 @@ pub(crate) async fn changed(
 /// Marks a deployment as deleted.
 ///
 /// # Errors
-/// The table did not answer.
-pub(crate) async fn deleted(table: &Table, event: &DeploymentDeleted) -> Result<(), TableError> {
+/// As [`changed`].
+pub(crate) async fn deleted(table: &Table, event: &DeploymentDeleted) -> Result<(), Error> {
     let (id, version) = (event.deployment_id, event.version);
+    if id.0 == 0 || version == 0 {
+        return Err(Error::Rejected("deployment_id and version count from 1".to_owned()));
+    }
     let registered = table.unregister(id, version).await?;
     tracing::info!(deployment = %id, version, ?registered, "deployment deleted");
     Ok(())

@@ -43,7 +43,7 @@ where
             let message = service.err().message().unwrap_or("no message").to_owned();
             if THROTTLED.contains(&code.as_str()) || status.as_u16() == 429 {
                 CallError::Throttled { code }
-            } else if status.is_client_error() {
+            } else if status.is_client_error() && status.as_u16() != 408 {
                 CallError::Rejected { code, message }
             } else {
                 CallError::Unknown(format!("HTTP {status}, {code}: {message}"))

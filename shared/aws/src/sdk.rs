@@ -17,7 +17,7 @@ pub use aws_config::SdkConfig;
 pub const ATTEMPT: Duration = Duration::from_secs(15);
 
 /// The longest that one call may take with all its retries.
-pub const OPERATION: Duration = Duration::from_secs(25);
+pub const OPERATION: Duration = Duration::from_secs(20);
 
 /// The configuration on AWS: Region, credentials, and `AWS_ENDPOINT_URL` as
 /// every AWS tool reads them.

@@ -25,7 +25,8 @@ pub enum Metric {
     DeletesHeld,
     /// How long the oldest row of the `due` index has waited, in seconds.
     OldestDueSeconds,
-    /// Events that were refused, and are in the dead-letter queue.
+    /// Events that were refused, counted at each of Lambda's tries; then they are
+    /// in the dead-letter queue.
     EventsRejected,
 }
 

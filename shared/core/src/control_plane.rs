@@ -74,8 +74,17 @@ impl DeploymentChanged {
         if id.0 == 0 || self.version == 0 {
             return Err(Rejected("deployment_id and version count from 1".to_owned()));
         }
-        if self.tenant_id.as_str().is_empty() {
-            return Err(Rejected(format!("deployment {id}: tenant_id is empty")));
+        let words = [
+            ("tenant_id", self.tenant_id.as_str()),
+            ("status", &self.status),
+            ("plan", &self.plan),
+            ("cloud", &self.cloud),
+            ("variant", &self.variant),
+            ("storage_type", &self.storage_type),
+            ("region", &self.region),
+        ];
+        if let Some((name, _)) = words.into_iter().find(|(_, word)| word.is_empty()) {
+            return Err(Rejected(format!("deployment {id}: {name} is empty")));
         }
         if self.cloud == "aws" && self.region != region {
             return Err(Rejected(format!(
@@ -90,6 +99,14 @@ impl DeploymentChanged {
         }
         if nodes.iter().any(|node| node.node_id.0 == 0) {
             return Err(Rejected(format!("deployment {id}: a node_id is 0")));
+        }
+        let is_instance = |id: &str| id.strip_prefix("i-").is_some_and(|hex| !hex.is_empty());
+        let strange = nodes.iter().find(|node| !is_instance(node.instance_id.as_str()));
+        if let Some(node) = strange.filter(|_| self.cloud == "aws") {
+            return Err(Rejected(format!(
+                "deployment {id}: `{}` of node {} is not an instance id",
+                node.instance_id, node.node_id
+            )));
         }
         let mut instances: Vec<_> = nodes.iter().map(|node| &node.instance_id).collect();
         instances.sort();
@@ -110,5 +127,61 @@ impl DeploymentChanged {
             nodes,
             deleted: false,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{InstanceId, NodeId};
+
+    fn event() -> DeploymentChanged {
+        DeploymentChanged {
+            version: 1,
+            deployment_id: DeploymentId(u64::MAX),
+            tenant_id: TenantId::from("t"),
+            status: "initialized".into(),
+            plan: "pro".into(),
+            cloud: "aws".into(),
+            variant: "managed".into(),
+            storage_type: "network_balanced".into(),
+            shared: false,
+            region: "us-west-1".into(),
+            backup_limit: None,
+            nodes: [7, 3]
+                .map(|n| Node { node_id: NodeId(n), instance_id: InstanceId(format!("i-{n}")) })
+                .to_vec(),
+        }
+    }
+
+    #[test]
+    fn nodes_are_ordered_by_id() {
+        let registry = event().registry("us-west-1").expect("good");
+        let ids: Vec<_> = registry.nodes.iter().map(|node| node.node_id.0).collect();
+        assert_eq!(ids, [3, 7]);
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_true_is_refused_with_what_is_wrong() {
+        type Change = fn(&mut DeploymentChanged);
+        let cases: [(Change, &str); 8] = [
+            (|e| e.version = 0, "count from 1"),
+            (|e| e.deployment_id = DeploymentId(0), "count from 1"),
+            (|e| e.tenant_id = TenantId::from(""), "tenant_id is empty"),
+            (|e| e.plan.clear(), "plan is empty"),
+            (|e| e.region = "eu-west-1".into(), "serves us-west-1"),
+            (|e| e.nodes[0].node_id = NodeId(3), "stands twice"),
+            (|e| e.nodes[0].instance_id = InstanceId::from("i-3"), "stands twice"),
+            (|e| e.nodes[0].instance_id = InstanceId::from("vol-1"), "not an instance id"),
+        ];
+        for (change, reason) in cases {
+            let mut event = event();
+            change(&mut event);
+            let refused = event.registry("us-west-1").expect_err(reason);
+            assert!(refused.0.contains(reason), "{refused}");
+        }
+        let mut elsewhere = event();
+        (elsewhere.cloud, elsewhere.region) = ("gcp".into(), "europe-west3".into());
+        assert!(elsewhere.registry("us-west-1").is_ok(), "another cloud has other regions");
     }
 }

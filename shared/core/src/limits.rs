@@ -39,8 +39,10 @@ pub const MAX_VOLUMES: usize = 500;
 pub const LEASE: Seconds = Seconds(60);
 
 /// After a `CreateSnapshots` whose outcome is unknown: how long until what it
-/// may have made is surely visible. Longer than the call's own time-out (20 s)
-/// and the lag of `Describe*` after it.
+/// may have made is surely visible. Longer than the call's own time-out (15 s)
+/// and the lag of `Describe*` after it. After a crash it counts from before the
+/// look that led to the call, but the lease of 60 s from after it: nobody looks
+/// earlier than that.
 /// Source: EC2 API reference, "Eventual consistency".
 pub const SETTLE: Seconds = Seconds(60);
 

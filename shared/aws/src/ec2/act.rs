@@ -4,25 +4,35 @@ use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::types::{InstanceSpecification, ResourceType, TagSpecification};
 use backups_core::backup::{Action, CallError, Outcome, Taken, Volume};
 use backups_core::id::{InstanceId, NodeId, SnapshotId, VolumeId};
-use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 
 use super::tags::Whose;
 use super::{Ec2, SIDE_BY_SIDE, snapshot_id};
 
 impl Ec2 {
-    /// Makes the calls, side by side, and tells what each came to.
-    pub async fn act(&self, actions: Vec<Action>, whose: &Whose) -> Vec<(Action, Outcome)> {
-        futures_util::stream::iter(actions)
-            .map(|action| async move {
-                let outcome = self.one(&action, whose).await;
-                if let Outcome::Failed(error) = &outcome {
-                    tracing::warn!(%error, action = name(&action), "a call of EC2 failed");
-                }
-                (action, outcome)
-            })
-            .buffered(SIDE_BY_SIDE)
-            .collect()
-            .await
+    /// Makes the calls, side by side, and tells what each came to. `may_begin`
+    /// is asked before each wave: a call that would outlive the invocation is not begun.
+    pub async fn act(
+        &self,
+        actions: Vec<Action>,
+        whose: &Whose,
+        may_begin: impl Fn() -> bool,
+    ) -> Vec<(Action, Outcome)> {
+        let mut outcomes = Vec::with_capacity(actions.len());
+        for wave in actions.chunks(SIDE_BY_SIDE) {
+            let outcome = if may_begin() {
+                join_all(wave.iter().map(|action| self.one(action, whose))).await
+            } else {
+                vec![Outcome::NotBegun; wave.len()]
+            };
+            outcomes.extend(outcome);
+        }
+        for (action, outcome) in actions.iter().zip(&outcomes) {
+            if let Outcome::Failed(error) = outcome {
+                tracing::warn!(%error, action = name(action), "a call of EC2 failed");
+            }
+        }
+        actions.into_iter().zip(outcomes).collect()
     }
 
     async fn one(&self, action: &Action, whose: &Whose) -> Outcome {

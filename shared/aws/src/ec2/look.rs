@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use aws_sdk_ec2::types::{Filter, Reservation, Snapshot as Ec2Snapshot, Volume as Ec2Volume};
 use backups_core::backup::{CallError, Instance, Look, Presence, Seen, Snapshot, Volume};
 use backups_core::id::{InstanceId, NodeId, SnapshotId, VolumeId};
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use backups_core::time::Time;
+use futures_util::future::try_join_all;
 
 use super::tags::{self, Whose};
-use super::{CHUNK, Ec2, SIDE_BY_SIDE, snapshot_id};
+use super::{CHUNK, Ec2, PAGE, SIDE_BY_SIDE, snapshot_id};
 
 impl Ec2 {
     /// Looks at all that `look` asks for.
@@ -48,6 +49,7 @@ impl Ec2 {
                 .describe_instances()
                 .filters(filter("instance-id", values.clone()))
                 .into_paginator()
+                .page_size(PAGE)
                 .send();
             while let Some(page) = pages.next().await {
                 let page = page.map_err(|error| crate::error::sort(&error))?;
@@ -69,6 +71,7 @@ impl Ec2 {
                 .describe_volumes()
                 .filters(filter("attachment.instance-id", values))
                 .into_paginator()
+                .page_size(PAGE)
                 .send();
             while let Some(page) = pages.next().await {
                 let page = page.map_err(|error| crate::error::sort(&error))?;
@@ -95,6 +98,7 @@ impl Ec2 {
             .owner_ids("self")
             .set_filters(Some(filters))
             .into_paginator()
+            .page_size(PAGE)
             .send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
@@ -127,27 +131,24 @@ impl Ec2 {
                 .filter(|(_, presence)| **presence == Presence::Unlisted)
                 .map(|(id, _)| id.clone())
                 .collect();
-            let confirmed: Vec<_> = futures_util::stream::iter(unlisted)
-                .map(|id| self.confirm(id))
-                .buffered(SIDE_BY_SIDE)
-                .try_collect()
-                .await?;
-            seen.extend(confirmed);
+            for wave in unlisted.chunks(SIDE_BY_SIDE) {
+                seen.extend(try_join_all(wave.iter().map(|id| self.confirm(id))).await?);
+            }
         }
         Ok(seen)
     }
 
     /// Asks for one snapshot by its id.
-    async fn confirm(&self, id: SnapshotId) -> Result<(SnapshotId, Presence), CallError> {
+    async fn confirm(&self, id: &SnapshotId) -> Result<(SnapshotId, Presence), CallError> {
         let reply = self.client.describe_snapshots().snapshot_ids(id.as_str()).send().await;
         match reply {
             Ok(reply) => {
                 let there = reply.snapshots().iter().find_map(snapshot);
-                Ok((id, there.map_or(Presence::Unlisted, Presence::There)))
+                Ok((id.clone(), there.map_or(Presence::Unlisted, Presence::There)))
             }
             Err(error) => match crate::error::sort(&error) {
                 CallError::Rejected { code, .. } if code == "InvalidSnapshot.NotFound" => {
-                    Ok((id, Presence::NotFound))
+                    Ok((id.clone(), Presence::NotFound))
                 }
                 other => Err(other),
             },
@@ -214,6 +215,7 @@ fn snapshot(found: &Ec2Snapshot) -> Option<Snapshot> {
         progress: progress.parse().unwrap_or(0),
         node_id: tag(tags::NODE).and_then(|id| id.parse::<NodeId>().ok()),
         attempt: tag(tags::ATTEMPT).and_then(|number| number.parse().ok()),
+        completed_at: found.completion_time().map(|at| Time::from_unix(at.secs())),
         description: found.description().unwrap_or_default().to_owned(),
     })
 }

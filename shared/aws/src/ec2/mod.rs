@@ -12,12 +12,16 @@ use backups_core::id::SnapshotId;
 use crate::sdk::SdkConfig;
 use crate::settings::Settings;
 
-/// The most ids of one filter (EC2 API reference, "Filter": 200 values; half of
-/// it, so that a reply stays in one page).
+/// The most ids of one filter (EC2 API reference, "Filter": 200 values; half of it).
 const CHUNK: usize = 100;
 
-/// How many calls of one kind run side by side. Below every token bucket's
-/// capacity of 50 (EC2 developer guide, "Request throttling").
+/// The size of a page. Without one EC2 answers in a single page, and "unpaginated
+/// requests are susceptible to throttling and timeouts" (EC2 API reference).
+const PAGE: i32 = 1000;
+
+/// How many calls of one kind one invocation makes side by side. With 20 workers
+/// that can be more than a token bucket of the account holds (100, EC2 developer
+/// guide, "Request throttling"): what is throttled comes back later.
 const SIDE_BY_SIDE: usize = 10;
 
 /// EC2 as one stack uses it.

@@ -20,7 +20,8 @@ use backups_core::limits::TOMBSTONE;
 use backups_core::time::Time;
 
 use super::{
-    Item, META, Names, Table, TableError, backup_sk, call, deployment_pk, from_item, n, s, to_item,
+    Item, META, Names, Table, TableError, backup_sk, call, deployment_pk, from_item,
+    met_transaction, n, s, to_item,
 };
 
 /// The most backups of a list.
@@ -77,7 +78,7 @@ impl Table {
         }
         let mut rows = rows.into_iter();
         match rows.next() {
-            Some(row) if row.get("sk") == Some(&s(META)) => {
+            Some(row) if row.get("sk") == Some(&s(META)) && row.contains_key("tenant_id") => {
                 let deployment = from_item(row)?;
                 let backups = rows.map(from_item).collect::<Result<_, _>>()?;
                 Ok(Some((deployment, backups)))
@@ -170,7 +171,9 @@ impl Table {
         for id in forget {
             self.disown(id).await?;
         }
-        let expiry = if after.status == Status::Deleting { None } else { after.expires_at };
+        // What runs is let finish, and what goes is gone soon: neither expires.
+        let ended = matches!(after.status, Status::Completed | Status::Failed);
+        let expiry = after.expires_at.filter(|_| ended);
         after.due_at = [due_at, expiry].into_iter().flatten().min();
         let update = self.operation_update(before, &after)?;
         let stored = match self.slot_update(before, &after)? {
@@ -183,6 +186,7 @@ impl Table {
                 match self.transact(items).await? {
                     Ok(()) => true,
                     Err(reasons) => {
+                        slot_is_sound(&reasons, before)?;
                         ours(reasons.first().and_then(|r| r.item.as_ref()), &after.nonce)
                     }
                 }
@@ -198,10 +202,7 @@ impl Table {
         for id in &backup.owners {
             self.disown(id).await?;
         }
-        for node in &backup.nodes {
-            let sk = super::volumes_sk(backup.id, node.node_id);
-            self.delete(pk.clone(), sk).await?;
-        }
+        self.forget_volumes(backup).await?;
         let delete = Delete::builder()
             .table_name(&self.name)
             .key("pk", s(&pk))
@@ -294,6 +295,7 @@ impl Table {
                 UpdateItemError::ConditionalCheckFailedException(check) => {
                     Ok(ours(check.item.as_ref(), nonce))
                 }
+                error if met_transaction(error) => Ok(false),
                 _ => Err(call("UpdateItem", &SdkError::ServiceError(failed))),
             },
             Err(error) => Err(call("UpdateItem", &error)),
@@ -350,6 +352,20 @@ fn cancelled(
         TransactWriteItemsError::TransactionInProgressException(_) => Some(Vec::new()),
         _ => None,
     }
+}
+
+/// Refuses to go on when the backup's row is as it was read and the deployment's
+/// is not what it must be (it does not hold the slot for this backup): reading
+/// again would give the same for ever, and a person has to look.
+fn slot_is_sound(reasons: &[CancellationReason], backup: &Backup) -> Result<(), TableError> {
+    let code = |index: usize| reasons.get(index).and_then(|reason| reason.code.as_deref());
+    if code(0) == Some("None") && code(1) == Some("ConditionalCheckFailed") {
+        return Err(TableError::Row {
+            row: META.to_owned(),
+            problem: format!("its slot is not held by backup {}, which is active", backup.id),
+        });
+    }
+    Ok(())
 }
 
 /// Whether the row that failed a condition bears the nonce of the very write

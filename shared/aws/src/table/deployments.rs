@@ -1,6 +1,7 @@
 //! The registry's rows: what control-plane events change, and nothing else.
 
-use aws_sdk_dynamodb::error::SdkError;
+use std::time::Duration;
+
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure,
@@ -8,7 +9,20 @@ use aws_sdk_dynamodb::types::{
 use backups_core::deployment::{Deployment, Registry};
 use backups_core::id::{DeploymentId, TenantId};
 
-use super::{Item, META, Names, Table, TableError, call, deployment_pk, from_item, n, s, to_item};
+use super::{
+    Item, META, Names, Table, TableError, call, deployment_pk, from_item, met_transaction, n, s,
+    to_item,
+};
+
+/// The attribute without which a deployment's row is only the mark of a
+/// `Deployment Deleted` that came first.
+const TENANT: &str = "tenant_id";
+
+/// How often a write that meets a transaction on the row (a create, say) is tried.
+const TRIES: u32 = 6;
+
+/// The pause before the first new try; it doubles, with jitter.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What a control-plane event came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,14 +33,13 @@ pub enum Registered {
     Older,
     /// The row belongs to this tenant: a deployment never changes hands.
     OtherTenant(TenantId),
-    /// There is no such deployment.
-    Unknown,
 }
 
 impl Table {
     /// One deployment, strongly consistent.
     pub async fn deployment(&self, id: DeploymentId) -> Result<Option<Deployment>, TableError> {
-        self.get(deployment_pk(id), META.to_owned()).await?.map(from_item).transpose()
+        let row = self.get(deployment_pk(id), META.to_owned()).await?;
+        row.filter(|row| row.contains_key(TENANT)).map(from_item).transpose()
     }
 
     /// Stores the registry's part of a deployment, if its version is newer and
@@ -36,34 +49,21 @@ impl Table {
         id: DeploymentId,
         registry: &Registry,
     ) -> Result<Registered, TableError> {
-        let attributes = to_item(META, registry)?;
         let mut sets = vec!["deployment_id = :deployment_id".to_owned()];
         let mut names = Names::new();
         let mut values: Item = [(":deployment_id".to_owned(), n(id))].into();
-        for (name, value) in attributes {
+        for (name, value) in to_item(META, registry)? {
             sets.push(format!("#{name} = :{name}"));
             names.insert(format!("#{name}"), name.clone());
             values.insert(format!(":{name}"), value);
         }
         sets.sort();
-        let reply = self
-            .client
-            .update_item()
-            .table_name(&self.name)
-            .key("pk", s(deployment_pk(id)))
-            .key("sk", s(META))
-            .update_expression(format!("SET {}", sets.join(", ")))
-            .condition_expression(
-                "attribute_not_exists(pk) OR (registry_version < :registry_version AND tenant_id = :tenant_id)",
-            )
-            .set_expression_attribute_names(Some(names))
-            .set_expression_attribute_values(Some(values))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .send()
-            .await;
-        match refused(reply)? {
+        let condition = "attribute_not_exists(pk) OR (registry_version < :registry_version \
+                         AND (attribute_not_exists(tenant_id) OR tenant_id = :tenant_id))";
+        let set = format!("SET {}", sets.join(", "));
+        match self.update_registry(id, set, condition, Some(names), values).await? {
             None => Ok(Registered::Yes),
+            Some(old) if !old.contains_key(TENANT) => Ok(Registered::Older),
             Some(old) => {
                 let old: Deployment = from_item(old)?;
                 if old.registry.tenant_id == registry.tenant_id {
@@ -76,44 +76,57 @@ impl Table {
     }
 
     /// Marks a deployment as deleted. Its row and its counters stay for ever:
-    /// ids are never used again.
+    /// ids are never used again. One that is not there yet leaves its mark too:
+    /// events come in any order, and an older `Deployment Changed` must not
+    /// bring it to life.
     pub async fn unregister(
         &self,
         id: DeploymentId,
         version: u64,
     ) -> Result<Registered, TableError> {
-        let reply = self
+        let set = "SET registry_version = :version, deleted = :yes".to_owned();
+        let condition = "attribute_not_exists(pk) OR registry_version < :version";
+        let values =
+            [(":version".to_owned(), n(version)), (":yes".to_owned(), AttributeValue::Bool(true))];
+        let old = self.update_registry(id, set, condition, None, values.into()).await?;
+        Ok(if old.is_none() { Registered::Yes } else { Registered::Older })
+    }
+
+    /// Updates a deployment's row. Some: the row as it is, whose condition did
+    /// not hold.
+    async fn update_registry(
+        &self,
+        id: DeploymentId,
+        set: String,
+        condition: &str,
+        names: Option<Names>,
+        values: Item,
+    ) -> Result<Option<Item>, TableError> {
+        let update = self
             .client
             .update_item()
             .table_name(&self.name)
             .key("pk", s(deployment_pk(id)))
             .key("sk", s(META))
-            .update_expression("SET registry_version = :version, deleted = :yes")
-            .condition_expression("registry_version < :version")
-            .expression_attribute_values(":version", n(version))
-            .expression_attribute_values(":yes", AttributeValue::Bool(true))
+            .update_expression(set)
+            .condition_expression(condition)
+            .set_expression_attribute_names(names)
+            .set_expression_attribute_values(Some(values))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .send()
-            .await;
-        match refused(reply)? {
-            None => Ok(Registered::Yes),
-            Some(old) if old.is_empty() => Ok(Registered::Unknown),
-            Some(_) => Ok(Registered::Older),
-        }
-    }
-}
-
-/// None: the update was made. The row as it is: its condition did not hold.
-fn refused<T>(reply: Result<T, SdkError<UpdateItemError>>) -> Result<Option<Item>, TableError> {
-    match reply {
-        Ok(_) => Ok(None),
-        Err(SdkError::ServiceError(failed)) => match failed.err() {
-            UpdateItemError::ConditionalCheckFailedException(check) => {
-                Ok(Some(check.item.clone().unwrap_or_default()))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let mut tried = 1;
+        loop {
+            let Err(error) = update.clone().send().await else { return Ok(None) };
+            match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(check)) => {
+                    return Ok(Some(check.item.clone().unwrap_or_default()));
+                }
+                Some(met) if met_transaction(met) && tried < TRIES => {
+                    tokio::time::sleep(crate::random::jitter(PAUSE * 2_u32.pow(tried))).await;
+                    tried += 1;
+                }
+                _ => return Err(call("UpdateItem", &error)),
             }
-            _ => Err(call("UpdateItem", &SdkError::ServiceError(failed))),
-        },
-        Err(error) => Err(call("UpdateItem", &error)),
+        }
     }
 }

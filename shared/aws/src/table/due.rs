@@ -10,7 +10,7 @@ use backups_core::backup::Backup;
 use backups_core::id::{BackupId, DeploymentId};
 use backups_core::time::Time;
 
-use super::{Item, Table, TableError, backup_sk, call, deployment_pk, n, s};
+use super::{Item, Table, TableError, backup_sk, call, deployment_pk, met_transaction, n, s};
 
 /// A row of the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,9 +85,42 @@ impl Table {
             Ok(_) => Ok(true),
             Err(SdkError::ServiceError(failed)) => match failed.err() {
                 UpdateItemError::ConditionalCheckFailedException(_) => Ok(false),
+                error if met_transaction(error) => Ok(false),
                 _ => Err(call("UpdateItem", &SdkError::ServiceError(failed))),
             },
             Err(error) => Err(call("UpdateItem", &error)),
+        }
+    }
+}
+
+impl Table {
+    /// Moves a row whatever it holds: one that cannot be read must not head its
+    /// shard for ever, and one that was not nudged after all is due at once.
+    pub async fn move_row(&self, row: &DueRow, to: Time) -> Result<(), TableError> {
+        let (pk, sk) = match row {
+            DueRow::Backup { deployment_id, id, .. } => {
+                (deployment_pk(*deployment_id), backup_sk(*id))
+            }
+            DueRow::Unknown { pk, sk } => (pk.clone(), sk.clone()),
+        };
+        let reply = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .key("pk", s(pk))
+            .key("sk", s(sk))
+            .update_expression("SET due_at = :to")
+            .condition_expression("attribute_exists(due_at)")
+            .expression_attribute_values(":to", s(to.to_string()))
+            .return_consumed_capacity(ReturnConsumedCapacity::Indexes)
+            .send()
+            .await;
+        match reply {
+            Ok(_) => Ok(()),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(()),
+                _ => Err(call("UpdateItem", &error)),
+            },
         }
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | deployment: the registry's part, our counters and the slot | `DEPLOYMENT#<id>` | `META` |
 //! | backup | `DEPLOYMENT#<id>` | `BACKUP#<20 digits>` |
-//! | the volumes of one node's set, as they were | `DEPLOYMENT#<id>` | `VOLUMES#BACKUP#<20 digits>#<20 digits>` |
+//! | the volumes of one node's set, as they were, ten to a row | `DEPLOYMENT#<id>` | `VOLUMES#BACKUP#<20 digits>#<20 digits>#<3 digits>` |
 //! | a deleted backup's tombstone (TTL) | `DEPLOYMENT#<id>` | `TOMBSTONE#BACKUP#<20 digits>` |
 //! | which backup a set of snapshots belongs to | `SNAPSHOTS#<smallest id>` | `OWNER` |
 //! | API key | `KEY#<sha256>` | `KEY` |
@@ -20,6 +20,7 @@ mod owners;
 mod stack;
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use backups_core::backup::CallError;
 use backups_core::id::{BackupId, DeploymentId, NodeId, SnapshotId};
@@ -146,9 +147,14 @@ fn backup_sk(id: BackupId) -> String {
     format!("BACKUP#{:020}", id.0)
 }
 
-/// The sort key of the volumes of one node of a backup.
-fn volumes_sk(id: BackupId, node: NodeId) -> String {
-    format!("VOLUMES#BACKUP#{:020}#{:020}", id.0, node.0)
+/// What the sort keys of a backup's volumes begin with.
+fn volumes_prefix(id: BackupId) -> String {
+    format!("VOLUMES#BACKUP#{:020}#", id.0)
+}
+
+/// The sort key of some volumes of one node of a backup.
+fn volumes_sk(id: BackupId, node: NodeId, part: usize) -> String {
+    format!("{}{:020}#{part:03}", volumes_prefix(id), node.0)
 }
 
 /// The partition of a set's owner.
@@ -172,6 +178,12 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     TableError::Call { operation, error: crate::error::sort(error) }
+}
+
+/// Whether a write met a transaction on the same item: nothing was done, and the
+/// row is about to change. The SDK does not try it again by itself.
+fn met_transaction(error: &UpdateItemError) -> bool {
+    matches!(error, UpdateItemError::TransactionConflictException(_))
 }
 
 /// Writes a row's value as attributes.

@@ -1,10 +1,14 @@
 //! Which backup a set of snapshots belongs to, and the volumes it was taken from.
 
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use backups_core::backup::{Backup, Volume};
 use backups_core::id::{BackupId, DeploymentId, NodeId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
-use super::{Table, TableError, deployment_pk, from_item, owner_pk, s, to_item, volumes_sk};
+use super::{
+    Table, TableError, call, deployment_pk, from_item, owner_pk, s, to_item, volumes_prefix,
+    volumes_sk,
+};
 
 /// The owner of a set of snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +19,11 @@ pub struct Owner {
     pub backup_id: BackupId,
 }
 
-/// The volumes of one node's set.
+/// How many volumes are kept in one row. Each may have 50 tags of up to 384
+/// characters (EC2 user guide, "Tag restrictions").
+const VOLUMES_A_ROW: usize = 10;
+
+/// Volumes of one node's set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Volumes {
     attempt: u32,
@@ -43,7 +51,8 @@ impl Table {
         self.delete(owner_pk(smallest), "OWNER".to_owned()).await
     }
 
-    /// Keeps the volumes of a node as they are just before its snapshots.
+    /// Keeps the volumes of a node as they are just before its snapshots, each
+    /// with its tags: ten to a row stay below DynamoDB's 400 KB whatever the tags.
     pub async fn keep_volumes(
         &self,
         backup: &Backup,
@@ -51,24 +60,44 @@ impl Table {
         attempt: u32,
         volumes: &[Volume],
     ) -> Result<(), TableError> {
-        let sk = volumes_sk(backup.id, node);
-        let mut item = to_item(&sk, &Volumes { attempt, volumes: volumes.to_vec() })?;
-        item.insert("pk".into(), s(deployment_pk(backup.deployment_id)));
-        item.insert("sk".into(), s(sk));
-        self.put(item).await
+        for (part, volumes) in volumes.chunks(VOLUMES_A_ROW).enumerate() {
+            let sk = volumes_sk(backup.id, node, part);
+            let mut item = to_item(&sk, &Volumes { attempt, volumes: volumes.to_vec() })?;
+            item.insert("pk".into(), s(deployment_pk(backup.deployment_id)));
+            item.insert("sk".into(), s(sk));
+            self.put(item).await?;
+        }
+        Ok(())
     }
 
-    /// The volumes of a node as they were kept with the backup.
-    pub async fn kept_volumes(
-        &self,
-        backup: &Backup,
-        node: NodeId,
-    ) -> Result<Vec<Volume>, TableError> {
-        let row =
-            self.get(deployment_pk(backup.deployment_id), volumes_sk(backup.id, node)).await?;
-        Ok(match row {
-            Some(row) => from_item::<Volumes>(row)?.volumes,
-            None => Vec::new(),
-        })
+    /// Removes the kept volumes of a backup.
+    pub(super) async fn forget_volumes(&self, backup: &Backup) -> Result<(), TableError> {
+        let pk = deployment_pk(backup.deployment_id);
+        let mut start = None;
+        loop {
+            let reply = self
+                .client
+                .query()
+                .table_name(&self.name)
+                .key_condition_expression("pk = :pk AND begins_with(sk, :volumes)")
+                .expression_attribute_values(":pk", s(&pk))
+                .expression_attribute_values(":volumes", s(volumes_prefix(backup.id)))
+                .projection_expression("sk")
+                .consistent_read(true)
+                .set_exclusive_start_key(start)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .send()
+                .await
+                .map_err(|error| call("Query", &error))?;
+            for row in reply.items.unwrap_or_default() {
+                if let Some(AttributeValue::S(sk)) = row.get("sk") {
+                    self.delete(pk.clone(), sk.clone()).await?;
+                }
+            }
+            start = reply.last_evaluated_key;
+            if start.is_none() {
+                return Ok(());
+            }
+        }
     }
 }

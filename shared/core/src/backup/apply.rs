@@ -18,7 +18,7 @@ pub fn apply(backup: &mut Backup, outcomes: &[(Action, Outcome)], now: Time) {
     let mut refused = None;
     for (action, outcome) in outcomes {
         if let Outcome::Failed(error) = outcome {
-            backup.trouble = Some(error.to_string());
+            backup.trouble = Some(error.shown());
             throttled |= matches!(error, CallError::Throttled { .. });
             troubled = true;
         }
@@ -38,11 +38,13 @@ pub fn apply(backup: &mut Backup, outcomes: &[(Action, Outcome)], now: Time) {
     }
     if throttled && backup.status == Status::Pending {
         backup.throttled_since = backup.throttled_since.or(Some(now));
-    } else if let Some(since) = backup.throttled_since.take() {
-        backup.throttled = backup.throttled + (now - since);
+    } else {
+        backup.count_throttled(now);
     }
     backup.troubles = if troubled { backup.troubles.saturating_add(1) } else { 0 };
     if deletes == outcomes.len() && deletes > 0 {
+        let all_taken = outcomes.iter().all(|(_, outcome)| *outcome == Outcome::Deleted);
+        backup.asked = all_taken && !backup.status.active();
         pause_removal(backup, held, now);
     }
     match refused {
@@ -78,11 +80,15 @@ fn created(
     let fault = match outcome {
         Outcome::Created(made) => {
             backup.taken_at = Some(now);
-            sweep = !adopt(node, attempt, made);
+            sweep = !adopt(node, attempt, made, now);
             if sweep {
                 backup.trouble =
                     Some("the node's volumes changed while they were snapshotted".to_owned());
             }
+            None
+        }
+        Outcome::NotBegun => {
+            node.take = Take::Open { attempt, not_before: None };
             None
         }
         Outcome::Deleted => None,
@@ -96,6 +102,11 @@ fn created(
         Outcome::Failed(CallError::Throttled { code }) => {
             let pause = throttle_pause(code, troubles);
             node.take = Take::Open { attempt, not_before: Some(now + pause) };
+            None
+        }
+        Outcome::Failed(CallError::Rejected { code, .. }) if PASSING.contains(&code.as_str()) => {
+            node.failed_calls = node.failed_calls.saturating_add(1);
+            node.take = Take::Open { attempt, not_before: Some(now + backoff(troubles)) };
             None
         }
         Outcome::Failed(CallError::NotApplied(_)) => {
@@ -115,7 +126,7 @@ fn created(
 }
 
 /// Takes the reply's set, if it has exactly the volumes that were planned.
-fn adopt(node: &mut NodeRun, attempt: u32, made: &[super::Taken]) -> bool {
+fn adopt(node: &mut NodeRun, attempt: u32, made: &[super::Taken], now: Time) -> bool {
     let Take::Called { volumes, .. } = &node.take else { return false };
     if let Some(set) = in_order(volumes, made) {
         node.take = Take::Taken { attempt, set };
@@ -124,10 +135,22 @@ fn adopt(node: &mut NodeRun, attempt: u32, made: &[super::Taken]) -> bool {
         // A volume came or went between the look and the call. The set is not
         // what the row says: it goes as a stray, and the node is looked at anew.
         node.failed_calls = node.failed_calls.saturating_add(1);
-        node.take = Take::Open { attempt, not_before: None };
+        // Not at once: an attachment takes seconds to come or go.
+        let pause = backoff(node.failed_calls + 1);
+        node.take = Take::Open { attempt, not_before: Some(now + pause) };
         false
     }
 }
+
+/// Refusals that may pass by themselves: an instance on its way between two
+/// states, credentials that were just renewed. They count as attempts.
+const PASSING: &[&str] = &[
+    "IncorrectState",
+    "IncorrectInstanceState",
+    "RequestExpired",
+    "ExpiredToken",
+    "RequestTimeTooSkewed",
+];
 
 /// What a refusal of `CreateSnapshots` means for the backup.
 /// Source of the codes: EC2 API reference, "Error codes".
@@ -151,8 +174,9 @@ fn refusal(node: &NodeRun, code: &str, message: &str) -> (FailureCode, String) {
         ),
         _ => (FailureCode::SnapshotFailed, "Mend what AWS names, then create the backup again."),
     };
+    let said = shown(code, message);
     let reason = format!(
-        "Node {} ({}): AWS refused CreateSnapshots with {code}: {message} {advice}",
+        "Node {} ({}): AWS refused CreateSnapshots with {said} {advice}",
         node.node_id, node.instance_id
     );
     (kind, reason)
@@ -177,7 +201,42 @@ fn hold(id: &str, code: &str, message: &str) -> Failure {
     };
     Failure {
         code: kind,
-        reason: format!("Snapshot {id} cannot be deleted: {code}: {message} {advice}"),
+        reason: format!("Snapshot {id} cannot be deleted: {} {advice}", shown(code, message)),
+    }
+}
+
+/// What a tenant may read of a refusal.
+fn shown(code: &str, message: &str) -> String {
+    CallError::Rejected { code: code.to_owned(), message: message.to_owned() }.shown()
+}
+
+/// What it means that AWS refuses to show what is to be deleted.
+pub(super) fn cannot_look(code: &str) -> Failure {
+    Failure {
+        code: FailureCode::PermissionDenied,
+        reason: format!(
+            "The snapshots cannot be looked at: AWS answers {code}. Give the worker's role the right (template.yaml); the removal goes on by itself."
+        ),
+    }
+}
+
+impl Backup {
+    /// A removal is held: says why while deleting, and gives the pause, 1 min
+    /// doubled up to hourly.
+    pub(super) fn hold(&mut self, failure: Failure) -> Seconds {
+        let times = self.held.as_ref().map_or(1, |held| held.times.saturating_add(1));
+        if self.status == Status::Deleting {
+            self.failure = Some(failure.clone());
+        }
+        self.held = Some(Held { failure, times });
+        Seconds((60_i64 << times.saturating_sub(1).min(6)).min(3600))
+    }
+
+    /// AWS does not throttle us any more: what it cost is written down.
+    pub(super) fn count_throttled(&mut self, now: Time) {
+        if let Some(since) = self.throttled_since.take() {
+            self.throttled = self.throttled + (now - since);
+        }
     }
 }
 
@@ -185,18 +244,17 @@ fn hold(id: &str, code: &str, message: &str) -> Failure {
 fn pause_removal(backup: &mut Backup, held: Option<Failure>, now: Time) {
     backup.rounds = backup.rounds.saturating_add(1);
     let pause = if let Some(failure) = held {
-        let times = backup.held.as_ref().map_or(1, |held| held.times.saturating_add(1));
-        if backup.status == Status::Deleting {
-            backup.failure = Some(failure.clone());
-        }
-        backup.held = Some(Held { failure, times });
-        // 1 min, doubled up to hourly.
-        Seconds((60_i64 << times.saturating_sub(1).min(6)).min(3600))
+        backup.hold(failure)
     } else {
-        backup.held = None;
-        // A pending snapshot goes only when it completes (EC2 API reference,
-        // `DeleteSnapshot`): minutes in which nothing else can be done.
+        if backup.held.take().is_some() && backup.status == Status::Deleting {
+            backup.failure = None;
+        }
         backoff(backup.rounds.max(backup.troubles)).min(Seconds(60))
     };
-    backup.not_before = Some(now + pause);
+    if backup.status.active() {
+        // Strays never hold up the backup itself.
+        backup.strays_not_before = Some(now + pause);
+    } else {
+        backup.not_before = Some(now + pause);
+    }
 }

@@ -310,9 +310,16 @@ pub struct Backup {
     /// Why its removal does not get on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Held>,
+    /// Strays are not to be deleted again before. They never hold the backup up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strays_not_before: Option<Time>,
     /// Rounds of deletes in a row, for the pause between them.
     #[serde(default)]
     pub rounds: u32,
+    /// Each snapshot that the row names was asked to go, and AWS took it: from
+    /// then on an absence from a list counts.
+    #[serde(default)]
+    pub asked: bool,
     /// Every snapshot was seen gone: only the announcement keeps the row.
     #[serde(default)]
     pub gone: bool,
@@ -352,7 +359,9 @@ impl Backup {
         "not_before",
         "sweep_until",
         "held",
+        "strays_not_before",
         "rounds",
+        "asked",
         "gone",
         "owners",
         "outbox",
@@ -429,6 +438,7 @@ impl Backup {
         self.not_before = None;
         self.troubles = 0;
         self.rounds = 0;
+        self.asked = false;
         let mut sweep = self.sweep_until;
         for node in &mut self.nodes {
             if let Take::Called { attempt, at, .. } = node.take {
@@ -465,6 +475,22 @@ pub enum CallError {
     },
     /// It may have happened.
     Unknown(String),
+}
+
+/// Codes of a missing right. Their messages name roles, accounts, and policies:
+/// they are for our log, not for a tenant.
+const RIGHTS: &[&str] = &["UnauthorizedOperation", "AccessDenied", "AccessDeniedException"];
+
+impl CallError {
+    /// What a tenant may read of it.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Rejected { code, .. } if RIGHTS.contains(&code.as_str()) => {
+                format!("{code}: a right is missing.")
+            }
+            other => other.to_string(),
+        }
+    }
 }
 
 impl std::fmt::Display for CallError {
@@ -533,6 +559,8 @@ pub struct Snapshot {
     pub node_id: Option<NodeId>,
     /// The attempt that its tags name.
     pub attempt: Option<u32>,
+    /// When EC2 says that it was complete.
+    pub completed_at: Option<Time>,
     /// Its description.
     pub description: String,
 }
@@ -586,6 +614,8 @@ pub enum Outcome {
     Created(Vec<Taken>),
     /// `DeleteSnapshot` was accepted, or there was nothing left to delete.
     Deleted,
+    /// It was not made: the invocation's time was over.
+    NotBegun,
     /// It did not succeed.
     Failed(CallError),
 }

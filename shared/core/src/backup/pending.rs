@@ -48,8 +48,10 @@ pub(super) fn overdue(
 /// The next step of a pending backup.
 pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) -> Step {
     let mut next = backup.clone();
+    next.count_throttled(now);
+    let looked = next.clone();
     resolve_called(&mut next, seen, now);
-    if start_if_taken(&mut next, now) || next != *backup {
+    if start_if_taken(&mut next, now) || next != looked {
         // What is free for another attempt now was not looked at yet.
         return Step::Record(next);
     }
@@ -57,14 +59,17 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) 
         next.fail(code, reason, now);
         return Step::Record(next);
     }
-    let mut actions = match plan(&mut next, seen, now) {
+    let mut intent = next.clone();
+    let mut actions = match plan(&mut intent, seen, now) {
         Ok(actions) => actions,
         Err((code, reason)) => {
+            // Not the intent: none of its calls was made.
             next.fail(code, reason, now);
             return Step::Record(next);
         }
     };
-    actions.extend(removal::strays(&next, seen).map(Action::DeleteSnapshot));
+    let next = intent;
+    actions.extend(removal::strays_due(&next, seen, now));
     if !actions.is_empty() {
         return Step::Act { intent: next, actions };
     }

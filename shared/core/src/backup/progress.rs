@@ -2,7 +2,7 @@
 
 use super::{Backup, FailureCode, Presence, Seen, Step, Take, removal, step};
 use crate::announce::Kind;
-use crate::backup::{Action, Status};
+use crate::backup::Status;
 use crate::limits::{Limits, VISIBLE};
 use crate::time::{Seconds, Time};
 
@@ -39,6 +39,7 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) 
     next.trouble = None;
     let mut all_completed = true;
     let mut doubtful = false;
+    let mut last = None;
     let old_enough = backup.taken_at.is_some_and(|at| now - at >= VISIBLE);
     for node in &mut next.nodes {
         let name = format!("node {}", node.node_id);
@@ -49,6 +50,7 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) 
                 Some(Presence::There(snapshot)) => match snapshot.state.as_str() {
                     "completed" => {
                         taken.progress = 100;
+                        last = last.max(snapshot.completed_at);
                         None
                     }
                     "error" => {
@@ -88,7 +90,9 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) 
     next.progress = weighed(&next);
     if all_completed && next.snapshots().next().is_some() {
         next.status = Status::Completed;
-        next.completed_at = Some(now);
+        // As EC2 says, which is before the look; never before the start.
+        next.completed_at =
+            Some(last.unwrap_or(now).min(now).max(backup.started_at.unwrap_or(now)));
         next.moved_at = Some(now);
         next.progress = 100;
         next.announce(Kind::BackupCompleted, now);
@@ -104,11 +108,11 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) 
         next.fail(code, reason, now);
         return Step::Record(next);
     }
-    let strays: Vec<_> = removal::strays(&next, seen).map(Action::DeleteSnapshot).collect();
+    let strays: Vec<_> = removal::strays_due(&next, seen, now).collect();
     if !strays.is_empty() {
         return Step::Act { intent: next, actions: strays };
     }
-    if removal::sweep_over(&next, now) {
+    if removal::sweep_over(&next, seen, now) {
         next.sweep_until = None;
     }
     // Too long to be waited out in the invocation: EC2 lists a set within

@@ -41,6 +41,8 @@ pub fn start_delete(backup: &Backup) -> Result<Deletion, Refusal> {
             next.not_before = None;
             next.troubles = 0;
             next.rounds = 0;
+            next.asked = false;
+            next.held = None;
             Ok(Deletion::Begin(Box::new(next)))
         }
     }
@@ -80,9 +82,20 @@ pub(super) fn strays<'a>(
         .map(|snapshot| snapshot.snapshot_id.clone())
 }
 
-/// Whether nothing of an unknown outcome can show up any more.
-pub(super) fn sweep_over(backup: &Backup, now: Time) -> bool {
-    backup.sweep_until.is_some_and(|until| now >= until)
+/// Deletes of strays, for a backup that goes on meanwhile: not again before
+/// the pause after the last round is over.
+pub(super) fn strays_due<'a>(
+    backup: &'a Backup,
+    seen: &'a Seen,
+    now: Time,
+) -> impl Iterator<Item = Action> + 'a {
+    let due = backup.strays_not_before.is_none_or(|at| at <= now);
+    strays(backup, seen).filter(move |_| due).map(Action::DeleteSnapshot)
+}
+
+/// Whether nothing of an unknown outcome can show up any more, and none is there.
+pub(super) fn sweep_over(backup: &Backup, seen: &Seen, now: Time) -> bool {
+    backup.sweep_until.is_some_and(|until| now >= until) && strays(backup, seen).next().is_none()
 }
 
 /// The next step of a completed, failed, or deleting backup.
@@ -97,10 +110,19 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, now: Time) -> Step {
     }
     let mut doomed: BTreeSet<SnapshotId> = strays(backup, seen).collect();
     let mut unsure = false;
+    let asked = backup.asked;
     if backup.status != Status::Completed {
         for (id, presence) in &seen.snapshots {
             match presence {
+                // Deleted while pending, it goes when it completes (EC2 API
+                // reference, `DeleteSnapshot`): asking again changes nothing
+                // until then.
+                Presence::There(snapshot) if asked && snapshot.state == "pending" => unsure = true,
                 Presence::There(_) => {
+                    doomed.insert(id.clone());
+                }
+                // No empty list stands for a delete: each is asked for once.
+                Presence::Unlisted if !asked => {
                     doomed.insert(id.clone());
                 }
                 // A new snapshot is not listed at once (EC2 API reference,
@@ -120,12 +142,14 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, now: Time) -> Step {
         return Step::Wait { until, note: None };
     }
     if unsure {
-        return Step::Wait { until: now + Seconds(20), note: None };
+        return Step::Wait { until: now + Seconds(30), note: None };
     }
     let mut next = backup.clone();
     next.sweep_until = None;
     next.held = None;
+    next.strays_not_before = None;
     next.rounds = 0;
+    next.asked = false;
     next.troubles = 0;
     next.trouble = None;
     match backup.status {

@@ -2,7 +2,7 @@
 
 use super::{Backup, CallError, Seen, Status, Step, Take};
 use crate::id::{InstanceId, SnapshotId};
-use crate::limits::{LOOK_EVERY, Limits};
+use crate::limits::{LOOK_EVERY, Limits, VISIBLE};
 use crate::time::{Seconds, Time};
 
 /// What EC2 must be asked before [`step`] can decide.
@@ -47,7 +47,9 @@ pub fn look(backup: &Backup, now: Time) -> Look {
             }
         }
         Status::InProgress => {
-            Look { snapshots: ids(), tagged: sweeping, confirm_missing: true, ..Look::default() }
+            // Before it is listed for sure, an absence need not be confirmed.
+            let confirm_missing = backup.taken_at.is_none_or(|at| now - at >= VISIBLE);
+            Look { snapshots: ids(), tagged: sweeping, confirm_missing, ..Look::default() }
         }
         Status::Completed => Look { tagged: sweeping, ..Look::default() },
         // Also by tag, always: whatever the row did not come to know goes with it.
@@ -85,10 +87,12 @@ pub fn step(backup: &Backup, seen: Result<&Seen, &CallError>, limits: &Limits, n
 /// EC2 did not let us look. Only a deadline can decide anything now.
 fn blind(backup: &Backup, error: &CallError, limits: &Limits, now: Time) -> Step {
     let mut next = backup.clone();
-    next.trouble = Some(error.to_string());
+    next.trouble = Some(error.shown());
     next.troubles = next.troubles.saturating_add(1);
     if matches!(error, CallError::Throttled { .. }) && next.status == Status::Pending {
         next.throttled_since = next.throttled_since.or(Some(now));
+    } else {
+        next.count_throttled(now);
     }
     let overdue = match next.status {
         Status::Pending => super::pending::overdue(&next, limits, now),
@@ -98,6 +102,12 @@ fn blind(backup: &Backup, error: &CallError, limits: &Limits, now: Time) -> Step
     if let Some((code, reason)) = overdue {
         next.fail(code, reason, now);
         return Step::Record(next);
+    }
+    if let CallError::Rejected { code, .. } = error
+        && next.status == Status::Deleting
+    {
+        let pause = next.hold(super::apply::cannot_look(code));
+        return Step::Wait { until: now + pause, note: Some(next) };
     }
     Step::Wait { until: now + backoff(next.troubles), note: Some(next) }
 }
