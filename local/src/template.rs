@@ -274,6 +274,9 @@ fn time_to_live(stack: &Stack, name: &str, properties: &Value) -> Result<Option<
 
 #[cfg(test)]
 mod tests {
+    use backups_aws::settings::Settings;
+    use backups_core::limits::{LEASE, Limits};
+
     use super::*;
 
     #[test]
@@ -289,6 +292,15 @@ mod tests {
                 Some(crate::stack::STACK)
             );
         }
+        // What the code takes for granted, and the template decides.
+        let environment = &template.function(Name::Worker).expect("declared").environment;
+        let settings = Settings::from_lookup(&|name| environment.get(name).cloned());
+        assert_eq!(settings.expect("settings").limits, Limits::default());
+        let timeout = |name| template.function(name).expect("declared").timeout;
+        assert_eq!(timeout(Name::Worker), worker::TIMEOUT);
+        assert_eq!(timeout(Name::Scheduler), scheduler::TIMEOUT);
+        let lease = u64::try_from(LEASE.0).expect("positive");
+        assert!(worker::TIMEOUT.as_secs() < lease, "a lease must outlive its worker");
         assert_eq!(template.create_table["KeySchema"][0]["AttributeName"], "pk");
         assert!(template.time_to_live.is_some());
         assert!(!template.rules.is_empty());

@@ -35,6 +35,9 @@ const SIDE_BY_SIDE: usize = 20;
 /// What is kept of the invocation's time.
 const RESERVE: Duration = Duration::from_secs(5);
 
+/// The function's `Timeout` in template.yaml (a test compares them).
+pub const TIMEOUT: Duration = Duration::from_secs(50);
+
 /// Why a tick failed. The next one starts anew.
 #[derive(Debug)]
 pub struct Error(TableError);

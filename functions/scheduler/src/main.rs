@@ -1,16 +1,11 @@
 //! The scheduler's Lambda: wiring only.
 
-use std::time::Duration;
-
 use backups_aws::clock::Clock;
 use backups_aws::settings::Settings;
 use backups_aws::{sdk, telemetry};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use scheduler::Scheduler;
 use serde_json::Value;
-
-/// The function's `Timeout` in template.yaml.
-const TIMEOUT: Duration = Duration::from_secs(50);
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -21,7 +16,7 @@ async fn main() -> Result<(), Error> {
     let scheduler = Scheduler::new(&settings, &sdk, clock);
     let scheduler = &scheduler;
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| async move {
-        Ok::<_, Error>(scheduler::handle(scheduler, event.payload, TIMEOUT).await?)
+        Ok::<_, Error>(scheduler::handle(scheduler, event.payload, scheduler::TIMEOUT).await?)
     }))
     .await
 }

@@ -102,7 +102,8 @@ pub(crate) async fn backup(
         stored: false,
         until,
     };
-    advance.run(row).await
+    // Boxed: its state is kilobytes, and callers move it around.
+    Box::pin(advance.run(row)).await
 }
 
 impl Advance<'_> {
@@ -132,17 +133,15 @@ impl Advance<'_> {
                 Step::Rest => return self.rest(row).await,
                 Step::Remove => return self.remove(row).await,
             };
-            match next {
-                Some(next) => row = next,
-                // Somebody else wrote it: what they wrote is what counts.
-                None => {
-                    let pause = random::jitter(Duration::from_millis(200));
-                    self.worker.clock.sleep(pause).await;
-                    match self.reread(&row).await? {
-                        Some(other) => row = other,
-                        None => return Ok(()),
-                    }
-                }
+            if let Some(next) = next {
+                row = next;
+                continue;
+            }
+            // Somebody else wrote it: what they wrote is what counts.
+            self.worker.clock.sleep(random::jitter(Duration::from_millis(200))).await;
+            match self.reread(&row).await? {
+                Some(other) => row = other,
+                None => return Ok(()),
             }
         }
     }
@@ -245,7 +244,7 @@ impl Advance<'_> {
             match tokio::time::timeout(BUS, publish).await {
                 Ok(taken) => self.published.extend(taken),
                 Err(_) => {
-                    tracing::warn!("the bus did not answer; announcements stay in the outbox")
+                    tracing::warn!("the bus did not answer; announcements stay in the outbox");
                 }
             }
         }

@@ -24,6 +24,11 @@ use tokio::sync::OnceCell;
 
 use events::Wake;
 
+/// The function's `Timeout` in template.yaml (a test compares them). Time left is
+/// counted from the invocation's start: the context's deadline is not an epoch
+/// time everywhere (`cargo lambda watch` sends a constant).
+pub const TIMEOUT: Duration = Duration::from_secs(45);
+
 /// Why an invocation failed. Lambda runs it again, and then puts it into the
 /// dead-letter queue with this text.
 #[derive(Debug)]
