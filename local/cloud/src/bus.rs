@@ -22,10 +22,10 @@ use crate::{Cloud, Target};
 const EVENT_DELAY_MS: std::ops::RangeInclusive<u64> = 0..=10_000;
 /// How late a delayed event is (local.md leaves it open).
 const FAULT_DELAY_MS: u64 = 120_000;
-/// One event in this many comes twice: delivery is at least once [EB].
+/// One event in this many comes twice: delivery is at least once (EB).
 const DOUBLED: u32 = 16;
 /// Lambda tries an asynchronous event again after one minute, then after
-/// two [L].
+/// two (L).
 const RETRY_MS: u64 = 60_000;
 
 #[derive(Debug)]
@@ -176,7 +176,7 @@ impl Cloud {
     }
 
     /// An event of EC2's or EBS's own: best effort, late, unordered, now and
-    /// then twice [E], [EB].
+    /// then twice (E), (EB).
     pub(crate) fn emit(&mut self, detail_type: &str, resources: Vec<String>, detail: Value) {
         let about: Vec<String> =
             resources.iter().filter_map(|arn| arn.rsplit('/').next()).map(str::to_owned).collect();

@@ -10,7 +10,7 @@ use crate::pattern::Pattern;
 /// The bus on which AWS's own services put their events.
 pub(crate) const DEFAULT_BUS: &str = "default";
 
-/// What `EventBridge` allows a target at most [EB].
+/// What `EventBridge` allows a target at most (EB).
 const MOST_RETRIES: u32 = 185;
 const OLDEST: u64 = 86_400;
 

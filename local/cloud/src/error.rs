@@ -1,4 +1,4 @@
-//! EC2's errors: a code, a message, an HTTP status [X].
+//! EC2's errors: a code, a message, an HTTP status (X).
 
 /// An EC2 error as its client sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ impl Ec2Error {
         status_of(&self.code)
     }
 
-    /// A dry run that would have gone through answers with an error [X].
+    /// A dry run that would have gone through answers with an error (X).
     pub(crate) fn dry_run() -> Self {
         Ec2Error::new("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
     }
@@ -64,7 +64,7 @@ impl Ec2Error {
 }
 
 /// The HTTP status of an error code, where AWS's pages give one: EC2's client
-/// errors are 400 but for those of authorisation, server errors 5xx [X].
+/// errors are 400 but for those of authorisation, server errors 5xx (X).
 pub(crate) fn status_of(code: &str) -> u16 {
     match code {
         "DryRunOperation" => 412,
@@ -134,7 +134,7 @@ impl IdKind {
     }
 
     /// Ids are the prefix and 8 (old) or 17 hexadecimal digits; others are
-    /// malformed [X].
+    /// malformed (X).
     pub(crate) fn check(self, id: &str) -> Ec2Result<()> {
         let digits = id.strip_prefix(self.prefix()).and_then(|rest| rest.strip_prefix('-'));
         let good = digits.is_some_and(|digits| {

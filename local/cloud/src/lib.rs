@@ -25,11 +25,11 @@
 //! `DynamoDB` is elsewhere (an embedded database), but shares the call log and
 //! the faults: [`Cloud::admit`] before a call, [`Cloud::record`] after it.
 //!
-//! Where a behaviour is AWS's, its source stands beside it: \[M\] botocore
-//! service model, \[E\] EBS user guide, `EventBridge` events page, \[T\] EC2
-//! developer guide, API throttling page, \[X\] EC2 API error codes page,
-//! \[C\] EC2 developer guide, eventual consistency page, \[EB\] `EventBridge` user
-//! guide, \[L\] Lambda developer guide, asynchronous invocation page; (inf)
+//! Where a behaviour is AWS's, its source stands beside it: (M) botocore
+//! service model, (E) EBS user guide, `EventBridge` events page, (T) EC2
+//! developer guide, API throttling page, (X) EC2 API error codes page,
+//! (C) EC2 developer guide, eventual consistency page, (EB) `EventBridge` user
+//! guide, (L) Lambda developer guide, asynchronous invocation page; (inf)
 //! is inferred.
 
 mod agenda;

@@ -144,7 +144,7 @@ impl Test {
     }
 }
 
-/// Numbers are compared as numbers: 300, 300.0 and 3.0e2 are the same [EB].
+/// Numbers are compared as numbers: 300, 300.0 and 3.0e2 are the same (EB).
 fn same(wanted: &Value, value: &Value) -> bool {
     match (wanted.as_i64(), value.as_i64(), wanted.as_f64(), value.as_f64()) {
         (Some(wanted), Some(value), ..) => wanted == value,

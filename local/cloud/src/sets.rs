@@ -26,7 +26,7 @@ impl Cloud {
 
     /// If one snapshot of a set fails, all the others show `error` too, here
     /// also those that had completed, and one `createSnapshots` event with the
-    /// result `failed` is sent [E].
+    /// result `failed` is sent (E).
     pub(crate) fn fail_set(&mut self, set: u64, cause: &str) {
         let Some(row) = self.sets.remove(&set) else { return };
         for (id, _) in &row.members {
@@ -37,7 +37,7 @@ impl Cloud {
         self.notify_set(&row, Some(cause));
     }
 
-    /// `EBS Multi-Volume Snapshots Completion Status` [E].
+    /// `EBS Multi-Volume Snapshots Completion Status` (E).
     fn notify_set(&mut self, set: &SnapshotSet, failed: Option<&str>) {
         let arns = self.arn_shape();
         let status = if failed.is_some() { "error" } else { "completed" };
@@ -65,7 +65,7 @@ impl Cloud {
         self.emit("EBS Multi-Volume Snapshots Completion Status", resources, detail);
     }
 
-    /// `EBS Snapshot Notification` [E]. Whether AWS sends it for the members
+    /// `EBS Snapshot Notification` (E). Whether AWS sends it for the members
     /// of a set too is not documented; this one does.
     pub(crate) fn notify_snapshot(
         &mut self,
@@ -90,7 +90,7 @@ impl Cloud {
         self.emit("EBS Snapshot Notification", resources, detail);
     }
 
-    /// The documentation's examples show three shapes of ARN [E]; which one
+    /// The documentation's examples show three shapes of ARN (E); which one
     /// comes is drawn for each event.
     fn arn_shape(&mut self) -> u8 {
         self.rng.u8(0..3)

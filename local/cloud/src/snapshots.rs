@@ -16,13 +16,13 @@ use crate::world::{Deletion, InstanceState, Snapshot, SnapshotState, Tags, Volum
 /// "at least 15 seconds" between snapshots of one volume [X,
 /// `SnapshotCreationPerVolumeRateExceeded`].
 const BETWEEN_SNAPSHOTS_MS: u64 = 15_000;
-/// Volumes in one `CreateSnapshots` [E].
+/// Volumes in one `CreateSnapshots` (E).
 const MOST_IN_A_SET: usize = 128;
-/// `ExcludeDataVolumeIds` [M].
+/// `ExcludeDataVolumeIds` (M).
 const MOST_EXCLUDED: usize = 40;
 /// How long a snapshot takes (local.md).
 const DURATION_MS: std::ops::RangeInclusive<u64> = 120_000..=480_000;
-/// How far describes lag behind (local.md, after [C]).
+/// How far describes lag behind (local.md, after (C)).
 const LAG_MS: std::ops::RangeInclusive<u64> = 0..=5_000;
 
 /// What `CreateSnapshots` and `CreateSnapshot` have in common.
@@ -93,7 +93,7 @@ impl Cloud {
     }
 
     /// `CreateSnapshots`: all volumes of one instance, crash-consistent; a set
-    /// fails whole [E].
+    /// fails whole (E).
     pub(crate) fn create_snapshots(
         &mut self,
         which: &InstanceVolumes,
@@ -160,7 +160,7 @@ impl Cloud {
         Ok(ids)
     }
 
-    /// Limits per volume [X]: five pending snapshots, one on HDD types; and
+    /// Limits per volume (X): five pending snapshots, one on HDD types; and
     /// 15 seconds from one to the next.
     fn check_limits(&self, volume: &Volume) -> Ec2Result<()> {
         if let Some(last) = volume.snapshot_at
@@ -230,7 +230,7 @@ impl Cloud {
     }
 
     /// A snapshot by its id, as EC2's front end knows it: in the lag after
-    /// its creation not yet, as every call on a new id may find [C].
+    /// its creation not yet, as every call on a new id may find (C).
     pub(crate) fn known_snapshot(&self, id: &str) -> Ec2Result<&Snapshot> {
         IdKind::Snapshot.check(id)?;
         self.snapshots
@@ -240,7 +240,7 @@ impl Cloud {
     }
 
     /// `DeleteSnapshot`. Of a pending snapshot it takes effect only when it
-    /// completes [E].
+    /// completes (E).
     pub(crate) fn delete_snapshot(&mut self, id: &str, dry_run: bool) -> Ec2Result<()> {
         if !self.known_snapshot(id)?.exists() {
             return Err(Ec2Error::not_found(IdKind::Snapshot, id));

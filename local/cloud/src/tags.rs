@@ -1,6 +1,6 @@
 //! Tags: EC2's rules for them, and `CreateTags`/`DeleteTags`.
 //!
-//! The rules: EC2 user guide, "Tag restrictions"; the codes: [X]; the
+//! The rules: EC2 user guide, "Tag restrictions"; the codes: (X); the
 //! messages as EC2 words them (inf where the pages give none).
 
 use crate::Cloud;
@@ -11,7 +11,7 @@ const MOST_TAGS: usize = 50;
 const LONGEST_KEY: usize = 128;
 const LONGEST_VALUE: usize = 256;
 
-/// A tag to delete: without a value, whatever its value is [M].
+/// A tag to delete: without a value, whatever its value is (M).
 pub(crate) type DeletedTag = (String, Option<String>);
 
 /// Tags of one request: no key twice, none of AWS's, none too long.
@@ -91,7 +91,7 @@ impl Cloud {
         self.retag(ids, dry, |tags| tags.extend(new.clone()))
     }
 
-    /// Without tags all user tags go; AWS's own never do [M].
+    /// Without tags all user tags go; AWS's own never do (M).
     pub(crate) fn delete_tags(
         &mut self,
         ids: &[String],

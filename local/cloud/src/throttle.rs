@@ -1,5 +1,5 @@
 //! EC2's request throttling: a token bucket for each action, per account and
-//! Region [T].
+//! Region (T).
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -24,12 +24,12 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    /// "Uncategorized actions" with rates of their own [T].
+    /// "Uncategorized actions" with rates of their own (T).
     pub(crate) const SNAPSHOTS: Limit = Limit { capacity: 100, per_second: 5 };
     pub(crate) const TAGS: Limit = Limit { capacity: 100, per_second: 10 };
-    /// Describes with a filter or a page size; with ids too (inf) [T].
+    /// Describes with a filter or a page size; with ids too (inf) (T).
     pub(crate) const FILTERED: Limit = Limit { capacity: 100, per_second: 20 };
-    /// Describes of everything at once [T].
+    /// Describes of everything at once (T).
     pub(crate) const UNFILTERED: Limit = Limit { capacity: 50, per_second: 10 };
 }
 

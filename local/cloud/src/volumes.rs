@@ -75,7 +75,7 @@ impl Cloud {
     }
 
     /// The removal itself, with its event: `EBS Volume Notification`,
-    /// `deleteVolume` [E].
+    /// `deleteVolume` (E).
     pub(crate) fn remove_volume(&mut self, id: &str) {
         if self.volumes.remove(&id.to_owned()).is_none() {
             return;

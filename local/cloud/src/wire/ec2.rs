@@ -430,7 +430,7 @@ fn snapshot_request(query: &Query) -> Ec2Result<SnapshotRequest> {
     })
 }
 
-/// A tag without a value has the empty one [M].
+/// A tag without a value has the empty one (M).
 fn tag_pairs(query: &Query) -> Ec2Result<Vec<(String, String)>> {
     let pairs = query.members("Tag").into_iter().map(|tag| {
         Ok((tag.required("Key")?.to_owned(), tag.get("Value").unwrap_or_default().to_owned()))

@@ -1,4 +1,4 @@
-//! `EventBridge`, JSON protocol 1.1: `PutEvents` [M], [EB].
+//! `EventBridge`, JSON protocol 1.1: `PutEvents` (M), (EB).
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -15,7 +15,7 @@ pub(crate) const PUT_EVENTS: &str = "PutEvents";
 
 const SERVICE: &str = "events";
 const MOST_ENTRIES: usize = 10;
-/// "The total entry size must be less than 256KB" [M].
+/// "The total entry size must be less than 256KB" (M).
 const LARGEST: usize = 256 * 1024;
 
 #[derive(Deserialize)]

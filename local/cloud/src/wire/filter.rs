@@ -54,7 +54,7 @@ impl Filters {
 
 /// `*` stands for any text, `?` (in EC2's filters, not in event patterns) for
 /// one character, a backslash takes either's meaning away (EC2 user guide,
-/// "Filtering"; [EB]). Case matters.
+/// "Filtering"; (EB)). Case matters.
 pub(crate) fn wildcard_matches(pattern: &str, value: &str, question_mark: bool) -> bool {
     enum Part {
         Any,
@@ -104,7 +104,7 @@ pub(crate) struct Paging {
 }
 
 impl Paging {
-    /// 5 to 1000 on a page [M]; ids and pages exclude each other where the
+    /// 5 to 1000 on a page (M); ids and pages exclude each other where the
     /// model says so.
     pub(crate) fn parse(query: &Query, ids: Option<&[String]>) -> Ec2Result<Paging> {
         let size = query.number("MaxResults")?;

@@ -1,5 +1,5 @@
 //! EC2's resources as its answers show them: element names as in the service
-//! model [M], which are not always those of the SDK's fields.
+//! model (M), which are not always those of the SDK's fields.
 
 use jiff::Timestamp;
 

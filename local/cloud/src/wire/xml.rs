@@ -43,7 +43,7 @@ pub(crate) fn answer(operation: &str, request_id: &str, inner: &[Node]) -> Reply
     reply(200, request_id, body)
 }
 
-/// An error [X].
+/// An error (X).
 pub(crate) fn error(error: &Ec2Error, request_id: &str) -> Reply {
     let mut body = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     let mut writer = XmlWriter::new(&mut body);

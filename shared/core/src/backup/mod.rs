@@ -14,8 +14,8 @@
 //!
 //! What EC2 can be asked for is not stored; what it cannot be asked for is: the
 //! attempt before its call, the deadlines' clocks, who holds the lease, what
-//! must still be announced. [`step`] compares the row with what was seen and
-//! names the next thing to do; [`apply`] puts the outcome of calls into the row.
+//! must still be announced. [`step()`] compares the row with what was seen and
+//! names the next thing to do; [`apply()`] puts the outcome of calls into the row.
 
 mod apply;
 mod pending;
@@ -625,7 +625,7 @@ pub enum Outcome {
 pub enum Step {
     /// Store this, then go on.
     Record(Backup),
-    /// Store this, make the calls, put their outcomes in with [`apply`], store that.
+    /// Store this, make the calls, put their outcomes in with [`apply()`], store that.
     Act {
         /// The row with what the calls are about to do.
         intent: Backup,

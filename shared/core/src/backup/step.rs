@@ -5,7 +5,7 @@ use crate::id::{InstanceId, SnapshotId};
 use crate::limits::{LOOK_EVERY, Limits, VISIBLE};
 use crate::time::{Seconds, Time};
 
-/// What EC2 must be asked before [`step`] can decide.
+/// What EC2 must be asked before [`step()`] can decide.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Look {
     /// Describe these instances with their volumes.
@@ -60,9 +60,9 @@ pub fn look(backup: &Backup, now: Time) -> Look {
     }
 }
 
-/// The next step of `backup`, from what [`look`] asked for.
+/// The next step of `backup`, from what [`look()`] asked for.
 ///
-/// `now` is the very time that [`look`] was given, not a later one: what was not
+/// `now` is the very time that [`look()`] was given, not a later one: what was not
 /// due then was not asked for, and must not be taken for missing. Pure: the same
 /// row, sight, and time give the same step.
 pub fn step(backup: &Backup, seen: Result<&Seen, &CallError>, limits: &Limits, now: Time) -> Step {
