@@ -33,9 +33,7 @@ pub(crate) struct Arrival<'a> {
 /// The payload for a request.
 pub(crate) fn of(parts: &http::request::Parts, body: &Bytes, arrival: &Arrival<'_>) -> Value {
     let query = parts.uri.query().unwrap_or_default();
-    // A `?` that was encoded ends the path for the gateway: it decodes first.
-    let decoded = decode(parts.uri.path());
-    let path = decoded.split('?').next().unwrap_or_default();
+    let path = decode(parts.uri.path());
     let route_key = &arrival.found.route.key;
     let domain = parts.headers.get(HOST).map(text).unwrap_or_default();
     let headers = headers(&parts.headers, arrival);

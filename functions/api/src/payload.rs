@@ -22,8 +22,10 @@ const LONGEST: usize = 30_000;
 pub fn tame(mut request: LambdaRequest) -> LambdaRequest {
     if let LambdaRequest::ApiGatewayV2(request) = &mut request {
         let path = encoded(request.raw_path.as_deref().unwrap_or("/"), b"/:@!$&'()*+,;=-._~");
-        // No route is that long, and none is without a slash.
-        let routable = path.starts_with('/') && path.len() <= LONGEST;
+        // No route is that long, and none is without a slash. One with dots would
+        // be tidied to another path, and so to another backup.
+        let dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
+        let routable = path.starts_with('/') && path.len() <= LONGEST && !dots;
         request.raw_path = Some(if routable { path } else { "/-".to_owned() });
         request.raw_query_string = request
             .raw_query_string
@@ -109,6 +111,21 @@ mod tests {
         assert_eq!(response["headers"]["ld-request"].as_str().map(str::len), Some(32));
         assert_eq!(response["isBase64Encoded"], false);
         response
+    }
+
+    #[test]
+    fn what_is_no_separator_to_the_gateway_is_none_here() {
+        for (raw, path) in [
+            ("/a/1?x", "/a/1%3Fx"),
+            ("/a/1#x", "/a/1%23x"),
+            ("/a/1%3Fx", "/a/1%253Fx"),
+            ("/a/9/../1", "/-"),
+            ("/a/./1", "/-"),
+        ] {
+            let request = serde_json::from_value(payload("GET", raw, "", "api.example.com"));
+            let request: lambda_http::Request = tame(request.expect("a payload")).into();
+            assert_eq!((request.uri().path(), request.uri().query()), (path, None), "{raw}");
+        }
     }
 
     #[tokio::test]
