@@ -1,0 +1,196 @@
+//! `cargo run -p tests --bin measure`: what each operation costs in calls and in
+//! `DynamoDB` capacity, as a table for the README.
+//!
+//! At AWS's own pace: the clock is pushed only while no function runs, in steps
+//! short enough that every event and tick comes when it would.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+use tests::http::Call;
+use tests::{Cloud, Failed, Here, MANY, Result, Setup, fail};
+
+/// How far the clock is pushed at once.
+const STEP: u64 = 5;
+
+/// Seconds between ticks, as in template.yaml.
+const TICK: i64 = 60;
+
+/// Calls by `service.operation`, and capacity read and written.
+#[derive(Debug, Clone, Default)]
+struct Cost {
+    calls: BTreeMap<String, i64>,
+    read: f64,
+    write: f64,
+}
+
+impl Cost {
+    /// What everything has cost so far.
+    async fn so_far(cloud: &Cloud) -> Result<Self> {
+        let state = cloud.state().await?;
+        let mut cost = Self::default();
+        for (service, operations) in state["calls"].as_object().into_iter().flatten() {
+            for (operation, count) in operations.as_object().into_iter().flatten() {
+                cost.calls.insert(format!("{service}.{operation}"), count.as_i64().unwrap_or(0));
+            }
+        }
+        for used in state["capacity"].as_object().into_iter().flatten().map(|(_, used)| used) {
+            cost.read += used["read"].as_f64().unwrap_or(0.0);
+            cost.write += used["write"].as_f64().unwrap_or(0.0);
+        }
+        Ok(cost)
+    }
+
+    /// With another.
+    fn and(mut self, other: &Self) -> Self {
+        for (name, count) in &other.calls {
+            *self.calls.entry(name.clone()).or_default() += count;
+        }
+        self.read += other.read;
+        self.write += other.write;
+        self
+    }
+
+    /// Without `times` times another.
+    fn without(mut self, other: &Self, times: u32) -> Self {
+        for (name, count) in &other.calls {
+            *self.calls.entry(name.clone()).or_default() -= count * i64::from(times);
+        }
+        self.read -= other.read * f64::from(times);
+        self.write -= other.write * f64::from(times);
+        self
+    }
+
+    fn row(&self, what: &str) -> String {
+        let calls: Vec<String> = self
+            .calls
+            .iter()
+            .filter(|(_, count)| **count != 0)
+            .map(|(name, count)| format!("{count} {}", name.split('.').nth(1).unwrap_or(name)))
+            .collect();
+        format!("| {what} | {} | {:.1} | {:.1} |", calls.join(", "), self.read, self.write)
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match measure().await {
+        Ok(table) => {
+            println!("{table}");
+            ExitCode::SUCCESS
+        }
+        Err(Failed(why)) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure() -> Result<String> {
+    let here = Here::start(Setup { speed: 1.0, ..Setup::default() }).await?;
+    let progress = ProgressBar::new_spinner();
+    let mut rows = vec![
+        "| Operation | Calls | Read units | Write units |".to_owned(),
+        "|---|---|---:|---:|".to_owned(),
+    ];
+    let keys = here.demo.keys.clone();
+    let list = || Call::new("GET", here.backups()).key(&keys.manage);
+
+    // The first one also reads the stack's own row.
+    here.tick().await?;
+    let before = Cost::so_far(&here).await?;
+    here.tick().await?;
+    let tick = Cost::so_far(&here).await?.without(&before, 1);
+    rows.push(tick.row("a tick of the scheduler, nothing due"));
+
+    let before = Cost::so_far(&here).await?;
+    demand(here.send(list()).await?.status == 200, "the list")?;
+    rows.push(
+        Cost::so_far(&here)
+            .await?
+            .without(&before, 1)
+            .row("list, the key not read in the last 30 s"),
+    );
+    let before = Cost::so_far(&here).await?;
+    demand(here.send(list()).await?.status == 200, "the list")?;
+    rows.push(Cost::so_far(&here).await?.without(&before, 1).row("list"));
+
+    // The worker hears of it later: what is counted is the request's own.
+    here.advance(30).await?;
+    here.arm(&json!({"on": "bus", "do": "drop", "times": MANY})).await?;
+    let before = Cost::so_far(&here).await?;
+    let id = here.create("measured").await?;
+    rows.push(Cost::so_far(&here).await?.without(&before, 1).row("create, the request alone"));
+    here.disarm().await?;
+    here.tick().await?;
+    pass(&here, id, "completed", &progress).await?;
+    demand(here.delete(id).await?.status == 204, "the delete")?;
+    pass(&here, id, "", &progress).await?;
+
+    here.advance(30).await?;
+    let before = Cost::so_far(&here).await?;
+    let id = here.create("measured").await?;
+    let (ticks, polls) = pass(&here, id, "completed", &progress).await?;
+    let life = Cost::so_far(&here).await?.without(&before, 1).without(&tick, ticks);
+    let what =
+        format!("a backup of three nodes and six volumes, from create to completed ({ticks} min)");
+    rows.push(life.without(&polls, 1).row(&what));
+    let before = Cost::so_far(&here).await?;
+    demand(here.delete(id).await?.status == 204, "the delete")?;
+    let (ticks, polls) = pass(&here, id, "", &progress).await?;
+    let life = Cost::so_far(&here).await?.without(&before, 1).without(&tick, ticks);
+    rows.push(life.without(&polls, 1).row("its delete, until the row is gone"));
+    progress.finish_and_clear();
+    here.stop().await;
+    Ok(rows.join("\n"))
+}
+
+fn demand(holds: bool, what: &str) -> Result<()> {
+    if holds { Ok(()) } else { fail(format!("{what} failed")) }
+}
+
+/// Lets time pass until a backup has a status and nothing runs. Gives how many
+/// ticks there were, and what the looking itself cost.
+async fn pass(cloud: &Cloud, id: u64, status: &str, progress: &ProgressBar) -> Result<(u32, Cost)> {
+    let (mut ticks, mut next) = (0, cloud.now().await?.as_second() + TICK);
+    let mut polls = Cost::default();
+    for _ in 0..2000 {
+        idle(cloud).await?;
+        let before = Cost::so_far(cloud).await?;
+        let rows = cloud.rows().await?;
+        let poll = Cost::so_far(cloud).await?.without(&before, 1);
+        polls = polls.and(&poll);
+        let key = (cloud.demo.deployment_id, id);
+        let backups = tests::rows::backups(&rows);
+        let row = backups.get(&key);
+        let is = row.map_or("", |row| row.text("status"));
+        progress.set_message(format!("backup {id} {is}, {ticks} ticks"));
+        progress.tick();
+        if is == status && row.is_none_or(|row| !row.moving()) {
+            return Ok((ticks, polls));
+        }
+        cloud.advance(STEP).await?;
+        if cloud.now().await?.as_second() >= next {
+            cloud.tick().await?;
+            (ticks, next) = (ticks + 1, next + TICK);
+        }
+    }
+    fail(format!("backup {id} did not become {status:?}"))
+}
+
+/// Waits until no function runs and no event waits to be delivered now.
+async fn idle(cloud: &Cloud) -> Result<()> {
+    for _ in 0..1200 {
+        let in_flight = cloud.in_flight().await?;
+        if !in_flight.iter().any(|what| what.contains(" runs for ") || what.contains("being tried"))
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let what: Vec<Value> = cloud.in_flight().await?.into_iter().map(Value::from).collect();
+    fail(format!("still running after a minute: {what:?}"))
+}

@@ -1,0 +1,64 @@
+//! What the tests from outside are made of: a running local cloud, an HTTP
+//! client, and the question whether everything is at rest and as it should be.
+//!
+//! ```text
+//!   Here      local in this process, in a folder that goes with it
+//!   Process   the real binary, to be killed
+//!     └▶ Cloud    how to call either: the API, the AWS port, /_local
+//!          └▶ rest    pushes the clock until nothing moves
+//!               └▶ audit   what must hold then, else a sentence for each fault
+//! ```
+//!
+//! Nothing here looks inside: all it knows came over HTTP, but for
+//! [`database`], which reads the file of a killed process.
+
+pub mod audit;
+mod cloud;
+pub mod crash;
+pub mod database;
+mod here;
+pub mod http;
+mod process;
+mod rest;
+pub mod rows;
+
+pub use cloud::{Cloud, MANY};
+pub use here::{Here, Setup};
+pub use process::{Process, binary};
+
+/// Why a test cannot go on.
+pub struct Failed(pub String);
+
+/// What may fail.
+pub type Result<T, E = Failed> = std::result::Result<T, E>;
+
+impl std::fmt::Debug for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// A failure in words.
+///
+/// # Errors
+/// Always.
+pub fn fail<T>(why: impl Into<String>) -> Result<T> {
+    Err(Failed(why.into()))
+}
+
+/// The repository's root.
+pub fn root() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}

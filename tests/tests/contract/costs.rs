@@ -1,0 +1,59 @@
+//! What one request costs in calls of `DynamoDB` and `EventBridge`.
+
+use serde_json::json;
+use tests::http::Call;
+use tests::{Cloud, Here, Result, Setup};
+
+/// The calls that a request made, in order: `service.operation`.
+async fn calls_of(cloud: &Cloud, request: Call) -> Result<(u16, Vec<String>)> {
+    let before = cloud.calls().await?.len();
+    let reply = cloud.send(request).await?;
+    let calls = cloud.calls().await?;
+    let text = |name: &str, call: &serde_json::Value| call[name].as_str().unwrap_or("?").to_owned();
+    let made = calls[before..].iter();
+    let made = made.map(|call| format!("{}.{}", text("service", call), text("operation", call)));
+    Ok((reply.status, made.collect()))
+}
+
+#[tokio::test]
+async fn each_request_costs_what_is_promised() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    // The worker hears of nothing: all calls are the request's own.
+    here.arm(&json!({"on": "bus", "do": "drop", "times": 1000})).await?;
+    let (get, query) = ("dynamodb.GetItem", "dynamodb.Query");
+    let (transact, put) = ("dynamodb.TransactWriteItems", "events.PutEvents");
+    let keys = here.demo.keys.clone();
+    let list = || Call::new("GET", here.backups()).key(&keys.read);
+    assert_eq!(calls_of(&here, list()).await?, (200, vec![get.into(), query.into()]));
+    assert_eq!(calls_of(&here, list()).await?, (200, vec![query.into()]), "the key is kept");
+    here.advance(30).await?;
+    assert_eq!(calls_of(&here, list()).await?, (200, vec![get.into(), query.into()]));
+
+    let create = || Call::new("POST", here.backups()).key(&keys.manage).json(r#"{"name": "n"}"#);
+    let (status, calls) = calls_of(&here, create()).await?;
+    assert_eq!((status, calls), (204, vec![get.into(), get.into(), transact.into(), put.into()]));
+    // A second one is refused by the read, without a transaction.
+    assert_eq!(calls_of(&here, create()).await?, (409, vec![get.into()]));
+
+    here.disarm().await?;
+    here.rest().await?;
+    here.arm(&json!({"on": "bus", "do": "drop", "times": 1000})).await?;
+    let delete = || Call::new("DELETE", format!("{}/1", here.backups())).key(&keys.manage);
+    let (status, calls) = calls_of(&here, delete()).await?;
+    assert_eq!(status, 204);
+    assert_eq!(calls.last().map(String::as_str), Some(put));
+    let writes = ["dynamodb.UpdateItem", "dynamodb.TransactWriteItems"];
+    assert_eq!(calls.iter().filter(|call| writes.contains(&call.as_str())).count(), 1, "{calls:?}");
+    assert!(calls.iter().filter(|call| *call == get).count() <= 3, "{calls:?}");
+
+    // Refusals before the key cost nothing, and one of the key one read.
+    let unknown = Call::new("GET", "/nothing").key(&keys.read);
+    assert_eq!(calls_of(&here, unknown).await?, (404, vec![]));
+    let malformed = Call::new("GET", here.backups()).key("ld_x");
+    assert_eq!(calls_of(&here, malformed).await?, (401, vec![]));
+    let guessed = format!("ld_{}", "A".repeat(43));
+    let guess = Call::new("GET", here.backups()).key(&guessed);
+    assert_eq!(calls_of(&here, guess).await?, (401, vec![get.into()]));
+    here.stop().await;
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! Every sample event of `events/`, delivered to the function that it is for, as
+//! Lambda would: one story from a deployment's registration to its end.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Api;
+use backups_aws::clock::Clock;
+use backups_aws::sdk;
+use backups_aws::settings::Settings;
+use backups_aws::table::Table;
+use backups_aws::table::keys::{KeyRow, Permission, Secret};
+use backups_core::time::Seconds;
+use lambda_http::request::LambdaRequest;
+use lambda_http::{Adapter, Context, LambdaEvent, Service as _};
+use scheduler::Scheduler;
+use serde_json::{Value, json};
+use tests::{Failed, Here, MANY, Result, Setup};
+use worker::Worker;
+
+/// The story, in its order: each file stands in it once.
+const STORY: [&str; 13] = [
+    "worker-deployment-changed",
+    "api-list-backups",
+    "api-create-backup",
+    "worker-snapshot-set-succeeded",
+    "worker-snapshot-set-failed",
+    "worker-snapshot-succeeded",
+    "worker-snapshot-failed",
+    "worker-operation-due",
+    "worker-backup-requested",
+    "scheduler-tick",
+    "api-delete-backup",
+    "api-default",
+    "worker-deployment-deleted",
+];
+
+/// As long as Lambda would give it.
+const TIMEOUT: Duration = Duration::from_secs(45);
+
+/// The functions, against a running cloud.
+struct Functions {
+    api: axum::Router,
+    worker: Worker,
+    scheduler: Scheduler,
+    table: Table,
+    clock: Clock,
+}
+
+impl Functions {
+    async fn of(here: &Here) -> Result<Self> {
+        let demo = &here.demo;
+        let environment = here.environment();
+        let environment = |name: &str| environment.get(name).cloned();
+        let settings = Settings::from_lookup(&environment).map_err(Failed::from)?;
+        let clock = Clock::system();
+        let sdk = sdk::local_config(&clock, &demo.aws_endpoint, &demo.region).await;
+        Ok(Self {
+            api: api::service(Arc::new(Api::new(settings.clone(), &sdk, clock.clone()))),
+            worker: Worker::new(&settings, &sdk, clock.clone()),
+            scheduler: Scheduler::new(&settings, &sdk, clock.clone()),
+            table: Table::new(&settings, &sdk),
+            clock,
+        })
+    }
+
+    /// Delivers a sample. Gives the api's response, null from the others.
+    async fn deliver(&self, name: &str) -> Result<Value> {
+        let text = std::fs::read_to_string(tests::root().join(format!("events/{name}.json")))?;
+        let event: Value = serde_json::from_str(&text)?;
+        match name.split('-').next() {
+            Some("api") => {
+                let request: LambdaRequest = serde_json::from_str(&text)?;
+                let event = LambdaEvent::new(request, Context::default());
+                let Ok(response) = Adapter::from(self.api.clone()).call(event).await;
+                Ok(serde_json::to_value(&response)?)
+            }
+            Some("worker") => {
+                Box::pin(worker::handle(&self.worker, event, TIMEOUT))
+                    .await
+                    .map_err(Failed::from)?;
+                Ok(Value::Null)
+            }
+            Some("scheduler") => {
+                scheduler::handle(&self.scheduler, event, TIMEOUT).await.map_err(Failed::from)?;
+                Ok(Value::Null)
+            }
+            _ => tests::fail(format!("{name} is for no function")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_sample_does_what_it_is_for() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    // The running cloud's own functions hear of nothing.
+    here.arm(&json!({"on": "bus", "do": "drop", "times": MANY})).await?;
+    let functions = Functions::of(&here).await?;
+    let secret = Secret::parse("ld_EXAMPLE-EXAMPLE-EXAMPLE-EXAMPLE-EXAMPLE-KEY");
+    let key = KeyRow {
+        hash: secret.ok_or_else(|| Failed("the samples' key is none".to_owned()))?.hash(),
+        key_id: "sample".to_owned(),
+        tenant_id: "tenant-demo".into(),
+        permission: Permission::Manage,
+        deployments: None,
+        expires_at: functions.clock.now() + Seconds::days(1),
+    };
+    functions.table.put_key(&key).await?;
+    // Whose the snapshots of the EBS samples are.
+    let owner = json!({"TableName": here.demo.table, "Item": {
+        "pk": {"S": "SNAPSHOTS#snap-0f1e2d3c4b5a60001"}, "sk": {"S": "OWNER"},
+        "deployment_id": {"N": "10376293541461622801"}, "backup_id": {"N": "1"},
+    }});
+    here.aws("dynamodb", "DynamoDB_20120810.PutItem", &owner).await?;
+
+    for name in STORY {
+        let before = here.calls().await?.len();
+        let response = functions.deliver(name).await?;
+        let calls = here.calls().await?[before..].to_vec();
+        let of_ec2 = calls.iter().any(|call| call["service"] == "ec2");
+        let count =
+            |operation: &str| calls.iter().filter(|call| call["operation"] == operation).count();
+        let backup = here
+            .rows()
+            .await?
+            .into_iter()
+            .find(|row| row.backup() == Some((10_376_293_541_461_622_801, 1)));
+        let status = backup.as_ref().map_or("", |row| row.text("status"));
+        match name {
+            "worker-deployment-changed" => assert_eq!(count("UpdateItem"), 1),
+            "api-list-backups" => {
+                assert_eq!(
+                    (&response["statusCode"], &response["body"]),
+                    (&json!(200), &json!("[]"))
+                );
+            }
+            "api-create-backup" => {
+                assert_eq!(response["statusCode"], 204, "{response}");
+                assert_eq!(response["headers"]["ld-backup"], "1");
+                assert_eq!(status, "pending");
+                // Somebody works on it: the next ones only find it.
+                lease(&here, true).await?;
+            }
+            // All three shapes of ARN lead to the owner, and to its backup.
+            name if name.starts_with("worker-snapshot") => {
+                assert_eq!((count("GetItem"), of_ec2), (2, false), "{name}: {calls:?}");
+            }
+            "worker-operation-due" => {
+                assert_eq!((count("GetItem"), of_ec2), (1, false), "{calls:?}");
+                lease(&here, false).await?;
+            }
+            // The samples' instances are none of this cloud's.
+            "worker-backup-requested" => {
+                assert_eq!(status, "failed");
+                assert_eq!(
+                    backup.map(|row| row.0["failure"]["code"].clone()),
+                    Some(json!("node_missing"))
+                );
+            }
+            "scheduler-tick" => assert!(count("Query") == 8 && calls.len() >= 8, "{calls:?}"),
+            "api-delete-backup" => {
+                assert_eq!((response["statusCode"].as_u64(), status), (Some(204), "deleting"));
+            }
+            "api-default" => {
+                assert_eq!(response["statusCode"], 404);
+                assert!(response["body"].to_string().contains("route_not_found"), "{response}");
+            }
+            "worker-deployment-deleted" => {
+                let response = functions.deliver("api-create-backup").await?;
+                assert!(
+                    response["body"].to_string().contains("deployment_not_found"),
+                    "{response}"
+                );
+            }
+            name => return tests::fail(format!("nothing is expected of {name}")),
+        }
+    }
+    here.stop().await;
+    Ok(())
+}
+
+/// Puts a lease of another worker on the samples' backup, or takes it off.
+async fn lease(here: &Here, on: bool) -> Result<()> {
+    let lease = json!({"M": {"owner": {"S": "another"}, "until": {"S": "2999-01-01T00:00:00Z"}}});
+    let mut update = json!({
+        "TableName": here.demo.table,
+        "Key": {"pk": {"S": "DEPLOYMENT#10376293541461622801"}, "sk": {"S": format!("BACKUP#{:020}", 1)}},
+        "UpdateExpression": "REMOVE lease",
+    });
+    if on {
+        update["UpdateExpression"] = json!("SET lease = :lease");
+        update["ExpressionAttributeValues"] = json!({":lease": lease});
+    }
+    here.aws("dynamodb", "DynamoDB_20120810.UpdateItem", &update).await.map(drop)
+}
+
+#[test]
+fn no_sample_is_left_out() -> Result<()> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(tests::root().join("events"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if let Some(name) = name.strip_suffix(".json") {
+            found.insert(name.to_owned());
+        }
+    }
+    assert_eq!(found, STORY.map(str::to_owned).into());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_event_of_somebody_elses_snapshot_costs_one_read() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let functions = Functions::of(&here).await?;
+    for name in STORY.into_iter().filter(|name| name.starts_with("worker-snapshot")) {
+        let before = here.calls().await?.len();
+        functions.deliver(name).await?;
+        let calls = here.calls().await?[before..].to_vec();
+        assert_eq!((calls.len(), &calls[0]["operation"]), (1, &json!("GetItem")), "{calls:?}");
+    }
+    here.stop().await;
+    Ok(())
+}
