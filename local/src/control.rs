@@ -23,9 +23,10 @@ use crate::world::Lost;
 const FURTHEST: u64 = 10 * 365 * 86_400;
 
 /// What waits for a time further ahead than this is not in flight: a minute, and
-/// what the worker spreads its looks by (a fifth), or a backup that is looked at
-/// every minute would drop out of sight right after each look.
-const SOON: i64 = 75;
+/// what looks are spread by, after a nudge too (the scheduler's 75 s and up to 10
+/// more), or a backup that is looked at every minute would drop out of sight
+/// right after each look.
+const SOON: i64 = 90;
 
 /// How often `settle` looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);

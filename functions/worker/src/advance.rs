@@ -262,21 +262,26 @@ impl Advance<'_> {
         let short = span <= SHORT && self.until.fits(seconds(span) + OPERATION);
         let changed = note.is_some();
         let mut next = note.unwrap_or_else(|| row.clone());
+        next.lease = None;
         if short {
             // Stored first, or a crash would forget the pause and its cause.
             let row = if changed || self.taken_out(row) {
-                next.lease = None;
-                match self.store(row, next, Some(until + LEASE)).await? {
+                match self.store(row, next, Some(until)).await? {
                     Some(stored) => stored,
                     None => return self.reread(row).await,
                 }
             } else {
                 row.clone()
             };
-            self.worker.clock.sleep(seconds(span.max(Seconds(1)))).await;
-            return Ok(Some(row));
+            if self.worker.clock.sleep(seconds(span.max(Seconds(1)))).await {
+                return Ok(Some(row));
+            }
+            // Cut short: the tick goes on from what is stored.
+            if row.due_at.is_none_or(|at| at > until) {
+                self.store(&row, row.clone(), Some(until)).await?;
+            }
+            return Ok(None);
         }
-        next.lease = None;
         // An event brought nothing new, and the row is due soon enough already.
         let due = row.due_at.is_some_and(|at| at > now && at <= until);
         if due && !changed && row.lease.is_none() && !self.taken_out(row) {

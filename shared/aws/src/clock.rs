@@ -49,13 +49,14 @@ impl Clock {
         jiff::Timestamp::try_from(TimeSource::now(self)).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
 
-    /// Waits for `span`, or less if waits are cut short: the caller looks again anyway.
-    pub async fn sleep(&self, span: Duration) {
+    /// Waits for `span`. False: the wait was cut short, and the caller should end
+    /// rather than wait again.
+    pub async fn sleep(&self, span: Duration) -> bool {
         let mut cuts = self.0.cuts.subscribe();
         tokio::select! {
             biased;
-            _ = cuts.changed() => {}
-            () = tokio::time::sleep(span) => {}
+            _ = cuts.changed() => false,
+            () = tokio::time::sleep(span) => true,
         }
     }
 }
