@@ -124,9 +124,8 @@ fn beside(rows: &[Row], backups: &BTreeMap<BackupKey, &Row>, faults: &mut Vec<St
     for pk in owners.difference(&owned) {
         faults.push(format!("{pk} has an owner row, and no backup has it"));
     }
-    for pk in owned.difference(&owners) {
-        faults.push(format!("{pk} is a backup's, and has no owner row"));
-    }
+    // The other way round is none: an owner row comes after the backup's, and a
+    // crash in between costs its events, which the tick makes up for.
     for row in rows {
         let Some(rest) = row.text("sk").strip_prefix("VOLUMES#BACKUP#") else { continue };
         let id = rest.split('#').next().and_then(|id| id.parse().ok());
@@ -184,6 +183,6 @@ mod tests {
         ));
         let mut faults = Vec::new();
         beside(&rows, &rows::backups(&rows), &mut faults);
-        assert_eq!(faults.len(), 3, "{faults:?}");
+        assert_eq!(faults.len(), 2, "{faults:?}");
     }
 }

@@ -13,6 +13,7 @@
 //! [`database`], which reads the file of a killed process.
 
 pub mod audit;
+pub mod aws_cli;
 mod cloud;
 pub mod crash;
 pub mod database;

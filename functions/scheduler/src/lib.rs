@@ -158,6 +158,7 @@ async fn one_row(scheduler: &Scheduler, row: &DueRow) -> Result<(), TableError> 
 }
 
 /// Sets one backup going: expires it if it is time, nudges it otherwise.
+#[tracing::instrument(skip_all, fields(%deployment_id, backup_id = %id))]
 async fn one_backup(
     scheduler: &Scheduler,
     hint: &DueRow,
@@ -169,7 +170,7 @@ async fn one_backup(
     if expired(&row, now) {
         let Some(next) = backup::start_expiry(&row, now) else { return Ok(()) };
         match scheduler.table.write_backup(&row, next, Some(now + NUDGED)).await? {
-            Stored::Yes(_) => tracing::info!(deployment = %deployment_id, backup = %id, "expired"),
+            Stored::Yes(_) => tracing::info!("expired"),
             // Patched or advanced in between: what is there now decides, next tick.
             Stored::Conflict => return Ok(()),
         }
@@ -184,7 +185,7 @@ async fn one_backup(
     }
     let due = OperationDue::backup(deployment_id, id);
     if let Err(error) = scheduler.bus.due(&due).await {
-        tracing::warn!(%error, deployment = %deployment_id, backup = %id, "not nudged; the next tick will");
+        tracing::warn!(%error, "not nudged; the next tick will");
         scheduler.table.move_row(hint, now).await?;
     }
     Ok(())

@@ -77,6 +77,7 @@ struct Advance<'a> {
 }
 
 /// Advances a backup.
+#[tracing::instrument(skip_all, fields(%deployment_id, backup_id = %id))]
 pub(crate) async fn backup(
     worker: &Worker,
     deployment_id: DeploymentId,
@@ -85,7 +86,7 @@ pub(crate) async fn backup(
     until: Deadline,
 ) -> Result<(), TableError> {
     let Some(row) = worker.table.backup(deployment_id, id).await? else {
-        tracing::debug!(deployment = %deployment_id, backup = %id, "no such backup any more");
+        tracing::debug!("no such backup any more");
         return Ok(());
     };
     let whose = Whose {
@@ -111,7 +112,7 @@ impl Advance<'_> {
         loop {
             let now = self.worker.clock.now();
             if row.leased_to_other(&self.owner, now) {
-                tracing::debug!(deployment = %row.deployment_id, backup = %row.id, "another worker has it");
+                tracing::debug!("another worker has it");
                 return Ok(());
             }
             self.publish(&row).await;
@@ -160,7 +161,7 @@ impl Advance<'_> {
             })
         };
         if let Err(error) = &seen {
-            tracing::warn!(deployment = %row.deployment_id, backup = %row.id, %error, "EC2 could not be looked at");
+            tracing::warn!(%error, "EC2 could not be looked at");
         }
         Ok(backup::step(row, seen.as_ref(), &self.worker.limits, now))
     }
@@ -309,7 +310,7 @@ impl Advance<'_> {
         }
         if self.store(&row, next, due_at).await?.is_none() {
             // A newer row has its own due time.
-            tracing::debug!(deployment = %row.deployment_id, backup = %row.id, "changed while it came to rest");
+            tracing::debug!("changed while it came to rest");
         }
         Ok(())
     }
@@ -319,10 +320,10 @@ impl Advance<'_> {
         let now = self.worker.clock.now();
         match self.worker.table.remove_backup(&row, now).await? {
             Written::Stored => {
-                tracing::info!(deployment = %row.deployment_id, backup = %row.id, "backup removed");
+                tracing::info!("backup removed");
             }
             Written::Conflict => {
-                tracing::debug!(deployment = %row.deployment_id, backup = %row.id, "changed while it was removed");
+                tracing::debug!("changed while it was removed");
             }
         }
         Ok(())
@@ -391,10 +392,7 @@ impl Advance<'_> {
     /// Logs and counts a change of status.
     fn tell(&self, before: Status, row: &Backup) {
         let failure = row.failure.as_ref().map(|failure| failure.reason.as_str());
-        tracing::info!(
-            deployment = %row.deployment_id, backup = %row.id,
-            from = before.as_str(), to = row.status.as_str(), failure, "status"
-        );
+        tracing::info!(from = before.as_str(), to = row.status.as_str(), failure, "status");
         let at = self.worker.clock.timestamp();
         match row.status {
             Status::Completed => telemetry::count(Metric::BackupsCompleted, 1, at),
@@ -420,7 +418,7 @@ impl Advance<'_> {
             let Ok(backup::Deletion::Begin(next)) = backup::start_delete(row) else { continue };
             let now = self.worker.clock.now();
             if let Err(error) = table.write_backup(row, *next, Some(now)).await {
-                tracing::warn!(%error, backup = %row.id, "failed backup not pruned");
+                tracing::warn!(%error, failed = %row.id, "failed backup not pruned");
             }
         }
     }

@@ -9,6 +9,7 @@ mod advance;
 mod events;
 mod registry;
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use backups_aws::bus::Bus;
@@ -21,6 +22,7 @@ use backups_aws::telemetry::{self, Metric};
 use backups_core::limits::Limits;
 use serde_json::Value;
 use tokio::sync::OnceCell;
+use tracing::Instrument as _;
 
 use events::Wake;
 
@@ -94,6 +96,17 @@ impl Worker {
 /// # Errors
 /// Lambda tries the event again, and keeps it in the dead-letter queue at last.
 pub async fn handle(worker: &Worker, event: Value, remaining: Duration) -> Result<(), Error> {
+    let id = event["id"].as_str().unwrap_or_default().to_owned();
+    let span = tracing::info_span!("event", event_id = id);
+    // Boxed and without its type: the SDK's futures are deep, and callers' own go
+    // on top of them.
+    let work: Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>> =
+        Box::pin(handle_one(worker, event, remaining));
+    work.instrument(span).await
+}
+
+/// As [`handle`], within the event's span.
+async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Result<(), Error> {
     let until = advance::Deadline::after(remaining);
     match events::read(event) {
         Ok(Wake::Backup { deployment_id, id, announced }) => {

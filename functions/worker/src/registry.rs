@@ -19,9 +19,9 @@ pub(crate) async fn changed(
     let version = event.version;
     let registry = event.registry(region).map_err(|rejected| Error::Rejected(rejected.0))?;
     match table.register(id, &registry).await? {
-        Registered::Yes => tracing::info!(deployment = %id, version, "deployment registered"),
+        Registered::Yes => tracing::info!(deployment_id = %id, version, "deployment registered"),
         Registered::Older => {
-            tracing::info!(deployment = %id, version, "an older event; nothing changed");
+            tracing::info!(deployment_id = %id, version, "an older event; nothing changed");
         }
         Registered::OtherTenant(tenant) => {
             return Err(Error::Rejected(format!(
@@ -43,6 +43,6 @@ pub(crate) async fn deleted(table: &Table, event: &DeploymentDeleted) -> Result<
         return Err(Error::Rejected("deployment_id and version count from 1".to_owned()));
     }
     let registered = table.unregister(id, version).await?;
-    tracing::info!(deployment = %id, version, ?registered, "deployment deleted");
+    tracing::info!(deployment_id = %id, version, ?registered, "deployment deleted");
     Ok(())
 }

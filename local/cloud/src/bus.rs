@@ -18,9 +18,9 @@ use crate::faults::{FaultAction, ON_BUS, ON_EVENT};
 use crate::pattern::Pattern;
 use crate::{Cloud, Target};
 
-/// An EBS event is under way for up to 10 s (local.md).
+/// An EBS event is under way for up to 10 s (docs/local.md).
 const EVENT_DELAY_MS: std::ops::RangeInclusive<u64> = 0..=10_000;
-/// How late a delayed event is (local.md leaves it open).
+/// How late a delayed event is (docs/local.md leaves it open).
 const FAULT_DELAY_MS: u64 = 120_000;
 /// One event in this many comes twice: delivery is at least once (EB).
 const DOUBLED: u32 = 16;

@@ -8,7 +8,7 @@ use crate::Cloud;
 use crate::world::{Instance, Snapshot, Volume};
 
 impl Cloud {
-    /// The simulated world as local.md gives its shape. Call [`Cloud::advance`]
+    /// The simulated world as docs/local.md gives its shape. Call [`Cloud::advance`]
     /// before it for a state without work overdue.
     pub fn state(&self, now: Timestamp) -> Value {
         let snapshots = self.snapshots.values().filter(|s| s.exists());

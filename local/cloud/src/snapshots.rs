@@ -20,9 +20,9 @@ const BETWEEN_SNAPSHOTS_MS: u64 = 15_000;
 const MOST_IN_A_SET: usize = 128;
 /// `ExcludeDataVolumeIds` (M).
 const MOST_EXCLUDED: usize = 40;
-/// How long a snapshot takes (local.md).
+/// How long a snapshot takes (docs/local.md).
 const DURATION_MS: std::ops::RangeInclusive<u64> = 120_000..=480_000;
-/// How far describes lag behind (local.md, after (C)).
+/// How far describes lag behind (docs/local.md, after (C)).
 const LAG_MS: std::ops::RangeInclusive<u64> = 0..=5_000;
 
 /// What `CreateSnapshots` and `CreateSnapshot` have in common.

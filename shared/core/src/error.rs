@@ -50,8 +50,6 @@ codes! {
     RouteNotFound = "route_not_found", 404;
     /// The path has no such method.
     MethodNotAllowed = "method_not_allowed", 405;
-    /// The body did not arrive in time.
-    RequestTimeout = "request_timeout", 408;
     /// The control plane says that the deployment is not `initialized`.
     DeploymentNotReady = "deployment_not_ready", 409;
     /// Another backup is pending or in progress.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use tests::http::{Call, Reply};
-use tests::{Failed, Here, MANY, Result, Setup, audit, fail, root};
+use tests::{Failed, Here, MANY, Result, Setup, audit, aws_cli, fail, root};
 use tokio::process::{Child, Command};
 
 /// How long the first request may take: it compiles.
@@ -68,11 +68,17 @@ async fn story(here: &Here, watch: &Watch) -> Result<()> {
     if theirs.text != ours.text {
         return fail(format!("the list: {}\nby the gateway: {}", theirs.text, ours.text));
     }
+    // The AWS CLI sees what the list says, and that the snapshots go first.
+    let taken = ours.json()[0]["snapshot_ids"].as_array().map_or(0, Vec::len);
+    if aws_cli::snapshots(here).await? != taken {
+        return fail("the AWS CLI does not see the backup's snapshots");
+    }
     let delete = |id: u64| Call::new("DELETE", format!("{}/{id}", here.backups())).key(key);
     expect(&watch.send(delete(id)).await?, 204, "")?;
     let rows = here.rest().await?;
     audit::demand(here, &rows).await?;
     expect(&watch.send(delete(id)).await?, 404, "backup_not_found")?;
+    aws_cli::tour(here).await?;
 
     // Now the worker and the scheduler are the real binaries too: the local
     // cloud's own hear of nothing.
@@ -215,9 +221,10 @@ impl Watch {
     }
 }
 
-/// `cargo lambda`, which `./check tools` installs and puts into the path.
+/// `cargo lambda`, as `./check tools` installs it, or as it is in the path.
 fn cargo_lambda() -> Command {
-    let mut command = Command::new("cargo-lambda");
+    let own = root().join(".tools/venv/bin/cargo-lambda");
+    let mut command = Command::new(if own.is_file() { own } else { "cargo-lambda".into() });
     command.arg("lambda").current_dir(root()).stdin(Stdio::null());
     command
 }

@@ -3,7 +3,8 @@
 use super::pending::{in_order, start_if_taken, throttle_pause};
 use super::step::backoff;
 use super::{
-    Action, Backup, CallError, Failure, FailureCode, Held, NodeRun, Outcome, SWEEP, Status, Take,
+    Action, Backup, CallError, Failure, FailureCode, Held, NodeRun, Outcome, RIGHTS, SWEEP, Status,
+    Take,
 };
 use crate::id::NodeId;
 use crate::time::{Seconds, Time};
@@ -156,7 +157,7 @@ const PASSING: &[&str] = &[
 /// Source of the codes: EC2 API reference, "Error codes".
 fn refusal(node: &NodeRun, code: &str, message: &str) -> (FailureCode, String) {
     let (kind, advice) = match code {
-        "UnauthorizedOperation" | "AccessDenied" => (
+        _ if RIGHTS.contains(&code) => (
             FailureCode::PermissionDenied,
             "Give the worker's role the right (template.yaml) and look for a policy that denies it.",
         ),
@@ -193,7 +194,7 @@ fn hold(id: &str, code: &str, message: &str) -> Failure {
             FailureCode::SnapshotLocked,
             "Unlock it, or wait until its lock ends; the removal goes on by itself.",
         ),
-        "UnauthorizedOperation" | "AccessDenied" => (
+        _ if RIGHTS.contains(&code) => (
             FailureCode::PermissionDenied,
             "Give the worker's role the right to delete it; the removal goes on by itself.",
         ),

@@ -10,7 +10,7 @@ use super::{Action, Backup, FailureCode, Instance, Seen, Snapshot, Step, Take, T
 use crate::announce::Kind;
 use crate::backup::Status;
 use crate::id::VolumeId;
-use crate::limits::{Limits, MAX_ATTEMPTS, MAX_VOLUMES, SETTLE};
+use crate::limits::{Limits, MAX_ATTEMPTS, MAX_VOLUMES, SETTLE, VISIBLE};
 use crate::time::{Seconds, Time};
 
 /// The most volumes of one `CreateSnapshots` (EC2 user guide, "Create multi-volume snapshots").
@@ -177,6 +177,7 @@ fn plan(backup: &mut Backup, seen: &Seen, now: Time) -> Result<Vec<Action>, (Fai
     let descriptions: Vec<_> =
         backup.nodes.iter().map(|node| backup.description(node.node_id)).collect();
     let trouble = backup.trouble.clone().unwrap_or_else(|| "unknown".to_owned());
+    let not_missing_before = backup.created_at + VISIBLE;
     let mut actions = Vec::new();
     let mut volumes_in_all: usize = backup.nodes.iter().map(|node| node.take.volumes()).sum();
     for (node, description) in backup.nodes.iter_mut().zip(descriptions) {
@@ -194,6 +195,12 @@ fn plan(backup: &mut Backup, seen: &Seen, now: Time) -> Result<Vec<Action>, (Fai
             ));
         }
         let instance = seen.instances.get(&node.instance_id);
+        if instance.is_none() && now < not_missing_before {
+            // A node that was just registered may not be listed yet (EC2 API
+            // reference, "Eventual consistency").
+            node.take = Take::Open { attempt, not_before: Some(now + Seconds(20)) };
+            continue;
+        }
         let volumes = data_volumes(&name, instance)?;
         volumes_in_all += volumes.len();
         if volumes_in_all > MAX_VOLUMES || volumes.len() > MAX_PER_SET {

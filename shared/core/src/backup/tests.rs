@@ -474,8 +474,10 @@ fn nodes_that_cannot_be_backed_up_fail_the_backup_with_the_reason() {
         (shared, FailureCode::MultiAttach),
         (instances(&[3], 129), FailureCode::TooManyVolumes),
     ] {
-        assert_eq!(failed(&recorded(go(&row, &seen, NOW))), code);
+        assert_eq!(failed(&recorded(go(&row, &seen, after(VISIBLE.0)))), code);
     }
+    let (until, waiting) = noted(go(&row, &Seen::default(), NOW));
+    assert_eq!((waiting.status, until), (Status::Pending, after(20)), "it may not be listed yet");
     let five = backup(&[1, 2, 3, 4, 5]);
     let seen = instances(&[1, 2, 3, 4, 5], 101);
     assert_eq!(failed(&recorded(go(&five, &seen, NOW))), FailureCode::TooManyVolumes);
@@ -614,7 +616,7 @@ fn a_missing_right_to_look_keeps_a_delete_and_says_so() {
 fn a_node_that_cannot_be_backed_up_leaves_no_call_behind_that_was_never_made() {
     let mut seen = instances(&[3, 7], 1);
     seen.instances.remove(&InstanceId::from("i-7"));
-    let row = recorded(go(&backup(&[3, 7]), &seen, NOW));
+    let row = recorded(go(&backup(&[3, 7]), &seen, after(VISIBLE.0)));
     assert_eq!((failed(&row), row.sweep_until), (FailureCode::NodeMissing, None));
 }
 
