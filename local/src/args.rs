@@ -13,7 +13,7 @@ pub struct Options {
     #[arg(long, value_name = "DIR", default_value = ".local")]
     pub data: PathBuf,
 
-    /// Where the API, the console and the docs answer
+    /// Where the API answers
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000")]
     pub gateway: SocketAddr,
 

@@ -28,6 +28,10 @@ const FURTHEST: u64 = 10 * 365 * 86_400;
 /// right after each look.
 const SOON: i64 = 90;
 
+/// Where the clock ends. Beyond the year 9999 no date has the form that HTTP,
+/// DynamoDB, and our rows give it.
+const LAST: backups_core::time::Time = backups_core::time::Time::from_unix(250_000_000_000);
+
 /// How often `settle` looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -135,6 +139,10 @@ async fn clock(State(app): State<Arc<App>>, body: Bytes) -> Done {
     let Advance { advance_seconds } = read(&body)?;
     if advance_seconds > FURTHEST {
         return Err(Refused::Bad(format!("advance_seconds: at most {FURTHEST}")));
+    }
+    let span = backups_core::time::Seconds(i64::try_from(advance_seconds).unwrap_or(i64::MAX));
+    if app.world.clock.now() + span > LAST {
+        return Err(Refused::Bad(format!("the clock ends at {LAST}: push it less far")));
     }
     let closed = app.functions.pause(|| app.world.cut_waits()).await;
     let now = app.world.advance_clock(Duration::from_secs(advance_seconds))?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::{Filter, Reservation, Snapshot as Ec2Snapshot, Volume as Ec2Volume};
 use backups_core::backup::{CallError, Instance, Look, Presence, Seen, Snapshot, Volume};
 use backups_core::id::{InstanceId, NodeId, SnapshotId, VolumeId};
@@ -52,7 +53,7 @@ impl Ec2 {
                 .page_size(PAGE)
                 .send();
             while let Some(page) = pages.next().await {
-                let page = page.map_err(|error| crate::error::sort(&error))?;
+                let page = page.map_err(|error| refused("DescribeInstances", &error))?;
                 let found = page.reservations().iter().flat_map(Reservation::instances);
                 for instance in found {
                     let Some(id) = instance.instance_id() else { continue };
@@ -74,7 +75,7 @@ impl Ec2 {
                 .page_size(PAGE)
                 .send();
             while let Some(page) = pages.next().await {
-                let page = page.map_err(|error| crate::error::sort(&error))?;
+                let page = page.map_err(|error| refused("DescribeVolumes", &error))?;
                 for volume in page.volumes() {
                     for (id, data) in data_volumes(volume, &roots) {
                         if let Some(instance) = instances.get_mut(&id) {
@@ -102,7 +103,7 @@ impl Ec2 {
             .send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| crate::error::sort(&error))?;
+            let page = page.map_err(|error| refused("DescribeSnapshots", &error))?;
             found.extend(page.snapshots().iter().filter_map(snapshot));
         }
         Ok(found)
@@ -146,7 +147,7 @@ impl Ec2 {
                 let there = reply.snapshots().iter().find_map(snapshot);
                 Ok((id.clone(), there.map_or(Presence::Unlisted, Presence::There)))
             }
-            Err(error) => match crate::error::sort(&error) {
+            Err(error) => match refused("DescribeSnapshots", &error) {
                 CallError::Rejected { code, .. } if code == "InvalidSnapshot.NotFound" => {
                     Ok((id.clone(), Presence::NotFound))
                 }
@@ -154,6 +155,17 @@ impl Ec2 {
             },
         }
     }
+}
+
+/// An error of a describe call. What AWS says is in the log; the row gets what a
+/// tenant may read.
+fn refused<E>(operation: &str, error: &SdkError<E>) -> CallError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let sorted = crate::error::sort(error);
+    tracing::info!(operation, error = %sorted, "a describe call failed");
+    sorted.of(operation)
 }
 
 /// A filter of a describe call.

@@ -25,8 +25,10 @@ pub(super) fn overdue(
     let age = now - backup.created_at;
     let lost = backup.throttled + backup.throttled_since.map_or(Seconds(0), |since| now - since);
     let said = match &backup.trouble {
-        Some(trouble) => format!(" The last answer from AWS was: {trouble}"),
-        None => String::new(),
+        Some(trouble) => {
+            format!(" The last answer from AWS was: {}.", trouble.trim_end_matches('.'))
+        }
+        None => " No call of AWS failed: the worker did not get to it. Look at its dead-letter queue, its errors, and its concurrency.".to_owned(),
     };
     if age >= limits.pending_total {
         let minutes = limits.pending_total.0 / 60;
@@ -38,7 +40,7 @@ pub(super) fn overdue(
     if age.0 - lost.0 >= limits.pending.0 {
         let minutes = limits.pending.0 / 60;
         let reason = format!(
-            "The snapshots could not be started within {minutes} minutes.{said} Mend the cause and create the backup again."
+            "The snapshots could not be started within {minutes} minutes.{said} Mend what stands in the way, then create the backup again."
         );
         return Some((FailureCode::DeadlineExceeded, reason));
     }
@@ -48,7 +50,11 @@ pub(super) fn overdue(
 /// The next step of a pending backup.
 pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) -> Step {
     let mut next = backup.clone();
-    next.count_throttled(now);
+    let pausing = |node: &super::NodeRun| matches!(node.take, Take::Open { not_before: Some(at), .. } if at > now);
+    if !next.nodes.iter().any(pausing) {
+        // The pause that AWS made us take is over, and counts to here.
+        next.count_throttled(now);
+    }
     let looked = next.clone();
     resolve_called(&mut next, seen, now);
     if start_if_taken(&mut next, now) || next != looked {

@@ -21,7 +21,9 @@ pub(super) fn overdue(
     }
     let hours = limits.in_progress.0 / 3600;
     let said = match &backup.trouble {
-        Some(trouble) => format!(" The last answer from AWS was: {trouble}"),
+        Some(trouble) => {
+            format!(" The last answer from AWS was: {}.", trouble.trim_end_matches('.'))
+        }
         None => String::new(),
     };
     Some((

@@ -37,13 +37,35 @@ impl CallError {
     /// What a tenant may read of it.
     pub fn shown(&self) -> String {
         match self {
-            Self::Rejected { code, .. } if RIGHTS.contains(&code.as_str()) => {
+            Self::Rejected { code, message }
+                if RIGHTS.contains(&code.as_str()) && !message.starts_with(RIGHT_MISSING) =>
+            {
                 format!("{code}: a right is missing.")
             }
             other => other.to_string(),
         }
     }
+
+    /// The same, saying which call it was: a missing right is told by the name of
+    /// the call, in our words and not in AWS's.
+    #[must_use]
+    pub fn of(self, operation: &str) -> Self {
+        match self {
+            Self::Rejected { code, .. } if RIGHTS.contains(&code.as_str()) => {
+                Self::Rejected { code, message: format!("{RIGHT_MISSING} {operation} is missing") }
+            }
+            Self::Rejected { code, message } => {
+                Self::Rejected { code, message: format!("{operation}: {message}") }
+            }
+            Self::Unknown(what) => Self::Unknown(format!("{operation}: {what}")),
+            Self::NotApplied(what) => Self::NotApplied(format!("{operation}: {what}")),
+            Self::Throttled { code } => Self::Throttled { code },
+        }
+    }
 }
+
+/// How a missing right is told.
+const RIGHT_MISSING: &str = "the right to call";
 
 impl std::fmt::Display for CallError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

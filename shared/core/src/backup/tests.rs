@@ -369,6 +369,30 @@ fn a_throttled_call_is_tried_again_later_and_its_time_is_written_down() {
 }
 
 #[test]
+fn a_backup_that_aws_throttles_all_the_time_has_the_whole_time() {
+    let limits = Limits::default();
+    let throttled = Outcome::Failed(CallError::Throttled { code: "RequestLimitExceeded".into() });
+    let (mut row, mut at) = (backup(&[3]), NOW);
+    while row.status == Status::Pending {
+        // As the worker does: it asks at once what comes next, and waits for that.
+        match go(&row, &instances(&[3], 1), at) {
+            Step::Act { intent, actions } => {
+                row = intent;
+                answer(&mut row, actions, |_| throttled.clone(), at);
+            }
+            Step::Wait { until, note } => {
+                row = note.unwrap_or(row);
+                at = until;
+            }
+            Step::Record(next) => row = next,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(failed(&row), FailureCode::DeadlineExceeded);
+    assert!(at - NOW >= limits.pending_total, "failed after {} s", (at - NOW).0);
+}
+
+#[test]
 fn what_never_reached_aws_is_tried_again_and_not_for_ever() {
     let mut row = backup(&[3]);
     let mut at = NOW;
