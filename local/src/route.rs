@@ -118,6 +118,12 @@ impl Routes {
         Self(routes)
     }
 
+    /// The routes' keys, `METHOD /path` and `$default`.
+    #[cfg(test)]
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &String> {
+        self.0.iter().map(|route| &route.key)
+    }
+
     /// The route for a request, if one takes it.
     pub(crate) fn find(&self, method: &str, path: &str) -> Option<Match<'_>> {
         self.0.iter().find_map(|route| {

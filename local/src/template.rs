@@ -280,6 +280,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn cargo_lambda_watch_has_the_templates_routes() {
+        let template = Template::load(&[]).expect("template.yaml");
+        let manifest = include_str!("../../Cargo.toml");
+        let (_, router) = manifest.split_once("lambda.watch.router]").expect("the router");
+        for key in template.routes.keys().filter(|key| *key != "$default") {
+            let (method, path) = key.split_once(' ').expect("a method and a path");
+            let entry = router.split_once(&format!("\"{path}\" = [")).expect(path).1;
+            let entry = entry.split_once(']').expect("an end").0;
+            let expected = format!("method = \"{method}\"");
+            assert!(entry.contains(&expected), "{key} is not in Cargo.toml's router");
+        }
+    }
+
+    #[test]
     fn the_projects_template_is_understood() {
         let template = Template::load(&[]).expect("template.yaml");
         for name in [Name::Api, Name::Worker, Name::Scheduler] {

@@ -88,3 +88,18 @@ async fn ready_line(stdout: &mut BufReader<tokio::process::ChildStdout>) -> Resu
         }
     }
 }
+
+impl Process {
+    /// Sends a signal by name (`TERM`, `INT`), and gives how the process ended.
+    ///
+    /// # Errors
+    /// It did not end in time.
+    pub async fn signal(mut self, name: &str) -> Result<std::process::ExitStatus> {
+        let Some(id) = self.child.id() else { return fail("it has ended already") };
+        Command::new("kill").args([&format!("-{name}"), &id.to_string()]).status().await?;
+        match tokio::time::timeout(Duration::from_secs(5), self.child.wait()).await {
+            Ok(status) => Ok(status?),
+            Err(_) => fail(format!("it did not end within 5 s of SIG{name}")),
+        }
+    }
+}

@@ -719,6 +719,26 @@ fn a_look_and_its_step_are_of_one_time() {
 }
 
 #[test]
+fn the_row_of_the_largest_backup_is_far_below_what_dynamodb_takes() {
+    // Ids as long as AWS's, 4 nodes of 125 volumes.
+    let mut row = in_progress(&[1, 2, 3, 4]);
+    for node in &mut row.nodes {
+        let Take::Taken { set, .. } = &mut node.take else { continue };
+        *set = (0..125)
+            .map(|n| Taken {
+                snapshot_id: SnapshotId(format!("snap-{n:017x}")),
+                volume_id: VolumeId(format!("vol-{n:017x}")),
+                size_gib: 16_384,
+                progress: 100,
+            })
+            .collect();
+    }
+    assert_eq!(row.snapshots().count(), crate::limits::MAX_VOLUMES);
+    let bytes = serde_json::to_vec(&row).expect("json").len();
+    assert!(bytes < 100_000, "{bytes} of 400,000 bytes");
+}
+
+#[test]
 fn nothing_is_looked_at_when_nothing_can_be_decided() {
     assert!(look(&completed(), NOW).is_empty());
     let row = in_progress(&[3]);
