@@ -119,7 +119,7 @@ impl Advance<'_> {
             if !self.until.fits(LOOK) {
                 return self.hand_over(row, now).await;
             }
-            let step = self.next_step(&self.without_published(&row)).await?;
+            let step = self.next_step(&self.without_published(&row)).await;
             let next = match step {
                 // No call is begun that might not end in time.
                 Step::Act { .. } if !self.until.fits(ATTEMPT) => {
@@ -148,7 +148,7 @@ impl Advance<'_> {
     }
 
     /// Looks, and decides.
-    async fn next_step(&self, row: &Backup) -> Result<Step, TableError> {
+    async fn next_step(&self, row: &Backup) -> Step {
         let now = self.worker.clock.now();
         let look = backup::look(row, now);
         let seen = if look.is_empty() {
@@ -163,7 +163,7 @@ impl Advance<'_> {
         if let Err(error) = &seen {
             tracing::warn!(%error, "EC2 could not be looked at");
         }
-        Ok(backup::step(row, seen.as_ref(), &self.worker.limits, now))
+        backup::step(row, seen.as_ref(), &self.worker.limits, now)
     }
 
     /// Stores the intent under a lease, makes the calls, and stores what they
@@ -300,8 +300,7 @@ impl Advance<'_> {
     async fn rest(&mut self, row: Backup) -> Result<(), TableError> {
         let mut next = row.clone();
         next.lease = None;
-        let kept =
-            next.outbox.iter().any(|pending| !self.published.contains(&pending.announcement_id));
+        let kept = !self.without_published(&row).outbox.is_empty();
         // What the bus has not taken is a reason to come back.
         let due_at = kept.then(|| self.worker.clock.now() + Seconds(60));
         let at_rest = !kept && !self.taken_out(&row) && row.lease.is_none();
