@@ -103,7 +103,7 @@ mod tests {
     /// What Lambda hands back to the gateway.
     async fn invoke(payload: Value) -> Value {
         let cloud = Cloud::with(Some(&key()), Some(&deployment()));
-        let router = service(Arc::new(api(&cloud).await));
+        let router = service(Arc::new(api(&cloud)));
         let request = tame(serde_json::from_value(payload).expect("a payload"));
         let event = LambdaEvent::new(request, Context::default());
         let response = Adapter::from(router).call(event).await.expect("a response");

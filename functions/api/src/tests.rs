@@ -124,19 +124,19 @@ fn request(method: &str, path: &str) -> Request<Body> {
 }
 
 /// The service over this cloud.
-async fn router(cloud: &Cloud) -> Router {
-    service(Arc::new(api(cloud).await))
+fn router(cloud: &Cloud) -> Router {
+    service(Arc::new(api(cloud)))
 }
 
 /// The API over this cloud.
-pub(crate) async fn api(cloud: &Cloud) -> Api {
+pub(crate) fn api(cloud: &Cloud) -> Api {
     let variable = |name: &str| match name {
         "TABLE_NAME" | "EVENT_BUS_NAME" | "STACK_NAME" => Some("test".to_owned()),
         _ => Some("5".to_owned()),
     };
     let settings = Settings::from_lookup(&variable).expect("settings");
     let clock = Clock::system();
-    Api::new(settings, &cloud.config(&clock).await, clock)
+    Api::new(settings, &cloud.config(&clock), clock)
 }
 
 /// Sends a request, and checks what holds of every reply.

@@ -79,7 +79,7 @@ impl Worker {
             bus: Bus::new(settings, sdk),
             clock,
             limits: settings.limits,
-            region: sdk.region().map(ToString::to_string).unwrap_or_default(),
+            region: sdk.region().to_owned(),
             table_id: OnceCell::new(),
         }
     }

@@ -39,7 +39,7 @@ pub struct Bus {
 impl Bus {
     /// The stack's bus.
     pub fn new(settings: &Settings, sdk: &SdkConfig) -> Self {
-        Self { client: aws_sdk_eventbridge::Client::new(sdk), name: settings.bus_name.clone() }
+        Self { client: sdk.eventbridge(), name: settings.bus_name.clone() }
     }
 
     /// Publishes what the backup's outbox holds, and tells which of it the bus

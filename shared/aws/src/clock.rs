@@ -1,7 +1,9 @@
 //! The one clock, and the one way to wait.
 //!
 //! On AWS it is the system's. The local mode can push it forward and cut waits
-//! short; everything that asks for the time asks here, the SDK's signer too.
+//! short; the simulation has one that counts as tokio does, so that it stands
+//! still while something is computed. Everything that asks for the time asks
+//! here, the SDK's signer too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use aws_smithy_async::time::TimeSource;
 use backups_core::time::Time;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Tells the time and waits. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -17,10 +20,19 @@ pub struct Clock(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Milliseconds that an adjustable clock is ahead of the system's.
+    /// None: the system's clock.
+    counted: Option<Counted>,
+    /// Milliseconds that an adjustable clock is ahead of what it counts by.
     ahead: AtomicI64,
     /// Counts the cuts of waits.
     cuts: watch::Sender<u64>,
+}
+
+/// A time that tokio's clock counts on from.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    from: SystemTime,
+    since: Instant,
 }
 
 /// Moves an adjustable clock.
@@ -30,12 +42,24 @@ pub struct ClockControl(Clock);
 impl Clock {
     /// The system's clock.
     pub fn system() -> Self {
-        Self(Arc::new(Inner { ahead: AtomicI64::new(0), cuts: watch::Sender::new(0) }))
+        Self::new(None)
+    }
+
+    fn new(counted: Option<Counted>) -> Self {
+        let (ahead, cuts) = (AtomicI64::new(0), watch::Sender::new(0));
+        Self(Arc::new(Inner { counted, ahead, cuts }))
     }
 
     /// A clock that starts as the system's and can be pushed forward.
     pub fn adjustable() -> (Self, ClockControl) {
         let clock = Self::system();
+        (clock.clone(), ClockControl(clock))
+    }
+
+    /// A clock that showed `from` at tokio's instant `since` and goes with tokio's
+    /// time: on a paused runtime it moves only when all wait.
+    pub fn counted(from: jiff::Timestamp, since: Instant) -> (Self, ClockControl) {
+        let clock = Self::new(Some(Counted { from: from.into(), since }));
         (clock.clone(), ClockControl(clock))
     }
 
@@ -67,9 +91,14 @@ impl TimeSource for Clock {
             clippy::disallowed_methods,
             reason = "the one place that reads the system's clock"
         )]
-        let system = SystemTime::now();
+        let system = SystemTime::now;
+        let time = match self.0.counted {
+            None => system(),
+            Some(Counted { from, since }) => from + since.elapsed(),
+        };
         let ahead = self.0.ahead.load(Ordering::Relaxed);
-        system + Duration::from_millis(ahead.unsigned_abs())
+        let by = Duration::from_millis(ahead.unsigned_abs());
+        if ahead < 0 { time - by } else { time + by }
     }
 }
 
@@ -88,6 +117,12 @@ impl ClockControl {
     /// Sets how far the clock is ahead of the system's.
     pub fn set_offset(&self, offset: Duration) {
         let millis = i64::try_from(offset.as_millis()).unwrap_or(i64::MAX);
+        self.0.0.ahead.store(millis, Ordering::Relaxed);
+    }
+
+    /// Sets how far the clock is ahead, in milliseconds, or behind if negative:
+    /// no two machines have quite the same time.
+    pub fn set_skew(&self, millis: i64) {
         self.0.0.ahead.store(millis, Ordering::Relaxed);
     }
 

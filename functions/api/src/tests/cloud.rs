@@ -69,11 +69,10 @@ impl Cloud {
     }
 
     /// A configuration of the SDK whose calls end here.
-    pub(crate) async fn config(&self, clock: &Clock) -> SdkConfig {
+    pub(crate) fn config(&self, clock: &Clock) -> SdkConfig {
         let connector = SharedHttpConnector::new(self.clone());
         let client = http_client_fn(move |_, _| connector.clone());
-        let config = sdk::local_config(clock, "http://aws.invalid", "us-west-1").await;
-        config.into_builder().http_client(client).build()
+        sdk::simulated(clock, client, "us-west-1")
     }
 
     fn put(&self, pk: String, sk: String, row: &impl Serialize) {

@@ -43,7 +43,7 @@ async fn everything(secret: &str) {
     let mut backup = pending();
     backup.status = Status::Completed;
     cloud.put_backup(&backup);
-    let router = router(&cloud).await;
+    let router = router(&cloud);
     let misplaced =
         format!(r#"{{"name": "{secret}", "{secret}": "{secret}", "backup_type": "{secret}"}}"#);
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", secret] {
@@ -106,7 +106,7 @@ async fn every_line_has_the_request_and_its_deployment() {
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let cloud = Cloud::with(Some(&key()), Some(&deployment()));
-    let router = router(&cloud).await;
+    let router = router(&cloud);
     let reply = send(&router, request("POST", BACKUPS)).await;
     let text = lines.text();
     let ours: Vec<Value> = text

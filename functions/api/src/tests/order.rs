@@ -18,7 +18,7 @@ async fn code(router: &Router, request: Request<Body>) -> String {
 #[tokio::test]
 async fn unknown_paths_and_methods_come_before_the_key() {
     let cloud = Cloud::default();
-    let router = router(&cloud).await;
+    let router = router(&cloud);
     for path in [
         "/",
         "/deployments",
@@ -56,7 +56,7 @@ async fn every_bad_key_has_one_and_the_same_reply() {
     let mut expired = key();
     expired.expires_at = Clock::system().now();
     let cloud = Cloud::with(Some(&expired), Some(&deployment()));
-    let router = router(&cloud).await;
+    let router = router(&cloud);
     let mut replies = Vec::new();
     for bad in [
         None,
@@ -85,14 +85,14 @@ async fn every_bad_key_has_one_and_the_same_reply() {
 #[tokio::test]
 async fn a_key_is_looked_up_once_and_an_unknown_one_each_time() {
     let cloud = Cloud::with(None, Some(&deployment()));
-    let router = router(&cloud).await;
+    let router = router(&cloud);
     for _ in 0..2 {
         assert_eq!(code(&router, request("GET", BACKUPS)).await, "unauthorized");
         assert_eq!(cloud.calls(), ["GetItem"]);
     }
     // The key is made: it works at once.
     let cloud_with = Cloud::with(Some(&key()), Some(&deployment()));
-    let router = super::router(&cloud_with).await;
+    let router = super::router(&cloud_with);
     assert_eq!(send(&router, request("GET", BACKUPS)).await.status, 200);
     assert_eq!(cloud_with.calls(), ["GetItem", "Query"]);
     assert_eq!(send(&router, request("GET", BACKUPS)).await.status, 200);
@@ -102,7 +102,7 @@ async fn a_key_is_looked_up_once_and_an_unknown_one_each_time() {
 #[tokio::test]
 async fn ids_come_before_the_deployment_and_each_bad_one_is_named() {
     let cloud = Cloud::with(Some(&key()), None);
-    let router = router(&cloud).await;
+    let router = router(&cloud);
     for bad in
         ["0", "01", "+1", "-1", "1.0", "x", "18446744073709551616", "%31x", "%FF", "1%2F2", ""]
     {
@@ -136,7 +136,7 @@ async fn a_hidden_deployment_comes_before_the_permission_and_the_body() {
         Cloud::with(Some(&reader), Some(&foreign)),
         Cloud::with(Some(&bound), Some(&deployment())),
     ] {
-        let router = router(&cloud).await;
+        let router = router(&cloud);
         for (method, path) in [("GET", BACKUPS), ("POST", BACKUPS), ("DELETE", &one("1"))] {
             let mut request = request(method, path);
             request.headers_mut().remove("content-type");
@@ -155,7 +155,7 @@ async fn then_permission_size_type_and_body() {
     reader.permission = Permission::Read;
     let mut basic = deployment();
     basic.registry.plan = "basic".into();
-    let router = router(&Cloud::with(Some(&reader), Some(&basic))).await;
+    let router = router(&Cloud::with(Some(&reader), Some(&basic)));
     let big = || {
         let mut request = request("POST", BACKUPS);
         *request.body_mut() = Body::from(" ".repeat(64 * 1024 + 1));
@@ -166,7 +166,7 @@ async fn then_permission_size_type_and_body() {
     assert_eq!(code(&router, request("DELETE", &one("1"))).await, "insufficient_permissions");
     assert_eq!(send(&router, request("GET", BACKUPS)).await.text, "[]");
 
-    let router = super::router(&Cloud::with(Some(&key()), Some(&basic))).await;
+    let router = super::router(&Cloud::with(Some(&key()), Some(&basic)));
     assert_eq!(code(&router, big()).await, "body_too_large");
     let mut untyped = request("POST", BACKUPS);
     untyped.headers_mut().remove("content-type");
@@ -187,7 +187,7 @@ async fn a_deleted_deployment_lists_and_deletes_but_takes_nothing_new() {
     let mut backup = pending();
     backup.status = Status::Completed;
     cloud.put_backup(&backup);
-    let router = router(&cloud).await;
+    let router = router(&cloud);
     assert_eq!(send(&router, request("GET", BACKUPS)).await.json()[0]["id"], 1);
     assert_eq!(send(&router, request("DELETE", &one("1"))).await.status, 204);
     assert_eq!(code(&router, request("POST", BACKUPS)).await, "deployment_not_found");
@@ -201,7 +201,7 @@ async fn a_list_is_the_backups_newest_first() {
         backup.id = backups_core::id::BackupId(id);
         cloud.put_backup(&backup);
     }
-    let reply = send(&router(&cloud).await, request("GET", BACKUPS)).await;
+    let reply = send(&router(&cloud), request("GET", BACKUPS)).await;
     assert_eq!((reply.status, reply.headers["content-type"].as_str()), (200, "application/json"));
     let ids: Vec<u64> = reply
         .json()
@@ -219,7 +219,7 @@ async fn a_create_stores_then_announces_and_answers_with_the_id() {
     let mut deployment = deployment();
     deployment.next_backup_id = 7;
     let cloud = Cloud::with(Some(&key()), Some(&deployment));
-    let router = router(&cloud).await;
+    let router = router(&cloud);
     let reply = send(&router, request("POST", BACKUPS)).await;
     assert_eq!((reply.status, reply.headers["ld-backup"].as_str()), (204, "7"));
     let entry = cloud.last("PutEvents")["Entries"][0].clone();
@@ -243,7 +243,7 @@ fn cancelled() -> Value {
 #[tokio::test]
 async fn a_create_that_meets_another_is_decided_anew() {
     let cloud = Cloud::with(Some(&key()), Some(&deployment()));
-    let router = router(&cloud).await;
+    let router = router(&cloud);
     cloud.reply("TransactWriteItems", 400, cancelled());
     assert_eq!(send(&router, request("POST", BACKUPS)).await.status, 204);
     let (get, write) = ("GetItem", "TransactWriteItems");
@@ -253,7 +253,7 @@ async fn a_create_that_meets_another_is_decided_anew() {
 #[tokio::test(start_paused = true)]
 async fn a_create_that_meets_others_all_the_time_gives_up() {
     let cloud = Cloud::with(Some(&key()), Some(&deployment()));
-    let router = router(&cloud).await;
+    let router = router(&cloud);
     for _ in 0..8 {
         cloud.reply("TransactWriteItems", 400, cancelled());
     }
@@ -265,7 +265,7 @@ async fn a_create_that_meets_others_all_the_time_gives_up() {
 #[tokio::test]
 async fn a_delete_begins_once_and_says_what_stands_against_it() {
     let cloud = Cloud::with(Some(&key()), Some(&deployment()));
-    let router = router(&cloud).await;
+    let router = router(&cloud);
     let path = one("1");
     assert_eq!(code(&router, request("DELETE", &path)).await, "backup_not_found");
     let mut backup = pending();
@@ -292,7 +292,7 @@ async fn a_table_that_fails_is_unavailable_and_says_no_more() {
     for (method, path) in [("GET", BACKUPS), ("POST", BACKUPS), ("DELETE", &one("1"))] {
         for good_reads in 0..2 {
             let cloud = Cloud::with(Some(&key()), Some(&deployment()));
-            let router = router(&cloud).await;
+            let router = router(&cloud);
             if good_reads == 1 {
                 send(&router, request("GET", BACKUPS)).await; // the key is kept from here on
             }

@@ -34,7 +34,7 @@ pub struct Ec2 {
 impl Ec2 {
     /// A client for the stack's Region.
     pub fn new(settings: &Settings, sdk: &SdkConfig) -> Self {
-        Self { client: aws_sdk_ec2::Client::new(sdk), stack: settings.stack_name.clone() }
+        Self { client: sdk.ec2(), stack: settings.stack_name.clone() }
     }
 }
 

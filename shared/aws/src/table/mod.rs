@@ -82,7 +82,7 @@ impl Table {
     /// The stack's table.
     pub fn new(settings: &Settings, sdk: &SdkConfig) -> Self {
         Self {
-            client: aws_sdk_dynamodb::Client::new(sdk),
+            client: sdk.dynamodb(),
             name: settings.table_name.clone(),
             due_shards: settings.due_shards,
         }
