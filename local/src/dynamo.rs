@@ -20,7 +20,7 @@ const ITS_ARNS: &str = "arn:aws:dynamodb:dynoxide:000000000000:";
 
 /// The embedded database.
 #[derive(Clone)]
-pub(crate) struct Dynamo(Database);
+pub struct Dynamo(Database);
 
 impl std::fmt::Debug for Dynamo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -30,11 +30,13 @@ impl std::fmt::Debug for Dynamo {
 
 /// An answer of `DynamoDB`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) body: String,
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, JSON.
+    pub body: String,
     /// The error's code, if it is one.
-    pub(crate) code: Option<String>,
+    pub code: Option<String>,
 }
 
 /// What a call used, by what it said itself.
@@ -54,12 +56,19 @@ impl Dynamo {
         Ok(Self(database))
     }
 
+    /// A database in memory, for a simulation.
+    ///
+    /// # Errors
+    /// SQLite has no memory to give.
+    pub fn memory() -> Result<Self, String> {
+        Database::memory().map(Self).map_err(|error| error.to_string())
+    }
+
     /// Makes the stack's table unless it is there.
-    pub(crate) fn create_table(
-        &self,
-        create: &Value,
-        time_to_live: Option<&Value>,
-    ) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// The database refuses it.
+    pub fn create_table(&self, create: &Value, time_to_live: Option<&Value>) -> Result<(), String> {
         let answer = self.call("CreateTable", create.to_string().as_bytes());
         match answer.code.as_deref() {
             // There from an earlier run.
@@ -76,7 +85,7 @@ impl Dynamo {
     }
 
     /// Carries out one operation. Blocks on the file.
-    pub(crate) fn call(&self, operation: &str, body: &[u8]) -> Answer {
+    pub fn call(&self, operation: &str, body: &[u8]) -> Answer {
         if !(operation.contains("Table")
             || operation.contains("Tag")
             || operation.contains("TimeToLive"))
@@ -240,7 +249,7 @@ mod tests {
     use super::*;
 
     fn memory() -> Dynamo {
-        let dynamo = Dynamo(Database::memory().expect("a database"));
+        let dynamo = Dynamo::memory().expect("a database");
         let template = crate::template::Template::load(&[]).expect("template.yaml");
         for _ in 0..2 {
             dynamo

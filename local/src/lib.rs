@@ -48,17 +48,18 @@ use tokio::task::JoinHandle;
 
 pub use args::Options;
 pub use demo::{Demo, Keys, Node};
+// What the simulation runs on as well.
+pub use dynamo::{Answer, Dynamo};
+pub use stack::{ACCOUNT, REGION, STACK, ZONES};
+pub use template::{Function, Name, Template};
 
 use aws_port::AwsPort;
 use demo::Urls;
 use driver::App;
-use dynamo::Dynamo;
 use functions::Functions;
 use gateway::Gateway;
-use stack::{ACCOUNT, REGION, ZONES};
 use store::{Folder, FolderError};
 use tasks::Tasks;
-use template::Template;
 use world::World;
 
 /// How long running invocations may take to end at a stop, their waits cut
@@ -268,7 +269,7 @@ impl Running {
 }
 
 /// The simulated AWS as this stack needs it.
-fn config(template: &Template, speed: f64) -> cloud::Config {
+pub fn config(template: &Template, speed: f64) -> cloud::Config {
     cloud::Config {
         account: ACCOUNT.to_owned(),
         region: REGION.to_owned(),
@@ -276,6 +277,7 @@ fn config(template: &Template, speed: f64) -> cloud::Config {
         speed,
         stack_bus: template.bus.clone(),
         rules: template.rules.clone(),
+        pace: cloud::Pace::default(),
     }
 }
 

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 /// The account that the local stack lives in.
-pub(crate) const ACCOUNT: &str = "123456789012";
+pub const ACCOUNT: &str = "123456789012";
 /// Its Region.
-pub(crate) const REGION: &str = "us-west-1";
+pub const REGION: &str = "us-west-1";
 /// The Region's zones.
-pub(crate) const ZONES: [&str; 3] = ["us-west-1a", "us-west-1b", "us-west-1c"];
+pub const ZONES: [&str; 3] = ["us-west-1a", "us-west-1b", "us-west-1c"];
 /// The stack's name.
-pub(crate) const STACK: &str = "supervisor-backups";
+pub const STACK: &str = "supervisor-backups";
 
 /// A stack: its parameters as set, and its resources as declared.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ const TEXT: &str = include_str!("../../template.yaml");
 
 /// A function of the stack that this process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Name {
+pub enum Name {
     /// The HTTP endpoints.
     Api,
     /// Reacts to events; the only one that may touch EC2.
@@ -29,7 +29,7 @@ pub(crate) enum Name {
 
 impl Name {
     /// As the binary, the crate and the log name it.
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Api => "api",
             Self::Worker => "worker",
@@ -38,47 +38,47 @@ impl Name {
     }
 
     /// The function of a binary.
-    pub(crate) fn from_binary(binary: &str) -> Option<Self> {
+    pub fn from_binary(binary: &str) -> Option<Self> {
         [Self::Api, Self::Worker, Self::Scheduler].into_iter().find(|name| name.as_str() == binary)
     }
 }
 
 /// A function as the template declares it.
 #[derive(Debug, Clone)]
-pub(crate) struct Function {
+pub struct Function {
     /// Which one.
-    pub(crate) name: Name,
+    pub name: Name,
     /// After this it is killed.
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
     /// How many run at once; None: as many as there are events.
-    pub(crate) concurrency: Option<usize>,
+    pub concurrency: Option<usize>,
     /// Its environment, resolved.
-    pub(crate) environment: BTreeMap<String, String>,
+    pub environment: BTreeMap<String, String>,
     /// How often Lambda runs a failed asynchronous invocation again.
-    pub(crate) retries: u32,
+    pub retries: u32,
     /// How old, in seconds, an event may be when it is run again.
-    pub(crate) max_age: u64,
+    pub max_age: u64,
 }
 
 /// The template, resolved with the stack's parameters.
 #[derive(Debug, Clone)]
-pub(crate) struct Template {
+pub struct Template {
     /// The functions, by name.
-    pub(crate) functions: BTreeMap<Name, Function>,
+    pub functions: BTreeMap<Name, Function>,
     /// The gateway's routes.
     pub(crate) routes: Routes,
     /// The event rules, for the simulated `EventBridge`.
-    pub(crate) rules: Vec<cloud::Rule>,
+    pub rules: Vec<cloud::Rule>,
     /// The stack's bus.
-    pub(crate) bus: String,
+    pub bus: String,
     /// The table's name.
-    pub(crate) table: String,
+    pub table: String,
     /// The body of `CreateTable`.
-    pub(crate) create_table: Value,
+    pub create_table: Value,
     /// The body of `UpdateTimeToLive`, if rows expire.
-    pub(crate) time_to_live: Option<Value>,
+    pub time_to_live: Option<Value>,
     /// Every stack parameter, as set.
-    pub(crate) parameters: BTreeMap<String, String>,
+    pub parameters: BTreeMap<String, String>,
 }
 
 impl Template {
@@ -87,7 +87,7 @@ impl Template {
     ///
     /// # Errors
     /// A parameter that the template does not have or does not allow.
-    pub(crate) fn load(set: &[(String, String)]) -> Result<Self, String> {
+    pub fn load(set: &[(String, String)]) -> Result<Self, String> {
         let template = yaml::parse(TEXT).map_err(|why| format!("template.yaml: {why}"))?;
         let mut all = Vec::new();
         if template["Parameters"]["MinScheduleMinutes"].is_object() {
@@ -147,7 +147,7 @@ impl Template {
     ///
     /// # Errors
     /// The template does not declare it.
-    pub(crate) fn function(&self, name: Name) -> Result<&Function, String> {
+    pub fn function(&self, name: Name) -> Result<&Function, String> {
         self.functions
             .get(&name)
             .ok_or_else(|| format!("template.yaml declares no function {}", name.as_str()))
@@ -325,6 +325,7 @@ mod tests {
             speed: 10.0,
             stack_bus: template.bus.clone(),
             rules: template.rules,
+            pace: cloud::Pace::default(),
         };
         assert_eq!(config.check(), Ok(()));
     }

@@ -14,6 +14,10 @@ pub(crate) enum Work {
     FinishSnapshot(String),
     /// A deleted snapshot stops lingering in describes.
     ForgetSnapshot(String),
+    /// `stopping` becomes `stopped`.
+    FinishStop(String),
+    /// `pending` becomes `running`.
+    FinishStart(String),
     FinishTermination(String),
     /// A terminated instance stops being described.
     ForgetInstance(String),

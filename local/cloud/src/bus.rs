@@ -18,8 +18,6 @@ use crate::faults::{FaultAction, ON_BUS, ON_EVENT};
 use crate::pattern::Pattern;
 use crate::{Cloud, Target};
 
-/// An EBS event is under way for up to 10 s (docs/local.md).
-const EVENT_DELAY_MS: std::ops::RangeInclusive<u64> = 0..=10_000;
 /// How late a delayed event is (docs/local.md leaves it open).
 const FAULT_DELAY_MS: u64 = 120_000;
 /// One event in this many comes twice: delivery is at least once (EB).
@@ -196,7 +194,7 @@ impl Cloud {
         };
         for _ in 0..if doubled { 2 } else { 1 } {
             // Drawn also for what is dropped: a fault shifts no other choice.
-            let at = self.later(EVENT_DELAY_MS) + extra;
+            let at = self.later(self.config.pace.event_delay_ms.clone()) + extra;
             if fault != Some(FaultAction::Drop) {
                 let bus = DEFAULT_BUS.to_owned();
                 self.plan(at, Work::Arrive { bus, event: event.clone() });
@@ -239,12 +237,14 @@ impl Cloud {
     /// On a bus that does not exist it meets no rule.
     pub(crate) fn publish(&mut self, bus: &str, event: &Value) {
         let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-        self.events.push(BusEvent {
-            time: self.now,
-            source: text("source"),
-            detail_type: text("detail-type"),
-            detail: event["detail"].clone(),
-        });
+        if !self.quiet {
+            self.events.push(BusEvent {
+                time: self.now,
+                source: text("source"),
+                detail_type: text("detail-type"),
+                detail: event["detail"].clone(),
+            });
+        }
         let matched: Vec<Pending> = self
             .rules
             .iter()

@@ -26,7 +26,8 @@ pub(crate) struct Capacity {
 
 impl Cloud {
     /// Logs a call and counts it. The outcome is `ok`, the error's code, or
-    /// `hang` for a call that was never answered.
+    /// `hang` for a call that was never answered. A [quiet](Cloud::quiet)
+    /// cloud only counts it.
     pub fn record(
         &mut self,
         now: Timestamp,
@@ -38,6 +39,9 @@ impl Cloud {
     ) {
         self.advance(now);
         *self.counts.entry(format!("{service}.{operation}")) += 1;
+        if self.quiet {
+            return;
+        }
         self.calls.push(Call {
             at: self.now,
             service: service.to_owned(),

@@ -1,6 +1,7 @@
 //! What the simulated cloud is told at its start.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
@@ -13,6 +14,9 @@ pub(crate) const DEFAULT_BUS: &str = "default";
 /// What `EventBridge` allows a target at most (EB).
 const MOST_RETRIES: u32 = 185;
 const OLDEST: u64 = 86_400;
+/// The longest span of [`Pace`], a year: a moment from now is then still a
+/// date, also at the slowest speed.
+const LONGEST_MS: u64 = 366 * 86_400_000;
 
 /// One account in one Region, and how its buses are wired.
 #[derive(Debug, Clone)]
@@ -30,6 +34,50 @@ pub struct Config {
     pub stack_bus: String,
     /// The rules on the default bus and on the stack's.
     pub rules: Vec<Rule>,
+    /// How long AWS takes for what it does by itself.
+    pub pace: Pace,
+}
+
+/// How long AWS takes, in milliseconds of its own time: from the least to the
+/// most, drawn each time anew. [`Config::speed`] then applies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pace {
+    /// A snapshot's copying. By default two to eight minutes (docs/local.md).
+    pub snapshot_ms: RangeInclusive<u64>,
+    /// How far describes lag behind a new or deleted snapshot. By default up
+    /// to five seconds (docs/local.md, after (C)).
+    pub describe_lag_ms: RangeInclusive<u64>,
+    /// How long an event of EC2's or EBS's own is under way. By default up to
+    /// ten seconds (docs/local.md).
+    pub event_delay_ms: RangeInclusive<u64>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            snapshot_ms: 120_000..=480_000,
+            describe_lag_ms: 0..=5_000,
+            event_delay_ms: 0..=10_000,
+        }
+    }
+}
+
+impl Pace {
+    fn check(&self) -> Result<(), String> {
+        for (name, range) in [
+            ("snapshot_ms", &self.snapshot_ms),
+            ("describe_lag_ms", &self.describe_lag_ms),
+            ("event_delay_ms", &self.event_delay_ms),
+        ] {
+            if range.is_empty() {
+                return Err(format!("pace: {name} {range:?} is empty"));
+            }
+            if *range.end() > LONGEST_MS {
+                return Err(format!("pace: {name} {range:?} goes over {LONGEST_MS}"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// An `EventBridge` rule.
@@ -59,7 +107,8 @@ pub struct Target {
 impl Config {
     /// Whether a cloud can be made of it; if not, what is wrong: an event
     /// pattern with an operator that is not simulated, a rule on no bus of
-    /// ours, a speed that is none.
+    /// ours, a speed that is none, a [`Pace`] with an empty range or one over
+    /// a year.
     pub fn check(&self) -> Result<(), String> {
         self.compile().map(|_| ())
     }
@@ -68,6 +117,7 @@ impl Config {
         if !(self.speed.is_finite() && (0.001..=1_000_000.0).contains(&self.speed)) {
             return Err(format!("speed {} is not between 0.001 and 1000000", self.speed));
         }
+        self.pace.check()?;
         if let Some(zone) = self.zones.iter().find(|zone| !zone.starts_with(&self.region)) {
             return Err(format!("zone {zone} is not in Region {}", self.region));
         }

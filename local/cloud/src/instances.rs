@@ -1,4 +1,10 @@
-//! Instances: launched for a demo, terminated behind our back.
+//! Instances: launched for a demo, stopped, started, and terminated behind our
+//! back.
+//!
+//! ```text
+//!  launch ─► Running ─► Stopping ─► Stopped ─► Pending ─► Running
+//!  any of them ─► ShuttingDown ─► Terminated ─► forgotten
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -12,6 +18,10 @@ use crate::world::{Attachment, Instance, InstanceState, StateReason, Volume};
 /// The device of the root volume.
 pub const ROOT_DEVICE: &str = "/dev/xvda";
 
+/// From `stopping` to `stopped` (inf).
+const STOP_MS: std::ops::RangeInclusive<u64> = 20_000..=60_000;
+/// From `pending` to `running` (inf).
+const START_MS: std::ops::RangeInclusive<u64> = 5_000..=30_000;
 /// From `shutting-down` to `terminated` (inf, as long as a stop).
 const TERMINATION_MS: std::ops::RangeInclusive<u64> = 20_000..=60_000;
 /// A terminated instance is described for "about an hour" (EC2 user guide,
@@ -46,7 +56,7 @@ impl InstanceSpec {
     }
 }
 
-/// A volume to launch with an instance.
+/// A volume to launch with an instance, or to attach to one.
 #[derive(Debug, Clone)]
 pub struct VolumeSpec {
     /// Its size.
@@ -61,6 +71,9 @@ pub struct VolumeSpec {
     pub kms_key_id: Option<String>,
     /// Whether it goes with its instance.
     pub delete_on_termination: bool,
+    /// Whether several instances may have it at once. Described, no more: here
+    /// a volume is on one instance, and its type is not asked.
+    pub multi_attach: bool,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
     /// What the database wrote on it, as a short text.
@@ -68,8 +81,8 @@ pub struct VolumeSpec {
 }
 
 impl VolumeSpec {
-    /// A gp3 volume with its baseline performance, not encrypted, kept when
-    /// the instance goes.
+    /// A gp3 volume with its baseline performance, not encrypted, for one
+    /// instance, kept when the instance goes.
     pub fn gib(size_gib: u32) -> Self {
         VolumeSpec {
             size_gib,
@@ -78,6 +91,7 @@ impl VolumeSpec {
             throughput: Some(125),
             kms_key_id: None,
             delete_on_termination: false,
+            multi_attach: false,
             tags: BTreeMap::new(),
             content: None,
         }
@@ -95,6 +109,15 @@ pub struct Launched {
     pub volume_ids: Vec<String>,
 }
 
+/// The devices of data volumes, in the order in which they are given: as the
+/// console recommends for Linux, then those for the volumes beyond (EC2 user
+/// guide, Device names for volumes).
+pub(crate) fn data_devices() -> impl Iterator<Item = String> {
+    ('f'..='p')
+        .map(|letter| format!("/dev/sd{letter}"))
+        .chain(('b'..='z').flat_map(|a| ('a'..='z').map(move |b| format!("/dev/xvd{a}{b}"))))
+}
+
 impl Cloud {
     /// Puts a running instance with its volumes into the world, as if it had
     /// long been there: no call is logged, no event sent.
@@ -104,9 +127,7 @@ impl Cloud {
         let reservation = self.aws_id("r");
         let image = self.aws_id("ami");
         let mut attachments = Vec::new();
-        let devices = std::iter::once(ROOT_DEVICE.to_owned())
-            .chain(('f'..='p').map(|letter| format!("/dev/sd{letter}")))
-            .chain(('b'..='z').flat_map(|a| ('a'..='z').map(move |b| format!("/dev/xvd{a}{b}"))));
+        let devices = std::iter::once(ROOT_DEVICE.to_owned()).chain(data_devices());
         for (volume, device) in std::iter::once(spec.root).chain(spec.data).zip(devices) {
             attachments.push(Attachment {
                 device,
@@ -134,7 +155,7 @@ impl Cloud {
         Launched { instance_id, root_volume_id, volume_ids }
     }
 
-    fn add_volume(&mut self, zone: &str, spec: VolumeSpec) -> String {
+    pub(crate) fn add_volume(&mut self, zone: &str, spec: VolumeSpec) -> String {
         let id = self.aws_id("vol");
         let volume = Volume {
             id: id.clone(),
@@ -145,7 +166,7 @@ impl Cloud {
             throughput: spec.throughput,
             encrypted: spec.kms_key_id.is_some(),
             kms_key: spec.kms_key_id,
-            multi_attach: false,
+            multi_attach: spec.multi_attach,
             created_at: self.now,
             snapshot: None,
             tags: spec.tags,
@@ -156,22 +177,84 @@ impl Cloud {
         id
     }
 
-    /// Terminates an instance, as a person in the console does. Err says why
-    /// not.
+    /// Stops a running instance, as a person in the console does: it is
+    /// `stopping` for 20 to 60 AWS seconds, then `stopped`. Its volumes stay
+    /// attached. Of one that stops or stands already nothing changes (inf). Err says why not: it is not there, starts, or ends.
+    pub fn stop(&mut self, now: Timestamp, instance_id: &str) -> Result<(), String> {
+        self.advance(now);
+        match self.state_of(instance_id)? {
+            InstanceState::Running => {}
+            InstanceState::Stopping | InstanceState::Stopped => return Ok(()),
+            state => {
+                return Err(format!("{instance_id} cannot be stopped: it is {}", state.name()));
+            }
+        }
+        self.turn(instance_id, InstanceState::Stopping, Some(StateReason::by_hand()));
+        let at = self.later(STOP_MS);
+        self.plan(at, Work::FinishStop(instance_id.to_owned()));
+        Ok(())
+    }
+
+    /// Starts a stopped instance, as a person in the console does: it is
+    /// `pending` for 5 to 30 AWS seconds, then `running`. Of one that starts
+    /// or runs already nothing changes (inf). Err says why not: it
+    /// is not there, still stops, or ends.
+    pub fn start(&mut self, now: Timestamp, instance_id: &str) -> Result<(), String> {
+        self.advance(now);
+        match self.state_of(instance_id)? {
+            InstanceState::Stopped => {}
+            InstanceState::Pending | InstanceState::Running => return Ok(()),
+            state => {
+                return Err(format!("{instance_id} cannot be started: it is {}", state.name()));
+            }
+        }
+        let launched_at = self.now;
+        if let Some(instance) = self.instances.get_mut(&instance_id.to_owned()) {
+            // "The time that the instance was last launched" [M, `LaunchTime`].
+            instance.launched_at = launched_at;
+        }
+        self.turn(instance_id, InstanceState::Pending, None);
+        let at = self.later(START_MS);
+        self.plan(at, Work::FinishStart(instance_id.to_owned()));
+        Ok(())
+    }
+
+    /// Unless it was terminated meanwhile.
+    pub(crate) fn finish_stop(&mut self, id: &str) {
+        if self.state_of(id) == Ok(InstanceState::Stopping) {
+            self.turn(id, InstanceState::Stopped, Some(StateReason::by_hand()));
+        }
+    }
+
+    /// Unless it was terminated meanwhile.
+    pub(crate) fn finish_start(&mut self, id: &str) {
+        if self.state_of(id) == Ok(InstanceState::Pending) {
+            self.turn(id, InstanceState::Running, None);
+        }
+    }
+
+    /// The state of an instance; Err says that there is no such instance.
+    pub(crate) fn state_of(&self, id: &str) -> Result<InstanceState, String> {
+        let instance = self.instances.get(id);
+        instance.map(|i| i.state).ok_or_else(|| format!("there is no instance {id}"))
+    }
+
+    /// Into another state, with its event.
+    fn turn(&mut self, id: &str, state: InstanceState, reason: Option<StateReason>) {
+        let Some(instance) = self.instances.get_mut(&id.to_owned()) else { return };
+        instance.state = state;
+        instance.reason = reason;
+        self.notify_instance(id, state);
+    }
+
+    /// Terminates an instance, as a person in the console does, whether it
+    /// runs or not. One that ends already is left to it. Err says why not.
     pub fn terminate(&mut self, now: Timestamp, instance_id: &str) -> Result<(), String> {
         self.advance(now);
-        let Some(instance) = self.instances.get_mut(&instance_id.to_owned()) else {
-            return Err(format!("there is no instance {instance_id}"));
-        };
-        if instance.state != InstanceState::Running {
+        if self.state_of(instance_id)?.ends() {
             return Ok(());
         }
-        instance.state = InstanceState::ShuttingDown;
-        instance.reason = Some(StateReason {
-            code: "Client.UserInitiatedShutdown".to_owned(),
-            message: "Client.UserInitiatedShutdown: User initiated shutdown".to_owned(),
-        });
-        self.notify_instance(instance_id, InstanceState::ShuttingDown);
+        self.turn(instance_id, InstanceState::ShuttingDown, Some(StateReason::by_hand()));
         let at = self.later(TERMINATION_MS);
         self.plan(at, Work::FinishTermination(instance_id.to_owned()));
         Ok(())
@@ -196,5 +279,15 @@ impl Cloud {
         let resources = vec![format!("arn:aws:ec2:{region}:{account}:instance/{id}")];
         let detail = json!({"instance-id": id, "state": state.name()});
         self.emit("EC2 Instance State-change Notification", resources, detail);
+    }
+}
+
+impl StateReason {
+    /// A person or a program asked for it [M, `StateReason`].
+    fn by_hand() -> StateReason {
+        StateReason {
+            code: "Client.UserInitiatedShutdown".to_owned(),
+            message: "Client.UserInitiatedShutdown: User initiated shutdown".to_owned(),
+        }
     }
 }

@@ -47,6 +47,7 @@ mod snapshots;
 mod table;
 mod tags;
 mod throttle;
+mod view;
 mod volumes;
 mod wire;
 mod world;
@@ -56,10 +57,11 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 pub use crate::bus::Delivery;
-pub use crate::config::{Config, Rule, Target};
+pub use crate::config::{Config, Pace, Rule, Target};
 pub use crate::faults::{Admission, FaultAction, FaultSpec};
 pub use crate::instances::{InstanceSpec, Launched, ROOT_DEVICE, VolumeSpec};
 pub use crate::persist::RestoreError;
+pub use crate::view::{InstanceView, SnapshotView};
 pub use crate::wire::Reply;
 
 use crate::agenda::{Agenda, Work};
@@ -82,6 +84,8 @@ pub struct Cloud {
     /// The next number for what has no AWS id: deliveries, sets, faults, work.
     next: u64,
     saved: Option<Meta>,
+    /// Neither logs nor changed rows are kept: see [`Cloud::quiet`].
+    quiet: bool,
     instances: Table<String, Instance>,
     volumes: Table<String, Volume>,
     snapshots: Table<String, Snapshot>,
@@ -121,6 +125,7 @@ impl Cloud {
             rng: fastrand::Rng::with_seed(seed),
             next: 1,
             saved: None,
+            quiet: false,
             instances: Table::new("instance"),
             volumes: Table::new("volume"),
             snapshots: Table::new("snapshot"),
@@ -166,6 +171,8 @@ impl Cloud {
             Work::ForgetSnapshot(id) => {
                 self.snapshots.remove(&id);
             }
+            Work::FinishStop(id) => self.finish_stop(&id),
+            Work::FinishStart(id) => self.finish_start(&id),
             Work::FinishTermination(id) => self.finish_termination(&id),
             Work::ForgetInstance(id) => {
                 self.instances.remove(&id);

@@ -79,18 +79,33 @@ impl Cloud {
     }
 
     /// The rows changed since the last call: key and JSON to put, or `None`
-    /// to delete. Commit them in one transaction before answering.
+    /// to delete. Commit them in one transaction before answering. Of a
+    /// [quiet](Cloud::quiet) cloud there are none.
     pub fn take_dirty(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
         for rows in self.tables() {
             rows.take_dirty(&mut changes);
         }
         let meta = Meta { seed: self.rng.get_seed().to_string(), next: self.next };
-        if self.saved.as_ref() != Some(&meta) {
+        if !self.quiet && self.saved.as_ref() != Some(&meta) {
             changes.push((META.to_owned(), Some(to_json(&meta))));
             self.saved = Some(meta);
         }
         changes
+    }
+
+    /// For a simulation that makes millions of calls and saves none of them:
+    /// from now on the logs of calls and of events are empty, and which rows
+    /// changed is not remembered, so [`Cloud::take_dirty`] gives nothing. What
+    /// the cloud does, draws and counts stays the same. There is no way back,
+    /// and a restored cloud is not quiet.
+    pub fn quiet(&mut self) {
+        self.quiet = true;
+        self.calls.clear();
+        self.events.clear();
+        for rows in self.tables() {
+            rows.untrack();
+        }
     }
 
     fn tables(&mut self) -> [&mut dyn Rows; 13] {

@@ -11,29 +11,30 @@ impl Cloud {
     /// The simulated world as docs/local.md gives its shape. Call [`Cloud::advance`]
     /// before it for a state without work overdue.
     pub fn state(&self, now: Timestamp) -> Value {
+        let attached = self.attached();
         let snapshots = self.snapshots.values().filter(|s| s.exists());
         json!({
             "now": now,
             "instances": self.instances.values().map(instance).collect::<Vec<_>>(),
-            "volumes": self.volumes.values().map(|v| self.volume_json(v)).collect::<Vec<_>>(),
+            "volumes": self.volumes.values().map(|v| volume(v, attached.state(&v.id))).collect::<Vec<_>>(),
             "snapshots": snapshots.map(|s| snapshot(s, now)).collect::<Vec<_>>(),
             "events": self.events.iter().map(|event| json!(event)).collect::<Vec<_>>(),
             "calls": self.call_counts(),
             "capacity": self.capacity_counts(),
         })
     }
+}
 
-    fn volume_json(&self, volume: &Volume) -> Value {
-        json!({
-            "volume_id": volume.id,
-            "state": self.volume_state(&volume.id),
-            "availability_zone": volume.zone,
-            "size_gib": volume.size_gib,
-            "volume_type": volume.kind,
-            "tags": volume.tags,
-            "content": volume.content,
-        })
-    }
+fn volume(volume: &Volume, state: &str) -> Value {
+    json!({
+        "volume_id": volume.id,
+        "state": state,
+        "availability_zone": volume.zone,
+        "size_gib": volume.size_gib,
+        "volume_type": volume.kind,
+        "tags": volume.tags,
+        "content": volume.content,
+    })
 }
 
 fn instance(instance: &Instance) -> Value {

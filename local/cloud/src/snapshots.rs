@@ -5,13 +5,15 @@
 //!               └─────► Error ─────────┘
 //! ```
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 
 use crate::Cloud;
 use crate::agenda::Work;
 use crate::error::{Ec2Error, Ec2Result, IdKind};
 use crate::faults::FaultAction;
-use crate::world::{Deletion, InstanceState, Snapshot, SnapshotState, Tags, Volume};
+use crate::world::{Deletion, InstanceState, Snapshot, SnapshotState, Stall, Tags, Volume};
 
 /// "at least 15 seconds" between snapshots of one volume [X,
 /// `SnapshotCreationPerVolumeRateExceeded`].
@@ -20,10 +22,6 @@ const BETWEEN_SNAPSHOTS_MS: u64 = 15_000;
 const MOST_IN_A_SET: usize = 128;
 /// `ExcludeDataVolumeIds` (M).
 const MOST_EXCLUDED: usize = 40;
-/// How long a snapshot takes (docs/local.md).
-const DURATION_MS: std::ops::RangeInclusive<u64> = 120_000..=480_000;
-/// How far describes lag behind (docs/local.md, after (C)).
-const LAG_MS: std::ops::RangeInclusive<u64> = 0..=5_000;
 
 /// What `CreateSnapshots` and `CreateSnapshot` have in common.
 #[derive(Debug, Clone)]
@@ -51,6 +49,7 @@ impl Cloud {
             .instances
             .get(&which.instance)
             .ok_or_else(|| Ec2Error::not_found(IdKind::Instance, &which.instance))?;
+        // Of a stopped instance too, where AWS recommends it (E).
         if instance.state == InstanceState::Terminated {
             // (inf) Nothing is attached any more.
             return Err(Ec2Error::new(
@@ -139,8 +138,10 @@ impl Cloud {
         if request.dry_run {
             return Err(Ec2Error::dry_run());
         }
+        let pending = self.pending_snapshots();
         for volume in &sources {
-            self.check_limits(volume)?;
+            let pending = pending.get(volume.id.as_str()).copied().unwrap_or_default();
+            self.check_limits(volume, pending)?;
         }
         // Last, so that the fault strikes only a call that is accepted.
         let struck = self.strike(operation, resources, &[FaultAction::FailLater]);
@@ -150,7 +151,7 @@ impl Cloud {
         });
         let mut members = Vec::new();
         for (at, (volume, tags)) in sources.iter().zip(tags).enumerate() {
-            let id = self.start(volume, tags, request, set, fails == Some(at));
+            let id = self.start_copying(volume, tags, request, set, fails == Some(at));
             members.push((id, volume.id.clone()));
         }
         let ids = members.iter().map(|(id, _)| id.clone()).collect();
@@ -160,9 +161,18 @@ impl Cloud {
         Ok(ids)
     }
 
+    /// How many pending snapshots each volume has, where it has any.
+    fn pending_snapshots(&self) -> BTreeMap<&str, usize> {
+        let mut counts = BTreeMap::new();
+        for snapshot in self.snapshots.values().filter(|s| s.state == SnapshotState::Pending) {
+            *counts.entry(snapshot.volume.as_str()).or_default() += 1;
+        }
+        counts
+    }
+
     /// Limits per volume (X): five pending snapshots, one on HDD types; and
     /// 15 seconds from one to the next.
-    fn check_limits(&self, volume: &Volume) -> Ec2Result<()> {
+    fn check_limits(&self, volume: &Volume, pending: usize) -> Ec2Result<()> {
         if let Some(last) = volume.snapshot_at
             && self.now < last + self.span(BETWEEN_SNAPSHOTS_MS)
         {
@@ -176,11 +186,6 @@ impl Cloud {
             "st1" | "sc1" => 1,
             _ => 5,
         };
-        let pending = self
-            .snapshots
-            .values()
-            .filter(|s| s.volume == volume.id && s.state == SnapshotState::Pending)
-            .count();
         if pending >= most {
             return Err(Ec2Error::new(
                 "ConcurrentSnapshotLimitExceeded",
@@ -193,7 +198,7 @@ impl Cloud {
         Ok(())
     }
 
-    fn start(
+    fn start_copying(
         &mut self,
         volume: &Volume,
         tags: Tags,
@@ -202,7 +207,8 @@ impl Cloud {
         fails: bool,
     ) -> String {
         let id = self.aws_id("snap");
-        let (done_at, visible_at) = (self.later(DURATION_MS), self.later(LAG_MS));
+        let done_at = self.later(self.config.pace.snapshot_ms.clone());
+        let visible_at = self.later(self.config.pace.describe_lag_ms.clone());
         let snapshot = Snapshot {
             id: id.clone(),
             volume: volume.id.clone(),
@@ -219,6 +225,7 @@ impl Cloud {
             visible_at,
             set,
             fails,
+            stall: None,
             deletion: Deletion::NotAsked,
         };
         self.snapshots.insert(id.clone(), snapshot);
@@ -262,8 +269,59 @@ impl Cloud {
         snapshot.deletion = Deletion::Done;
         let visible_at = snapshot.visible_at;
         // Never before it was shown: then nothing would linger.
-        let until = self.later(LAG_MS).max(visible_at);
+        let until = self.later(self.config.pace.describe_lag_ms.clone()).max(visible_at);
         self.plan(until, Work::ForgetSnapshot(id.to_owned()));
+    }
+
+    /// A pending snapshot's copying will end in `error`, as after
+    /// [`FaultAction::FailLater`]: at the time at which it would have ended
+    /// well, and with it its set (E). Err says why not: it is not there or
+    /// not pending.
+    pub fn doom(&mut self, now: Timestamp, snapshot_id: &str) -> Result<(), String> {
+        self.advance(now);
+        self.copying(snapshot_id)?.fails = true;
+        Ok(())
+    }
+
+    /// A pending snapshot's copying stands still from now until `until`, and
+    /// so does its progress. Then it ends at once as it would have ended
+    /// meanwhile; if it would have ended only later, it does so at that time,
+    /// and its progress catches up. Of two stalls at a time the longer holds;
+    /// one until a moment in the past is none. If another of its set fails,
+    /// it fails all the same (E). Err says why not: it is not there or not
+    /// pending.
+    pub fn stall(
+        &mut self,
+        now: Timestamp,
+        snapshot_id: &str,
+        until: Timestamp,
+    ) -> Result<(), String> {
+        self.advance(now);
+        let now = self.now;
+        let snapshot = self.copying(snapshot_id)?;
+        let held = snapshot.stall.filter(|stall| stall.holds(now));
+        let stall = Stall {
+            since: held.map_or(now, |held| held.since),
+            until: held.map_or(until, |held| held.until.max(until)),
+        };
+        let done_at = snapshot.done_at;
+        snapshot.stall = Some(stall);
+        // An end that stands still is passed over, so there is to be another.
+        if stall.until > done_at {
+            self.plan(stall.until, Work::FinishSnapshot(snapshot_id.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// A snapshot whose copying has not ended, to change it.
+    fn copying(&mut self, id: &str) -> Result<&mut Snapshot, String> {
+        let state = self.snapshots.get(id).filter(|s| s.exists()).map(|s| s.state);
+        match state {
+            Some(SnapshotState::Pending) => {}
+            Some(state) => return Err(format!("{id} is not pending: it is {}", state.name())),
+            None => return Err(format!("there is no snapshot {id}")),
+        }
+        self.snapshots.get_mut(&id.to_owned()).ok_or_else(|| format!("there is no snapshot {id}"))
     }
 
     /// Its copying ends.
@@ -271,6 +329,9 @@ impl Cloud {
         let Some(snapshot) = self.snapshots.get(id) else { return };
         if snapshot.state != SnapshotState::Pending {
             return; // its set failed before
+        }
+        if snapshot.stall.is_some_and(|stall| stall.holds(self.now)) {
+            return; // planned before it stood still; its end is planned anew
         }
         let set = snapshot.set;
         if !snapshot.fails {
@@ -297,10 +358,13 @@ impl Cloud {
         }
     }
 
-    /// Snapshots that describes show: known by now, deleted ones as long as
-    /// they linger.
-    pub(crate) fn shown_snapshots(&self, now: Timestamp) -> impl Iterator<Item = &Snapshot> {
-        self.snapshots.values().filter(move |s| s.visible_at <= now)
+    /// Snapshots that describes show, of these or of all: known by now,
+    /// deleted ones as long as they linger.
+    pub(crate) fn shown_snapshots<'a>(
+        &'a self,
+        ids: Option<&'a BTreeSet<String>>,
+    ) -> impl Iterator<Item = &'a Snapshot> {
+        self.snapshots.pick(ids).filter(|s| s.visible_at <= self.now)
     }
 }
 

@@ -38,6 +38,8 @@ impl Key for u64 {
 pub(crate) trait Rows {
     fn name(&self) -> &'static str;
     fn take_dirty(&mut self, into: &mut Vec<Change>);
+    /// From now on no changes are collected.
+    fn untrack(&mut self);
     fn restore(&mut self, key: &str, json: &str) -> Result<(), String>;
 }
 
@@ -46,11 +48,19 @@ pub(crate) struct Table<K, V> {
     name: &'static str,
     rows: BTreeMap<K, V>,
     dirty: BTreeSet<K>,
+    /// Whether changes are collected in `dirty`.
+    tracked: bool,
 }
 
 impl<K: Key, V> Table<K, V> {
     pub(crate) fn new(name: &'static str) -> Self {
-        Table { name, rows: BTreeMap::new(), dirty: BTreeSet::new() }
+        Table { name, rows: BTreeMap::new(), dirty: BTreeSet::new(), tracked: true }
+    }
+
+    fn changed(&mut self, key: &K) {
+        if self.tracked {
+            self.dirty.insert(key.clone());
+        }
     }
 
     pub(crate) fn get<Q>(&self, key: &Q) -> Option<&V>
@@ -63,7 +73,9 @@ impl<K: Key, V> Table<K, V> {
 
     pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let row = self.rows.get_mut(key)?;
-        self.dirty.insert(key.clone());
+        if self.tracked {
+            self.dirty.insert(key.clone());
+        }
         Some(row)
     }
 
@@ -72,23 +84,26 @@ impl<K: Key, V> Table<K, V> {
     where
         V: Default,
     {
-        self.dirty.insert(key.clone());
+        self.changed(&key);
         self.rows.entry(key).or_default()
     }
 
     pub(crate) fn insert(&mut self, key: K, row: V) {
-        self.dirty.insert(key.clone());
+        self.changed(&key);
         self.rows.insert(key, row);
     }
 
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         let row = self.rows.remove(key)?;
-        self.dirty.insert(key.clone());
+        self.changed(key);
         Some(row)
     }
 
     pub(crate) fn clear(&mut self) {
-        self.dirty.extend(std::mem::take(&mut self.rows).into_keys());
+        let rows = std::mem::take(&mut self.rows);
+        if self.tracked {
+            self.dirty.extend(rows.into_keys());
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
@@ -97,6 +112,14 @@ impl<K: Key, V> Table<K, V> {
 
     pub(crate) fn values(&self) -> impl DoubleEndedIterator<Item = &V> {
         self.rows.values()
+    }
+
+    /// The rows under these keys that there are, or all without keys given;
+    /// in the order of the keys either way.
+    pub(crate) fn pick<'a>(&'a self, keys: Option<&'a BTreeSet<K>>) -> impl Iterator<Item = &'a V> {
+        let all = keys.is_none().then(|| self.rows.values());
+        let named = keys.into_iter().flatten().filter_map(|key| self.rows.get(key));
+        all.into_iter().flatten().chain(named)
     }
 }
 
@@ -112,6 +135,11 @@ impl<K: Key, V: Serialize + DeserializeOwned> Rows for Table<K, V> {
                 self.rows.get(&key).map(to_json),
             ));
         }
+    }
+
+    fn untrack(&mut self) {
+        self.tracked = false;
+        self.dirty.clear();
     }
 
     fn restore(&mut self, key: &str, json: &str) -> Result<(), String> {
@@ -150,6 +178,10 @@ impl<V> Log<V> {
 
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &V> {
         self.rows.values()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.rows.clear();
     }
 
     pub(crate) fn rows_mut(&mut self) -> &mut Table<u64, V> {

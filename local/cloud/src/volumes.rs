@@ -1,13 +1,40 @@
-//! Volumes: written to, deleted.
+//! Volumes: written to, attached, taken off, deleted.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::Cloud;
 use crate::error::IdKind;
+use crate::instances::data_devices;
 use crate::world::{Attachment, Instance, InstanceState};
+use crate::{Cloud, VolumeSpec};
+
+/// Who has which volume attached, for what is about many volumes at once.
+pub(crate) struct Attached<'a>(BTreeMap<&'a str, Vec<(&'a Instance, &'a Attachment)>>);
+
+impl<'a> Attached<'a> {
+    pub(crate) fn of(&self, volume: &str) -> &[(&'a Instance, &'a Attachment)] {
+        self.0.get(volume).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn state(&self, volume: &str) -> &'static str {
+        if self.of(volume).is_empty() { "available" } else { "in-use" }
+    }
+}
 
 impl Cloud {
+    /// All volumes' attachments.
+    pub(crate) fn attached(&self) -> Attached<'_> {
+        let mut attached: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        for instance in self.instances.values() {
+            for attachment in &instance.attachments {
+                attached.entry(&attachment.volume).or_default().push((instance, attachment));
+            }
+        }
+        Attached(attached)
+    }
+
     /// Who has the volume attached.
     pub(crate) fn attachments_of<'a>(
         &'a self,
@@ -17,13 +44,6 @@ impl Cloud {
             let attached = instance.attachments.iter().filter(move |a| a.volume == volume);
             attached.map(move |attachment| (instance, attachment))
         })
-    }
-
-    pub(crate) fn volume_state(&self, volume: &str) -> &'static str {
-        match self.attachments_of(volume).next() {
-            Some(_) => "in-use",
-            None => "available",
-        }
     }
 
     /// What the database on the node writes on its volume: a short text,
@@ -44,6 +64,64 @@ impl Cloud {
             }
             None => Err(format!("{volume_id} is attached to no instance")),
         }
+    }
+
+    /// Makes a volume in the instance's zone and attaches it at the first data
+    /// device that is free, as a person in the console does; gives the
+    /// volume's id. It is `in-use` at once, and no event is sent. Err says why
+    /// not: the instance is not there or ends, or has no device left.
+    pub fn attach(
+        &mut self,
+        now: Timestamp,
+        instance_id: &str,
+        spec: VolumeSpec,
+    ) -> Result<String, String> {
+        self.advance(now);
+        let Some(instance) = self.instances.get(instance_id) else {
+            return Err(format!("there is no instance {instance_id}"));
+        };
+        if instance.state.ends() {
+            let state = instance.state.name();
+            return Err(format!("nothing can be attached to {instance_id}: it is {state}"));
+        }
+        let taken = |device: &String| instance.attachments.iter().any(|a| a.device == *device);
+        let Some(device) = data_devices().find(|device| !taken(device)) else {
+            return Err(format!("{instance_id} has no device left"));
+        };
+        let zone = instance.zone.clone();
+        let delete_on_termination = spec.delete_on_termination;
+        let volume = self.add_volume(&zone, spec);
+        let attachment = Attachment {
+            volume: volume.clone(),
+            device,
+            attached_at: self.now,
+            delete_on_termination,
+        };
+        if let Some(instance) = self.instances.get_mut(&instance_id.to_owned()) {
+            instance.attachments.push(attachment);
+        }
+        Ok(volume)
+    }
+
+    /// Takes a data volume off its instance, as a person in the console does:
+    /// it stays, `available` at once, and no event is sent. Err says why not:
+    /// it is not there, on no instance, or a root volume.
+    pub fn detach(&mut self, now: Timestamp, volume_id: &str) -> Result<(), String> {
+        self.advance(now);
+        if self.volumes.get(volume_id).is_none() {
+            return Err(format!("there is no volume {volume_id}"));
+        }
+        let Some((instance, attachment)) = self.attachments_of(volume_id).next() else {
+            return Err(format!("{volume_id} is attached to no instance"));
+        };
+        if attachment.device == instance.root_device {
+            return Err(format!("{volume_id} is the root volume of {}", instance.id));
+        }
+        let instance_id = instance.id.clone();
+        if let Some(instance) = self.instances.get_mut(&instance_id) {
+            instance.attachments.retain(|a| a.volume != volume_id);
+        }
+        Ok(())
     }
 
     /// Deletes a snapshot or a volume, as a person in the console does: a

@@ -25,27 +25,41 @@ pub(crate) struct Instance {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum InstanceState {
+    Pending,
     Running,
     ShuttingDown,
     Terminated,
+    Stopping,
+    Stopped,
 }
 
 impl InstanceState {
     pub(crate) fn name(self) -> &'static str {
         match self {
+            InstanceState::Pending => "pending",
             InstanceState::Running => "running",
             InstanceState::ShuttingDown => "shutting-down",
             InstanceState::Terminated => "terminated",
+            InstanceState::Stopping => "stopping",
+            InstanceState::Stopped => "stopped",
         }
     }
 
     /// The number beside the name [M, `InstanceState`].
     pub(crate) fn code(self) -> u16 {
         match self {
+            InstanceState::Pending => 0,
             InstanceState::Running => 16,
             InstanceState::ShuttingDown => 32,
             InstanceState::Terminated => 48,
+            InstanceState::Stopping => 64,
+            InstanceState::Stopped => 80,
         }
+    }
+
+    /// Whether it is on its way out, from where nothing comes back.
+    pub(crate) fn ends(self) -> bool {
+        matches!(self, InstanceState::ShuttingDown | InstanceState::Terminated)
     }
 }
 
@@ -107,7 +121,24 @@ pub(crate) struct Snapshot {
     pub(crate) set: Option<u64>,
     /// Its copying will end in `error`.
     pub(crate) fails: bool,
+    /// Not in rows older than this field, and not written where there is
+    /// none: the rows of a snapshot that never stood still are as they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stall: Option<Stall>,
     pub(crate) deletion: Deletion,
+}
+
+/// A snapshot's copying stands still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stall {
+    pub(crate) since: Timestamp,
+    pub(crate) until: Timestamp,
+}
+
+impl Stall {
+    pub(crate) fn holds(self, now: Timestamp) -> bool {
+        (self.since..self.until).contains(&now)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +174,8 @@ impl Snapshot {
             return 100;
         }
         let until = self.ended_at.unwrap_or(now);
+        let stall = self.stall.filter(|stall| stall.holds(until));
+        let until = stall.map_or(until, |stall| stall.since);
         let total = self.done_at.duration_since(self.started_at).as_millis().max(1);
         let done = until.duration_since(self.started_at).as_millis();
         i64::try_from((done * 100 / total).clamp(0, 99)).unwrap_or(0)

@@ -1,10 +1,13 @@
 //! EC2's operations: what a request is about, what of it must hold, what it
 //! does, and its answer.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::filter::{Filters, Paging};
 use super::query::Query;
+use super::shapes::volume_nodes;
 use super::xml::{self, Node, items, text};
 use super::{Reply, internal_error};
 use crate::Cloud;
@@ -163,7 +166,7 @@ impl Cloud {
                 let made = self.create_snapshot(volume, &snapshot_request(query)?)?;
                 about.extend(made.iter().cloned());
                 let made = made.iter().filter_map(|id| self.snapshots.get(id));
-                Ok(made.flat_map(|s| self.snapshot(s, false)).collect())
+                Ok(made.flat_map(|s| self.snapshot_nodes(s, false)).collect())
             }
             Operation::DeleteSnapshot => {
                 self.delete_snapshot(query.required("SnapshotId")?, query.flag("DryRun")?)?;
@@ -220,24 +223,24 @@ impl Cloud {
         end_of_dry_run(query)?;
         let ours =
             owners.is_empty() || owners.iter().any(|o| o == "self" || *o == self.config.account);
-        let rows = self.shown_snapshots(self.now).filter(|s| {
-            ours && (ids.is_empty() || ids.contains(&s.id))
-                && filters.match_all(&s.tags, |name| {
-                    vec![match name {
-                        "description" => s.description.clone(),
-                        "encrypted" => s.encrypted.to_string(),
-                        "owner-id" => self.config.account.clone(),
-                        "progress" => format!("{}%", s.progress(self.now)),
-                        "snapshot-id" => s.id.clone(),
-                        "status" => s.state.name().to_owned(),
-                        "storage-tier" => "standard".to_owned(),
-                        "volume-id" => s.volume.clone(),
-                        _ => s.size_gib.to_string(),
-                    }]
-                })
+        let ids = narrowed(ids, &filters, "snapshot-id");
+        let rows = self.shown_snapshots(ids.as_ref()).filter(|s| {
+            ours && filters.match_all(&s.tags, |name| {
+                vec![match name {
+                    "description" => s.description.clone(),
+                    "encrypted" => s.encrypted.to_string(),
+                    "owner-id" => self.config.account.clone(),
+                    "progress" => format!("{}%", s.progress(self.now)),
+                    "snapshot-id" => s.id.clone(),
+                    "status" => s.state.name().to_owned(),
+                    "storage-tier" => "standard".to_owned(),
+                    "volume-id" => s.volume.clone(),
+                    _ => s.size_gib.to_string(),
+                }]
+            })
         });
         let (page, token) = paging.page(rows, |s| s.id.clone());
-        let set = items("snapshotSet", page.into_iter().map(|s| self.snapshot(s, true)));
+        let set = items("snapshotSet", page.into_iter().map(|s| self.snapshot_nodes(s, true)));
         Ok([set].into_iter().chain(token).collect())
     }
 
@@ -258,18 +261,18 @@ impl Cloud {
         )?;
         let paging = Paging::parse(query, Some(&ids))?;
         end_of_dry_run(query)?;
-        let rows = self.instances.values().filter(|i| {
-            (ids.is_empty() || ids.contains(&i.id))
-                && filters.match_all(&i.tags, |name| match name {
-                    "availability-zone" => vec![i.zone.clone()],
-                    "block-device-mapping.volume-id" => {
-                        i.attachments.iter().map(|a| a.volume.clone()).collect()
-                    }
-                    "instance-id" => vec![i.id.clone()],
-                    "instance-state-code" => vec![i.state.code().to_string()],
-                    "instance-state-name" => vec![i.state.name().to_owned()],
-                    _ => vec![i.kind.clone()],
-                })
+        let ids = narrowed(ids, &filters, "instance-id");
+        let rows = self.instances.pick(ids.as_ref()).filter(|i| {
+            filters.match_all(&i.tags, |name| match name {
+                "availability-zone" => vec![i.zone.clone()],
+                "block-device-mapping.volume-id" => {
+                    i.attachments.iter().map(|a| a.volume.clone()).collect()
+                }
+                "instance-id" => vec![i.id.clone()],
+                "instance-state-code" => vec![i.state.code().to_string()],
+                "instance-state-name" => vec![i.state.name().to_owned()],
+                _ => vec![i.kind.clone()],
+            })
         });
         let (page, token) = paging.page(rows, |i| i.id.clone());
         let set = items("reservationSet", page.into_iter().map(|i| self.reservation(i)));
@@ -297,29 +300,30 @@ impl Cloud {
         )?;
         let paging = Paging::parse(query, None)?;
         end_of_dry_run(query)?;
-        let rows = self.volumes.values().filter(|v| {
-            (ids.is_empty() || ids.contains(&v.id))
-                && filters.match_all(&v.tags, |name| match name {
-                    "attachment.device" => {
-                        self.attachments_of(&v.id).map(|(_, a)| a.device.clone()).collect()
-                    }
-                    "attachment.instance-id" => {
-                        self.attachments_of(&v.id).map(|(i, _)| i.id.clone()).collect()
-                    }
-                    "attachment.status" => {
-                        self.attachments_of(&v.id).map(|_| "attached".to_owned()).collect()
-                    }
-                    "availability-zone" => vec![v.zone.clone()],
-                    "encrypted" => vec![v.encrypted.to_string()],
-                    "size" => vec![v.size_gib.to_string()],
-                    "snapshot-id" => v.snapshot.iter().cloned().collect(),
-                    "status" => vec![self.volume_state(&v.id).to_owned()],
-                    "volume-id" => vec![v.id.clone()],
-                    _ => vec![v.kind.clone()],
-                })
+        let ids = narrowed(ids, &filters, "volume-id");
+        let attached = self.attached();
+        let rows = self.volumes.pick(ids.as_ref()).filter(|v| {
+            filters.match_all(&v.tags, |name| match name {
+                "attachment.device" => {
+                    attached.of(&v.id).iter().map(|(_, a)| a.device.clone()).collect()
+                }
+                "attachment.instance-id" => {
+                    attached.of(&v.id).iter().map(|(i, _)| i.id.clone()).collect()
+                }
+                "attachment.status" => {
+                    attached.of(&v.id).iter().map(|_| "attached".to_owned()).collect()
+                }
+                "availability-zone" => vec![v.zone.clone()],
+                "encrypted" => vec![v.encrypted.to_string()],
+                "size" => vec![v.size_gib.to_string()],
+                "snapshot-id" => v.snapshot.iter().cloned().collect(),
+                "status" => vec![attached.state(&v.id).to_owned()],
+                "volume-id" => vec![v.id.clone()],
+                _ => vec![v.kind.clone()],
+            })
         });
         let (page, token) = paging.page(rows, |v| v.id.clone());
-        let set = items("volumeSet", page.into_iter().map(|v| self.volume(v)));
+        let set = items("volumeSet", page.into_iter().map(|v| volume_nodes(v, &attached)));
         Ok([set].into_iter().chain(token).collect())
     }
 
@@ -330,7 +334,7 @@ impl Cloud {
         end_of_dry_run(query)?;
         let instances = self.instances.values().map(|i| (IdKind::Instance, &i.id, &i.tags));
         let volumes = self.volumes.values().map(|v| (IdKind::Volume, &v.id, &v.tags));
-        let snapshots = self.shown_snapshots(self.now).map(|s| (IdKind::Snapshot, &s.id, &s.tags));
+        let snapshots = self.shown_snapshots(None).map(|s| (IdKind::Snapshot, &s.id, &s.tags));
         let rows = instances
             .chain(snapshots)
             .chain(volumes)
@@ -360,6 +364,12 @@ impl Cloud {
         });
         Ok([items("tagSet", set)].into_iter().chain(token).collect())
     }
+}
+
+/// The ids that a describe is about at most: those given, or those that its
+/// filter by id names. None: any.
+fn narrowed(ids: Vec<String>, filters: &Filters, name: &str) -> Option<BTreeSet<String>> {
+    if ids.is_empty() { filters.exactly(name).cloned() } else { Some(ids.into_iter().collect()) }
 }
 
 /// Describes have a dry run too.

@@ -1,5 +1,7 @@
 //! What all describes share: filters and pages.
 
+use std::collections::BTreeSet;
+
 use super::query::Query;
 use super::xml::{Node, text};
 use crate::error::{Ec2Error, Ec2Result};
@@ -10,7 +12,16 @@ const MOST_VALUES: usize = 200;
 
 /// The filters of a describe: all must match, each by one of its values.
 #[derive(Debug)]
-pub(crate) struct Filters(Vec<(String, Vec<String>)>);
+pub(crate) struct Filters(Vec<Filter>);
+
+#[derive(Debug)]
+struct Filter {
+    name: String,
+    /// Values that stand for themselves: no need to try one after the other.
+    plain: BTreeSet<String>,
+    /// Values with a character that has a meaning.
+    wildcards: Vec<String>,
+}
 
 impl Filters {
     /// A name that is neither among these nor, where the resource has tags, a
@@ -34,21 +45,35 @@ impl Filters {
                     ),
                 ));
             }
-            filters.push((name.to_owned(), values));
+            let (wildcards, plain): (Vec<_>, Vec<_>) =
+                values.into_iter().partition(|value| value.contains(['*', '?', '\\']));
+            let plain = plain.into_iter().collect();
+            filters.push(Filter { name: name.to_owned(), plain, wildcards });
         }
         Ok(Filters(filters))
     }
 
     /// `field` gives what a resource has for a filter's name.
     pub(crate) fn match_all(&self, tags: &Tags, field: impl Fn(&str) -> Vec<String>) -> bool {
-        self.0.iter().all(|(name, wanted)| {
-            let has = match name.strip_prefix("tag:") {
-                Some(key) => tags.get(key).cloned().into_iter().collect(),
-                None if name == "tag-key" => tags.keys().cloned().collect(),
-                None => field(name),
-            };
-            wanted.iter().any(|one| has.iter().any(|value| wildcard_matches(one, value, true)))
+        self.0.iter().all(|filter| match filter.name.strip_prefix("tag:") {
+            Some(key) => tags.get(key).is_some_and(|value| filter.wants(value)),
+            None if filter.name == "tag-key" => tags.keys().any(|key| filter.wants(key)),
+            None => field(&filter.name).iter().any(|value| filter.wants(value)),
         })
+    }
+
+    /// The only values of that name that can match, if they are known without
+    /// a look at the resources.
+    pub(crate) fn exactly(&self, name: &str) -> Option<&BTreeSet<String>> {
+        let filter = self.0.iter().find(|filter| filter.name == name)?;
+        filter.wildcards.is_empty().then_some(&filter.plain)
+    }
+}
+
+impl Filter {
+    fn wants(&self, value: &str) -> bool {
+        self.plain.contains(value)
+            || self.wildcards.iter().any(|one| wildcard_matches(one, value, true))
     }
 }
 

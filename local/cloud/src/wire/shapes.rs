@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::xml::{Node, elements, items, text};
 use crate::Cloud;
+use crate::volumes::Attached;
 use crate::world::{Instance, Snapshot, SnapshotState, Tags, Volume};
 
 /// A time with milliseconds, as EC2 writes it.
@@ -26,7 +27,7 @@ impl Cloud {
 
     /// As `CreateSnapshot` answers and describes show it (`Snapshot`): its
     /// state is `status`.
-    pub(crate) fn snapshot(&self, snapshot: &Snapshot, described: bool) -> Vec<Node> {
+    pub(crate) fn snapshot_nodes(&self, snapshot: &Snapshot, described: bool) -> Vec<Node> {
         let mut nodes = self.snapshot_common(snapshot);
         nodes.push(text("status", snapshot.state.name()));
         nodes.push(text("storageTier", "standard"));
@@ -60,38 +61,6 @@ impl Cloud {
         nodes
     }
 
-    pub(crate) fn volume(&self, volume: &Volume) -> Vec<Node> {
-        let attachments = self.attachments_of(&volume.id).map(|(instance, attachment)| {
-            vec![
-                text("volumeId", &volume.id),
-                text("instanceId", &instance.id),
-                text("device", &attachment.device),
-                text("status", "attached"),
-                text("attachTime", time(attachment.attached_at)),
-                text("deleteOnTermination", attachment.delete_on_termination),
-            ]
-        });
-        let mut nodes = vec![
-            text("volumeId", &volume.id),
-            text("size", volume.size_gib),
-            text("snapshotId", volume.snapshot.as_deref().unwrap_or_default()),
-            text("availabilityZone", &volume.zone),
-            text("status", self.volume_state(&volume.id)),
-            text("createTime", time(volume.created_at)),
-            items("attachmentSet", attachments),
-            text("volumeType", &volume.kind),
-            text("encrypted", volume.encrypted),
-            text("multiAttachEnabled", volume.multi_attach),
-        ];
-        nodes.extend(volume.iops.map(|iops| text("iops", iops)));
-        nodes.extend(volume.throughput.map(|mibs| text("throughput", mibs)));
-        nodes.extend(volume.kms_key.as_ref().map(|key| text("kmsKeyId", key)));
-        if !volume.tags.is_empty() {
-            nodes.push(tag_set(&volume.tags));
-        }
-        nodes
-    }
-
     /// A reservation of one instance.
     pub(crate) fn reservation(&self, instance: &Instance) -> Vec<Node> {
         vec![
@@ -101,6 +70,39 @@ impl Cloud {
             items("instancesSet", [instance_nodes(instance)]),
         ]
     }
+}
+
+/// A volume, and who of all has it attached.
+pub(crate) fn volume_nodes(volume: &Volume, attached: &Attached<'_>) -> Vec<Node> {
+    let attachments = attached.of(&volume.id).iter().map(|(instance, attachment)| {
+        vec![
+            text("volumeId", &volume.id),
+            text("instanceId", &instance.id),
+            text("device", &attachment.device),
+            text("status", "attached"),
+            text("attachTime", time(attachment.attached_at)),
+            text("deleteOnTermination", attachment.delete_on_termination),
+        ]
+    });
+    let mut nodes = vec![
+        text("volumeId", &volume.id),
+        text("size", volume.size_gib),
+        text("snapshotId", volume.snapshot.as_deref().unwrap_or_default()),
+        text("availabilityZone", &volume.zone),
+        text("status", attached.state(&volume.id)),
+        text("createTime", time(volume.created_at)),
+        items("attachmentSet", attachments),
+        text("volumeType", &volume.kind),
+        text("encrypted", volume.encrypted),
+        text("multiAttachEnabled", volume.multi_attach),
+    ];
+    nodes.extend(volume.iops.map(|iops| text("iops", iops)));
+    nodes.extend(volume.throughput.map(|mibs| text("throughput", mibs)));
+    nodes.extend(volume.kms_key.as_ref().map(|key| text("kmsKeyId", key)));
+    if !volume.tags.is_empty() {
+        nodes.push(tag_set(&volume.tags));
+    }
+    nodes
 }
 
 fn instance_nodes(instance: &Instance) -> Vec<Node> {

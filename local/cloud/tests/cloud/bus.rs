@@ -1,6 +1,6 @@
 //! `EventBridge`: `PutEvents`, rules, deliveries, retries.
 
-use cloud::{Cloud, Delivery};
+use cloud::{Cloud, Delivery, Pace};
 use serde_json::{Value, json};
 
 use crate::support::{World, answer, config, entry, json_answer, rule};
@@ -200,6 +200,20 @@ fn a_wrong_configuration_is_refused() {
     assert!(refused(|c| c.speed = f64::NAN).contains("speed"));
     assert!(refused(|c| c.zones.push("eu-west-1a".to_owned())).contains("eu-west-1a"));
     assert!(refused(|c| c.rules[0].targets[0].max_age = 86_401).contains("86400"));
+    #[expect(clippy::reversed_empty_ranges, reason = "it is what is refused")]
+    let empty = 5..=4;
+    for (name, change) in [
+        ("snapshot_ms", (|pace, range| pace.snapshot_ms = range) as fn(&mut Pace, _)),
+        ("describe_lag_ms", |pace, range| pace.describe_lag_ms = range),
+        ("event_delay_ms", |pace, range| pace.event_delay_ms = range),
+    ] {
+        for (range, why) in [(empty.clone(), "is empty"), (0..=u64::MAX, "goes over")] {
+            let mut config = config();
+            change(&mut config.pace, range);
+            let refused = config.check().unwrap_err();
+            assert!(refused.contains(name) && refused.contains(why), "{refused}");
+        }
+    }
     assert!(config().check().is_ok());
     let error = Cloud::restore(config(), []).unwrap_err();
     assert!(error.to_string().contains("meta"));

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{World, config};
+use crate::support::{World, config, entry};
 
 #[test]
 fn every_call_is_logged_and_counted() {
@@ -79,4 +79,47 @@ fn unfiltered_describes_have_the_smaller_bucket() {
     }
     assert_eq!(world.refused("DescribeInstances", &[]).0, 503);
     world.ok("DescribeInstances", &[("MaxResults", "100")]);
+}
+
+#[test]
+fn a_quiet_cloud_counts_and_does_the_same_but_keeps_no_logs_and_no_changes() {
+    let mut loud = World::new();
+    let mut quiet = World::new();
+    for world in [&mut loud, &mut quiet] {
+        world.create_one();
+        world.put(&json!([entry("Backup Requested", &json!({}))]));
+    }
+    assert!(!quiet.cloud.take_dirty().is_empty());
+    quiet.create_one_of(1);
+    loud.create_one_of(1);
+    quiet.cloud.quiet();
+    assert_eq!(quiet.cloud.calls(), json!([]), "also of what was before");
+    assert_eq!(quiet.state()["events"], json!([]));
+    let mut seen = Vec::new();
+    for world in [&mut loud, &mut quiet] {
+        world.pass(15);
+        world.arm(json!({"on": "CreateSnapshots", "do": "fail_later"})).unwrap();
+        let made = world.create_set();
+        world.cloud.clear_faults();
+        world.put(&json!([entry("Backup Requested", &json!({}))]));
+        world.finish();
+        let instance = world.node.instance_id.clone();
+        world.cloud.stop(world.now, &instance).unwrap();
+        world.finish();
+        let delivered = world.cloud.deliveries(world.now);
+        for delivery in &delivered {
+            world.cloud.delivered(world.now, delivery.id, Err("no".to_owned()));
+        }
+        let body = world.ok("DescribeSnapshots", &[]);
+        let mut state = world.state();
+        state.as_object_mut().unwrap().remove("events");
+        seen.push((made, delivered, body, state, world.cloud.next_due()));
+    }
+    assert!(!seen[0].1.is_empty());
+    assert_eq!(seen[0], seen[1]);
+    assert_eq!(quiet.state()["calls"]["ec2"]["CreateSnapshot"], 2);
+    assert_eq!(quiet.cloud.calls(), json!([]));
+    assert_eq!(quiet.state()["events"], json!([]));
+    assert!(quiet.cloud.take_dirty().is_empty());
+    assert!(loud.cloud.take_dirty().len() > 10);
 }

@@ -1,6 +1,6 @@
 //! Describes: ids, filters, wildcards, pages; tags.
 
-use cloud::InstanceSpec;
+use cloud::{InstanceSpec, VolumeSpec};
 
 use crate::support::{World, texts};
 
@@ -171,4 +171,62 @@ fn deleting_tags_without_naming_any_leaves_those_of_aws() {
     world.ok("DeleteTags", &[("ResourceId.1", &instance)]);
     let body = world.ok("DescribeTags", &filter("resource-id", &instance));
     assert_eq!(texts(&body, "key"), ["aws:autoscaling:groupName"]);
+}
+
+#[test]
+fn a_filter_by_id_finds_what_a_filter_by_anything_finds() {
+    let mut world = World::new();
+    let (first, second) = (world.node.instance_id.clone(), world.create_set());
+    let other = world.cloud.launch(world.now, InstanceSpec::in_zone("us-west-1b"));
+    world.pass(5);
+    let (snapshot, volume) = (second[1].clone(), world.node.volume_ids[0].clone());
+    for (action, name, element, id, all) in [
+        ("DescribeSnapshots", "snapshot-id", "snapshotId", &snapshot, 3),
+        ("DescribeInstances", "instance-id", "instanceId", &other.instance_id, 2),
+        ("DescribeVolumes", "volume-id", "createTime", &volume, 4),
+    ] {
+        let mut count = |fields: &[(&str, &str)]| texts(&world.ok(action, fields), element).len();
+        let begin = format!("{}*", &id[..id.len() - 1]);
+        let one = format!("{}?", &id[..id.len() - 1]);
+        let escaped = format!("\\{id}");
+        for value in [id.as_str(), &begin, &one, &escaped] {
+            assert_eq!(count(&filter(name, value)), 1, "{name} {value}");
+        }
+        assert_eq!(count(&filter(name, "*")), all, "{name}");
+        assert_eq!(count(&filter(name, "nothing-0")), 0, "{name}");
+        let mixed = [
+            ("Filter.1.Name", name),
+            ("Filter.1.Value.1", "nothing-0"),
+            ("Filter.1.Value.2", begin.as_str()),
+        ];
+        assert_eq!(count(&mixed), 1, "{name}: a plain value and a wildcard");
+        let twice = [
+            ("Filter.1.Name", name),
+            ("Filter.1.Value.1", id.as_str()),
+            ("Filter.2.Name", name),
+            ("Filter.2.Value.1", "nothing-0"),
+        ];
+        assert_eq!(count(&twice), 0, "{name}: both must match");
+    }
+    let ids = [("InstanceId.1", first.as_str()), ("InstanceId.2", first.as_str())];
+    assert_eq!(texts(&world.ok("DescribeInstances", &ids), "instanceId"), [first.as_str()]);
+    let mut ids = ids.to_vec();
+    ids.extend(filter("instance-id", &other.instance_id));
+    assert!(texts(&world.ok("DescribeInstances", &ids), "instanceId").is_empty());
+    let (low, high) = (second.iter().min().unwrap(), second.iter().max().unwrap());
+    let backwards = [("SnapshotId.1", high.as_str()), ("SnapshotId.2", low.as_str())];
+    let found = texts(&world.ok("DescribeSnapshots", &backwards), "snapshotId");
+    assert_eq!(found, [low.as_str(), high], "in the order of all");
+}
+
+#[test]
+fn a_volume_says_whether_several_may_have_it() {
+    let mut world = World::new();
+    let mut spec = InstanceSpec::in_zone("us-west-1b");
+    spec.data = vec![VolumeSpec { multi_attach: true, ..VolumeSpec::gib(4) }];
+    let node = world.cloud.launch(world.now, spec);
+    for (volume, shown) in [(&node.volume_ids[0], "true"), (&node.root_volume_id, "false")] {
+        let body = world.ok("DescribeVolumes", &[("VolumeId.1", volume)]);
+        assert_eq!(texts(&body, "multiAttachEnabled"), [shown]);
+    }
 }

@@ -304,3 +304,49 @@ fn speed_makes_it_all_faster() {
     assert_eq!(world.snapshot_states(), ["completed"; 3]);
     assert!(!world.events(SET_EVENT).is_empty());
 }
+
+#[test]
+fn the_pace_is_that_of_the_configuration() {
+    let mut config = crate::support::config();
+    config.pace.snapshot_ms = 7_000..=7_000;
+    config.pace.describe_lag_ms = 20_000..=20_000;
+    config.pace.event_delay_ms = 3_000..=3_000;
+    let mut world = World::with(config, 7);
+    let id = world.create_one();
+    world.pass(6);
+    assert_eq!(world.snapshot_states(), ["pending"]);
+    world.pass(1);
+    assert_eq!(world.snapshot_states(), ["completed"]);
+    world.pass(2);
+    assert!(world.events(EVENT).is_empty());
+    world.pass(1);
+    assert!(!world.events(EVENT).is_empty());
+    world.pass(9);
+    assert!(world.shown().is_empty());
+    world.pass(1);
+    assert_eq!(world.shown(), [id.as_str()]);
+    world.ok("DeleteSnapshot", &[("SnapshotId", &id)]);
+    world.pass(19);
+    assert_eq!(world.shown(), [id]);
+    world.pass(1);
+    assert!(world.shown().is_empty());
+}
+
+#[test]
+fn the_limit_counts_pending_ones_of_that_volume_only() {
+    let mut world = World::new();
+    let volume = world.node.volume_ids[1].clone();
+    for _ in 0..4 {
+        world.create_set();
+        world.pass(15);
+    }
+    world.create_one();
+    world.pass(15);
+    assert_eq!(
+        world.refused("CreateSnapshot", &[("VolumeId", &world.node.volume_ids[0].clone())]).1,
+        "ConcurrentSnapshotLimitExceeded"
+    );
+    world.ok("CreateSnapshot", &[("VolumeId", &volume)]);
+    world.finish();
+    world.create_set();
+}

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use cloud::{Cloud, Config, FaultSpec, InstanceSpec, Launched, Reply, Rule, Target, VolumeSpec};
+use cloud::{
+    Cloud, Config, FaultSpec, InstanceSpec, Launched, Pace, Reply, Rule, Target, VolumeSpec,
+};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -22,6 +24,7 @@ pub(crate) fn config() -> Config {
             rule("ebs", "default", json!({"source": ["aws.ec2"]}), "worker"),
             rule("requests", "backups", json!({"detail-type": ["Backup Requested"]}), "worker"),
         ],
+        pace: Pace::default(),
     }
 }
 
@@ -98,8 +101,25 @@ impl World {
     }
 
     pub(crate) fn create_one(&mut self) -> String {
-        let volume = self.node.volume_ids[0].clone();
+        self.create_one_of(0)
+    }
+
+    /// Of the data volume of that number.
+    pub(crate) fn create_one_of(&mut self, number: usize) -> String {
+        let volume = self.node.volume_ids[number].clone();
         texts(&self.ok("CreateSnapshot", &[("VolumeId", &volume)]), "snapshotId").remove(0)
+    }
+
+    /// After a restart from all rows, which then are all saved.
+    pub(crate) fn restart(&mut self, rows: &mut BTreeMap<String, String>) {
+        for (key, value) in self.cloud.take_dirty() {
+            match value {
+                Some(json) => rows.insert(key, json),
+                None => rows.remove(&key),
+            };
+        }
+        self.cloud = Cloud::restore(config(), rows.clone()).unwrap();
+        self.cloud.advance(self.now);
     }
 
     /// Ids that an unfiltered describe shows.

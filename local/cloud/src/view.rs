@@ -1,0 +1,103 @@
+//! The world as an oracle outside sees it: the truth, without describe lag.
+//! Call [`Cloud::advance`] before it for a world without work overdue.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::Cloud;
+use crate::world::{Deletion, Instance, Snapshot};
+
+/// A snapshot as it is. A deleted one is there as long as describes may still
+/// show it.
+#[derive(Debug, Clone)]
+pub struct SnapshotView<'a> {
+    /// Its id.
+    pub snapshot_id: &'a str,
+    /// The volume that it was taken of, which may be gone.
+    pub volume_id: &'a str,
+    /// The volume's size.
+    pub size_gib: u32,
+    /// `pending`, `completed` or `error`.
+    pub state: &'static str,
+    /// Not deleted. A delete of a pending one takes effect at its end (E).
+    pub exists: bool,
+    /// A delete waits for its end, or is done.
+    pub delete_asked: bool,
+    /// What the call that made it said.
+    pub description: &'a str,
+    /// Its tags.
+    pub tags: &'a BTreeMap<String, String>,
+    /// What stood on the volume when it was begun.
+    pub content: Option<&'a str>,
+    /// When it was begun.
+    pub started_at: Timestamp,
+    /// When its copying ended, well or not.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// An instance as it is. A terminated one is there for an AWS hour.
+#[derive(Debug, Clone)]
+pub struct InstanceView<'a> {
+    /// Its id.
+    pub instance_id: &'a str,
+    /// `pending`, `running`, `stopping`, `stopped`, `shutting-down` or
+    /// `terminated`.
+    pub state: &'static str,
+    /// Volume id and device of all its volumes but the root's, in the order
+    /// of the devices.
+    pub data_volumes: Vec<(&'a str, &'a str)>,
+}
+
+impl Cloud {
+    /// The snapshot of that id, also a deleted one that lingers.
+    pub fn snapshot(&self, id: &str) -> Option<SnapshotView<'_>> {
+        self.snapshots.get(id).map(SnapshotView::of)
+    }
+
+    /// All snapshots in the order of their ids, also deleted ones that linger.
+    pub fn snapshots(&self) -> impl Iterator<Item = SnapshotView<'_>> {
+        self.snapshots.values().map(SnapshotView::of)
+    }
+
+    /// The instance of that id, also a terminated one that is described yet.
+    pub fn instance(&self, id: &str) -> Option<InstanceView<'_>> {
+        self.instances.get(id).map(InstanceView::of)
+    }
+
+    /// All instances in the order of their ids, also terminated ones that are
+    /// described yet.
+    pub fn instances(&self) -> impl Iterator<Item = InstanceView<'_>> {
+        self.instances.values().map(InstanceView::of)
+    }
+}
+
+impl<'a> SnapshotView<'a> {
+    fn of(snapshot: &'a Snapshot) -> Self {
+        SnapshotView {
+            snapshot_id: &snapshot.id,
+            volume_id: &snapshot.volume,
+            size_gib: snapshot.size_gib,
+            state: snapshot.state.name(),
+            exists: snapshot.exists(),
+            delete_asked: snapshot.deletion != Deletion::NotAsked,
+            description: &snapshot.description,
+            tags: &snapshot.tags,
+            content: snapshot.content.as_deref(),
+            started_at: snapshot.started_at,
+            ended_at: snapshot.ended_at,
+        }
+    }
+}
+
+impl<'a> InstanceView<'a> {
+    fn of(instance: &'a Instance) -> Self {
+        let data = instance.attachments.iter().filter(|a| a.device != instance.root_device);
+        let mut data_volumes: Vec<(&str, &str)> =
+            data.map(|a| (a.volume.as_str(), a.device.as_str())).collect();
+        // A freed device is given again, so they need not stand in order; as
+        // texts they sort as they are given.
+        data_volumes.sort_by_key(|(_, device)| *device);
+        InstanceView { instance_id: &instance.id, state: instance.state.name(), data_volumes }
+    }
+}
