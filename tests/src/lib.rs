@@ -22,8 +22,9 @@ pub mod http;
 mod process;
 mod rest;
 pub mod rows;
+pub mod sim;
 
-pub use cloud::{Cloud, MANY};
+pub use self::cloud::{Cloud, MANY};
 pub use here::{Here, Setup};
 pub use process::{Process, binary};
 

@@ -1,0 +1,204 @@
+//! What people and machines do to AWS behind the service's back.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+use jiff::{SignedDuration, Timestamp};
+
+use super::drive;
+use super::scene;
+use super::world::World;
+
+/// An accident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accident {
+    SnapshotFails,
+    SnapshotStalls,
+    SnapshotDeleted,
+    NodeStopped,
+    NodeStarted,
+    NodeTerminated,
+    NodeReplaced,
+    VolumeAttached,
+    VolumeDetached,
+    MultiAttach,
+    TagsCopied,
+}
+
+impl Accident {
+    const ALL: [Self; 11] = [
+        Self::SnapshotFails,
+        Self::SnapshotStalls,
+        Self::SnapshotDeleted,
+        Self::NodeStopped,
+        Self::NodeStarted,
+        Self::NodeTerminated,
+        Self::NodeReplaced,
+        Self::VolumeAttached,
+        Self::VolumeDetached,
+        Self::MultiAttach,
+        Self::TagsCopied,
+    ];
+
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        Self::ALL[rng.usize(0..Self::ALL.len())]
+    }
+
+    const fn line(self) -> &'static str {
+        match self {
+            Self::SnapshotFails => "accident snapshot_fails",
+            Self::SnapshotStalls => "accident snapshot_stalls",
+            Self::SnapshotDeleted => "accident snapshot_deleted",
+            Self::NodeStopped => "accident node_stopped",
+            Self::NodeStarted => "accident node_started",
+            Self::NodeTerminated => "accident node_terminated",
+            Self::NodeReplaced => "accident node_replaced",
+            Self::VolumeAttached => "accident volume_attached",
+            Self::VolumeDetached => "accident volume_detached",
+            Self::MultiAttach => "accident multi_attach",
+            Self::TagsCopied => "accident tags_copied",
+        }
+    }
+
+    /// Whether it waits for something that it can happen to.
+    pub(crate) const fn waits(self) -> bool {
+        matches!(
+            self,
+            Self::SnapshotFails | Self::SnapshotStalls | Self::SnapshotDeleted | Self::NodeStarted
+        )
+    }
+
+    /// Happens. False: there is nothing that it could happen to now.
+    pub(crate) fn happens(self, world: &mut World, rng: &mut Rng) -> bool {
+        let now = world.now();
+        let done = self.to(world, rng, now);
+        if let Some(what) = done {
+            world.reach.hit(self.line());
+            world.trace.line(now, || format!("{}: {what}", self.line()));
+            world.wake_if_sooner();
+            true
+        } else {
+            false
+        }
+    }
+
+    fn to(self, world: &mut World, rng: &mut Rng, now: Timestamp) -> Option<String> {
+        let ours = |world: &World, pending: bool| -> Vec<String> {
+            let all = world.cloud.snapshots().filter(|one| one.exists);
+            let all = all.filter(|one| !pending || one.state == "pending");
+            all.filter(|one| world.oracle.is_ours(one.snapshot_id))
+                .map(|one| one.snapshot_id.to_owned())
+                .collect()
+        };
+        let nodes: Vec<(u64, u64, String)> = world
+            .scene
+            .deployments
+            .iter()
+            .flat_map(|one| one.nodes.iter().map(|(node, id)| (one.id, *node, id.clone())))
+            .collect();
+        match self {
+            Self::SnapshotFails => {
+                let id = rng.choice(ours(world, true))?;
+                world.cloud.doom(now, &id).ok()?;
+                world.oracle.doomed(&id);
+                Some(id)
+            }
+            Self::SnapshotStalls => {
+                let id = rng.choice(ours(world, true))?;
+                let until = now + SignedDuration::from_hours(rng.i64(1..=27));
+                world.cloud.stall(now, &id, until).ok()?;
+                world.oracle.stalled(until);
+                Some(format!("{id} until {until}"))
+            }
+            Self::SnapshotDeleted => {
+                let running = rng.bool();
+                let id = rng.choice(ours(world, running))?;
+                world.oracle.deleted_by_hand(now, &id);
+                world.cloud.delete(now, &id).ok()?;
+                Some(id)
+            }
+            Self::NodeStopped | Self::NodeStarted => {
+                let state = |id: &str| world.cloud.instance(id).map_or("none", |one| one.state);
+                let stopped = nodes.iter().find(|(_, _, id)| state(id) == "stopped");
+                if let (Self::NodeStarted, Some((_, _, id))) = (self, stopped) {
+                    world.cloud.start(now, id).ok()?;
+                    return Some(id.clone());
+                }
+                let (_, _, id) = rng.choice(nodes)?;
+                world.cloud.stop(now, &id).ok()?;
+                (self == Self::NodeStopped).then_some(id)
+            }
+            Self::NodeTerminated => {
+                let (_, _, id) = rng.choice(nodes)?;
+                world.oracle.touched(now, &id);
+                world.cloud.terminate(now, &id).ok()?;
+                Some(id)
+            }
+            Self::NodeReplaced => {
+                let (deployment, node, old) = rng.choice(nodes)?;
+                let volumes = rng.usize(1..=3);
+                let new = scene::launch(&mut world.cloud, now, rng, volumes);
+                world.oracle.touched(now, &old);
+                world.cloud.terminate(now, &old).ok()?;
+                let scene = &mut world.scene;
+                let one = scene.deployments.iter_mut().find(|one| one.id == deployment)?;
+                one.version += 1;
+                let at = one.nodes.iter_mut().find(|(id, _)| *id == node)?;
+                at.1.clone_from(&new);
+                let detail = one.changed(&scene.tenants[one.tenant].id);
+                let kind = "Deployment Changed";
+                drive::control_plane(&mut world.cloud, &mut world.oracle, now, kind, &detail);
+                Some(format!("{old} by {new}"))
+            }
+            Self::VolumeAttached | Self::MultiAttach => {
+                let (_, _, id) = rng.choice(nodes)?;
+                let mut spec = scene::volume(rng);
+                spec.multi_attach = self == Self::MultiAttach;
+                world.oracle.touched(now, &id);
+                world.cloud.attach(now, &id, spec).ok()
+            }
+            Self::VolumeDetached => {
+                let (_, _, id) = rng.choice(nodes)?;
+                let volumes: Vec<String> = {
+                    let instance = world.cloud.instance(&id)?;
+                    instance.data_volumes.iter().map(|(volume, _)| (*volume).to_owned()).collect()
+                };
+                let volume = rng.choice(volumes)?;
+                world.oracle.touched(now, &id);
+                world.cloud.detach(now, &volume).ok()?;
+                Some(volume)
+            }
+            Self::TagsCopied => {
+                // A tool that takes snapshots of its own and copies the tags of ours.
+                let id = rng.choice(ours(world, false))?;
+                let (volume, tags) = {
+                    let ours = world.cloud.snapshot(&id)?;
+                    (ours.volume_id.to_owned(), ours.tags.clone())
+                };
+                copy(world, now, &volume, &tags)
+            }
+        }
+    }
+}
+
+/// A `CreateSnapshot` by somebody else.
+fn copy(
+    world: &mut World,
+    now: Timestamp,
+    volume: &str,
+    tags: &BTreeMap<String, String>,
+) -> Option<String> {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("Action", "CreateSnapshot").append_pair("Version", "2016-11-15");
+    form.append_pair("VolumeId", volume).append_pair("Description", "nightly, by a tool");
+    form.append_pair("TagSpecification.1.ResourceType", "snapshot");
+    for (number, (key, value)) in (1..).zip(tags) {
+        form.append_pair(&format!("TagSpecification.1.Tag.{number}.Key"), key);
+        form.append_pair(&format!("TagSpecification.1.Tag.{number}.Value"), value);
+    }
+    let reply = world.cloud.ec2(now, form.finish().as_bytes());
+    match reply {
+        cloud::Reply::Answer { status: 200, .. } => Some(volume.to_owned()),
+        _ => None,
+    }
+}

@@ -1,0 +1,116 @@
+//! One call of an AWS service, as a function sent it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use serde_json::Value;
+
+use super::dice;
+
+/// Which service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Service {
+    Ec2,
+    Events,
+    DynamoDb,
+}
+
+impl Service {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ec2 => "ec2",
+            Self::Events => "events",
+            Self::DynamoDb => "dynamodb",
+        }
+    }
+}
+
+/// A call.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    /// Counted over the run.
+    pub(crate) number: u64,
+    pub(crate) service: Service,
+    pub(crate) operation: String,
+    pub(crate) body: Vec<u8>,
+    /// The body of `DynamoDB` and `EventBridge`.
+    pub(crate) json: Value,
+    /// The body of EC2.
+    pub(crate) form: BTreeMap<String, String>,
+}
+
+impl Call {
+    /// Reads a request of the SDK.
+    pub(crate) fn read(request: &HttpRequest) -> Self {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let body = request.body().bytes().unwrap_or_default().to_vec();
+        let (service, operation) = match target.rsplit_once('.') {
+            Some(("AWSEvents", operation)) => (Service::Events, operation.to_owned()),
+            Some((_, operation)) => (Service::DynamoDb, operation.to_owned()),
+            None => (Service::Ec2, String::new()),
+        };
+        let mut call =
+            Self { number: 0, service, operation, body, json: Value::Null, form: BTreeMap::new() };
+        if service == Service::Ec2 {
+            let fields = form_urlencoded::parse(&call.body);
+            call.form =
+                fields.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+            call.operation = call.field("Action").to_owned();
+        } else {
+            call.json = serde_json::from_slice(&call.body).unwrap_or_default();
+        }
+        call
+    }
+
+    /// A field of EC2's form; empty if there is none.
+    pub(crate) fn field(&self, name: &str) -> &str {
+        self.form.get(name).map_or("", String::as_str)
+    }
+
+    /// What faults care about.
+    pub(crate) fn kind(&self) -> dice::Kind {
+        let operation = self.operation.as_str();
+        match self.service {
+            Service::Ec2 if self.ec2_write() => dice::Kind::Ec2Write,
+            Service::Ec2 if self.form.contains_key("MaxResults") => dice::Kind::Paged,
+            Service::DynamoDb if super::table::writes(operation) => dice::Kind::DynamoWrite,
+            Service::DynamoDb if operation == "Query" => dice::Kind::Paged,
+            Service::Events => dice::Kind::PutEvents,
+            Service::Ec2 | Service::DynamoDb => dice::Kind::Other,
+        }
+    }
+
+    /// Whether it changes EC2.
+    pub(crate) fn ec2_write(&self) -> bool {
+        self.service == Service::Ec2 && !self.operation.starts_with("Describe")
+    }
+
+    /// AWS gives shorter pages than it is asked for: "the number of items may be
+    /// less" (EC2 API reference, pagination; `DynamoDB`: 1 MB a page).
+    pub(crate) fn shorten_page(&mut self) {
+        if self.service == Service::Ec2 {
+            self.form.insert("MaxResults".to_owned(), "5".to_owned());
+            let mut form = form_urlencoded::Serializer::new(String::new());
+            form.extend_pairs(&self.form);
+            self.body = form.finish().into_bytes();
+        } else {
+            self.json["Limit"] = Value::from(2);
+        }
+    }
+
+    /// As the trace has it: the same whatever the order of a map.
+    pub(crate) fn told(&self) -> String {
+        let body = match self.service {
+            Service::Ec2 => String::from_utf8_lossy(&self.body).into_owned(),
+            Service::Events | Service::DynamoDb => self.json.to_string(),
+        };
+        format!("{self} {body}")
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.service.name(), self.operation)
+    }
+}

@@ -1,0 +1,135 @@
+//! Which call meets which fault, by the profile's rates and the seed.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::plan::{CrashPoint, Fault, Profile, Side};
+
+/// Draws faults as calls come.
+#[derive(Debug)]
+pub(crate) struct Dice {
+    rng: Rng,
+    rate: u32,
+    faults: Vec<Fault>,
+    crash: Option<CrashPoint>,
+    /// How many faults were drawn: each has a number by which it can be left out.
+    drawn: u32,
+    unstruck: BTreeSet<u32>,
+    /// No faults any more.
+    calm: bool,
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Verdict {
+    pub(crate) fault: Option<Fault>,
+    /// From its sending until AWS carries it out.
+    pub(crate) there: Duration,
+    /// From then until the reply is here.
+    pub(crate) back: Duration,
+}
+
+/// What a call is, as far as faults care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Ec2Write,
+    DynamoWrite,
+    /// Its answer comes in pages.
+    Paged,
+    PutEvents,
+    Other,
+}
+
+impl Dice {
+    pub(crate) fn new(
+        seed: u64,
+        profile: &Profile,
+        crash: Option<CrashPoint>,
+        unstruck: BTreeSet<u32>,
+    ) -> Self {
+        Self {
+            rng: Rng::with_seed(seed ^ 0x6469_6365),
+            rate: profile.calls,
+            faults: profile.faults.clone(),
+            crash,
+            drawn: 0,
+            unstruck,
+            calm: false,
+        }
+    }
+
+    /// No call meets a fault until [`Dice::resume`] is given this back.
+    pub(crate) fn pause(&mut self) -> u32 {
+        std::mem::take(&mut self.rate)
+    }
+
+    pub(crate) fn resume(&mut self, rate: u32) {
+        self.rate = rate;
+    }
+
+    /// From now on nothing goes wrong.
+    pub(crate) fn calm(&mut self) {
+        self.calm = true;
+    }
+
+    pub(crate) fn drawn(&self) -> u32 {
+        self.drawn
+    }
+
+    /// Whether something that goes wrong `rate` times in ten thousand does.
+    pub(crate) fn happens(&mut self, rate: u32) -> bool {
+        if self.calm || rate == 0 || self.rng.u32(0..10_000) >= rate {
+            return false;
+        }
+        let number = self.drawn;
+        self.drawn += 1;
+        !self.unstruck.contains(&number)
+    }
+
+    /// A span drawn between two, in milliseconds.
+    pub(crate) fn millis(&mut self, span: std::ops::RangeInclusive<u64>) -> Duration {
+        Duration::from_millis(self.rng.u64(span))
+    }
+
+    pub(crate) fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
+
+    /// What becomes of the call with this number.
+    pub(crate) fn cast(&mut self, number: u64, kind: Kind) -> Verdict {
+        let there = self.millis(1..=20);
+        // Mostly nothing happens between AWS's answer and its arrival.
+        let back = if self.rng.u8(0..8) == 0 { self.millis(1..=200) } else { Duration::ZERO };
+        let plain = Verdict { fault: None, there, back };
+        if let Some(crash) = self.crash {
+            let fault = match crash.side {
+                Side::Before => Fault::CrashBefore,
+                Side::After => Fault::CrashAfter,
+                Side::AfterReply => Fault::CrashAfterReply,
+            };
+            return Verdict { fault: (crash.call == number).then_some(fault), ..plain };
+        }
+        let rate = self.rate;
+        if !self.happens(rate) {
+            return plain;
+        }
+        let fits = |fault: &Fault| match fault {
+            Fault::Conflict => kind == Kind::DynamoWrite,
+            Fault::AppliedLate => kind == Kind::Ec2Write,
+            Fault::ShortPage => kind == Kind::Paged,
+            Fault::EntriesRefused => kind == Kind::PutEvents,
+            _ => true,
+        };
+        let fitting: Vec<Fault> = self.faults.iter().copied().filter(fits).collect();
+        let fault = self.rng.choice(fitting);
+        match fault {
+            Some(Fault::Slow) if self.rng.bool() => {
+                Verdict { fault, there: self.millis(2_000..=14_000), back }
+            }
+            Some(Fault::Slow) => Verdict { fault, there, back: self.millis(2_000..=14_000) },
+            fault => Verdict { fault, there, back },
+        }
+    }
+}

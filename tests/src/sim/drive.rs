@@ -1,0 +1,513 @@
+//! The course of a run: what happens when, until all is at rest.
+//!
+//! ```text
+//!   setup ─▶ busy: people, accidents, spells, faults ─▶ calm: nothing goes wrong
+//!                                                        └▶ at rest: the oracle's last word
+//!                                                            └▶ all deleted, at rest again
+//! ```
+//!
+//! The driver sleeps until the next thing is due, which on a paused runtime takes
+//! no time, and never holds the world while it does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloud::{Cloud, Delivery};
+use fastrand::Rng;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::accidents::Accident;
+use super::functions::Functions;
+use super::oracle::{Oracle, Violation};
+use super::people::{Doing, Person};
+use super::plan::{Fault, Kind, Plan, Profile, Side};
+use super::scene::Scene;
+use super::spells::{Spell, Trouble};
+use super::templates;
+use super::world::{Shared, World};
+use super::{Outcome, Result};
+use crate::Failed;
+
+/// How long after the last fault all must be at rest: the longest of the
+/// deadlines (24 h in progress, 4 h pending), the last look for strays (10 min),
+/// the longest pause of a held delete (1 h), a snapshot that runs (2 h), and the
+/// ticks between them.
+const REST: SignedDuration = SignedDuration::from_hours(32);
+
+/// One tick a minute.
+const TICK: i64 = 60;
+
+/// Of the ticks that find nothing due, one in so many runs all the same.
+const SAMPLED: i64 = 240;
+
+/// Something that happens at a time.
+struct Happening {
+    at: Timestamp,
+    number: u32,
+    what: Happens,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Happens {
+    Doing(Doing),
+    Accident(Accident),
+    Spell(Trouble),
+}
+
+/// The driver.
+struct Drive {
+    world: Shared,
+    functions: Arc<Functions>,
+    seed: u64,
+    /// What is still to come, the last one first.
+    happenings: Vec<Happening>,
+    next_tick: Timestamp,
+    /// People who do something now.
+    people: Arc<std::sync::atomic::AtomicU32>,
+    calm: bool,
+}
+
+/// Runs a plan.
+///
+/// # Errors
+/// The simulation itself cannot go on.
+pub(crate) async fn run(plan: &Plan) -> Result<Outcome> {
+    fastrand::seed(plan.seed);
+    let profile = Profile::draw(plan);
+    let template = templates::of(&profile.parameters)?;
+    let world = Shared::new(World::new(plan, profile, template)?);
+    let functions = Arc::new(Functions::new(world.clone()));
+    let mut drive = Drive {
+        next_tick: World::epoch(),
+        world: world.clone(),
+        functions,
+        seed: plan.seed,
+        happenings: Vec::new(),
+        people: Arc::default(),
+        calm: false,
+    };
+    drive.set_up(plan).await?;
+    drive.go_on(plan).await?;
+    let mut world = world.lock();
+    let world = &mut *world;
+    Ok(Outcome {
+        calls: world.calls,
+        completed: world.reach.count("edge in_progress>completed"),
+        happenings: Drive::numbers(&world.profile),
+        faults: world.dice.drawn(),
+        reach: std::mem::take(&mut world.reach),
+        violation: world.violation.clone(),
+        trace: world.trace.take(),
+        simulated: world.now().duration_since(World::epoch()),
+    })
+}
+
+impl Drive {
+    /// The scene, and what will happen.
+    async fn set_up(&mut self, plan: &Plan) -> Result<()> {
+        let mut rng = Rng::with_seed(plan.seed ^ 0x7363_656e);
+        let (profile, keys) = {
+            let mut world = self.world.lock();
+            let world = &mut *world;
+            let now = world.now();
+            let (scene, keys) = Scene::draw(&mut rng, world.profile.kind, &mut world.cloud, now);
+            world.scene = scene;
+            for one in &world.scene.deployments {
+                let detail = one.changed(&world.scene.tenants[one.tenant].id);
+                let kind = "Deployment Changed";
+                control_plane(&mut world.cloud, &mut world.oracle, now, kind, &detail);
+            }
+            (world.profile.clone(), keys)
+        };
+        // The operator's own calls meet no fault.
+        let rate = self.world.lock().dice.pause();
+        let table = self.functions.operator()?;
+        for key in keys {
+            table.put_key(&key).await.map_err(|error| Failed(error.to_string()))?;
+        }
+        self.deliver_registrations().await?;
+        let mut world = self.world.lock();
+        world.dice.resume(rate);
+        world.calls = 0;
+        drop(world);
+        self.happenings = self.draw(&profile, &plan.without);
+        Ok(())
+    }
+
+    /// The deployments are registered before anybody asks for anything.
+    async fn deliver_registrations(&self) -> Result<()> {
+        let due = {
+            let mut world = self.world.lock();
+            let now = world.now();
+            world.cloud.deliveries(now)
+        };
+        for one in due {
+            let outcome = self.functions.worker(one.event).await?;
+            let mut world = self.world.lock();
+            let now = world.now();
+            world.cloud.delivered(now, one.id, outcome);
+        }
+        Ok(())
+    }
+
+    fn draw(&self, profile: &Profile, without: &std::collections::BTreeSet<u32>) -> Vec<Happening> {
+        let mut rng = Rng::with_seed(self.seed ^ 0x6861_7070);
+        let begin = self.world.lock().now();
+        let span = profile.span.as_secs();
+        let mut all = Vec::new();
+        let sweep = profile.kind == Kind::Sweep;
+        for number in 0..profile.doings {
+            let doing = if sweep { Doing::in_turn(number) } else { Doing::draw(&mut rng) };
+            let at = if sweep { 1 + 780 * i64::from(number) } else { rng.i64(0..span) };
+            let doing = if profile.kind == Kind::Failing && rng.u8(0..10) < 9 {
+                Doing::Create
+            } else {
+                doing
+            };
+            all.push((at, Happens::Doing(doing)));
+        }
+        for _ in 0..profile.accidents {
+            all.push((rng.i64(0..span), Happens::Accident(Accident::draw(&mut rng))));
+        }
+        for _ in 0..profile.spells {
+            let trouble = Trouble::ALL[rng.usize(0..Trouble::ALL.len())];
+            all.push((rng.i64(0..span), Happens::Spell(trouble)));
+        }
+        if sweep {
+            // So that the recorded run has a backup that fails and one that is lost.
+            all.push((2, Happens::Accident(Accident::SnapshotFails)));
+            all.push((2_000, Happens::Accident(Accident::SnapshotDeleted)));
+        }
+        let mut happenings: Vec<Happening> = (0..)
+            .zip(all)
+            .map(|(number, (at, what))| Happening {
+                at: begin + SignedDuration::from_secs(at),
+                number,
+                what,
+            })
+            .filter(|one| !without.contains(&one.number))
+            .collect();
+        happenings.sort_by_key(|one| std::cmp::Reverse((one.at, one.number)));
+        happenings
+    }
+
+    /// How many happenings the seed has.
+    fn numbers(profile: &Profile) -> u32 {
+        let more = if profile.kind == Kind::Sweep { 2 } else { 0 };
+        profile.doings + profile.accidents + profile.spells + more
+    }
+
+    /// The loop.
+    async fn go_on(&mut self, plan: &Plan) -> Result<()> {
+        let (begin, span) = {
+            let world = self.world.lock();
+            (world.now(), world.profile.span)
+        };
+        let mut calm_at = begin + span;
+        let mut give_up = calm_at + REST;
+        let mut clearing = false;
+        loop {
+            let now = {
+                let world = self.world.lock();
+                if world.violation.is_some() {
+                    return Ok(());
+                }
+                world.now()
+            };
+            self.happen(now);
+            if !self.calm && now >= calm_at && self.happenings.is_empty() {
+                calm_at = now;
+                give_up = self.calm_down(now).max(give_up);
+            }
+            self.deliver(now, plan);
+            self.carry_out_late(now);
+            self.tick(now);
+            if self.calm && self.resting() {
+                let mut world = self.world.lock();
+                let world = &mut *world;
+                let found = world.oracle.at_rest(now, &world.cloud, &world.table, clearing);
+                world.violated(found);
+                if clearing || !world.profile.clear || world.violation.is_some() {
+                    return Ok(());
+                }
+                clearing = true;
+                give_up = now + REST;
+                self.clear(world);
+            }
+            if now > give_up {
+                let mut world = self.world.lock();
+                let world = &mut *world;
+                let what = world.oracle.unrest(&world.cloud, &world.table);
+                world.violated(Some(Violation::new("rest", what)));
+                return Ok(());
+            }
+            self.sleep(now, if self.calm { give_up } else { calm_at }).await;
+        }
+    }
+
+    /// What is due now begins.
+    fn happen(&mut self, now: Timestamp) {
+        while self.happenings.last().is_some_and(|one| one.at <= now) {
+            let Some(one) = self.happenings.pop() else { return };
+            let mut rng = Rng::with_seed(
+                self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(one.number),
+            );
+            match one.what {
+                Happens::Doing(doing) => {
+                    let person = Person {
+                        world: self.world.clone(),
+                        functions: Arc::clone(&self.functions),
+                        rng,
+                    };
+                    self.spawn(async move { person.does(doing).await });
+                }
+                Happens::Accident(accident) => {
+                    let world = self.world.clone();
+                    self.spawn(async move {
+                        // It waits for its moment, but not for ever.
+                        for _ in 0..40 {
+                            if accident.happens(&mut world.lock(), &mut rng) || !accident.waits() {
+                                return Ok(());
+                            }
+                            tokio::time::sleep(Duration::from_secs(rng.u64(20..600))).await;
+                        }
+                        Ok(())
+                    });
+                }
+                Happens::Spell(trouble) => {
+                    let minutes =
+                        if rng.u8(0..4) == 0 { rng.i64(60..=300) } else { rng.i64(1..=30) };
+                    let until = now + SignedDuration::from_mins(minutes);
+                    let mut world = self.world.lock();
+                    world.trace.line(now, || format!("{} until {until}", trouble.line()));
+                    world.spells.push(Spell { trouble, from: now, until });
+                }
+            }
+        }
+    }
+
+    /// Somebody does something, on their own.
+    fn spawn(&self, doing: impl Future<Output = Result<()>> + Send + 'static) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let (people, world) = (Arc::clone(&self.people), self.world.clone());
+        people.fetch_add(1, Relaxed);
+        tokio::spawn(async move {
+            let done = doing.await;
+            people.fetch_sub(1, Relaxed);
+            let mut world = world.lock();
+            if let Err(Failed(why)) = done {
+                world.violated(Some(Violation::new("simulation", why)));
+            }
+            world.wake.notify_one();
+        });
+    }
+
+    /// From now on nothing goes wrong. Gives until when all must be at rest.
+    fn calm_down(&mut self, now: Timestamp) -> Timestamp {
+        self.calm = true;
+        let mut world = self.world.lock();
+        world.trace.line(now, || "calm".to_owned());
+        world.dice.calm();
+        world.spells.clear();
+        now.max(world.oracle.stalled_until()) + REST
+    }
+
+    /// Every backup is deleted, by its owner.
+    fn clear(&self, world: &mut World) {
+        let all: Vec<(u64, usize, u64)> = world
+            .scene
+            .deployments
+            .iter()
+            .flat_map(|one| world.oracle.backups_of(one.id).map(|(id, _)| (one.id, one.tenant, id)))
+            .collect();
+        for (deployment, tenant, id) in all {
+            let mut person = Person {
+                world: self.world.clone(),
+                functions: Arc::clone(&self.functions),
+                rng: Rng::with_seed(id),
+            };
+            self.spawn(async move { person.delete(deployment, tenant, id).await.map(|_| ()) });
+        }
+    }
+
+    /// Hands events over, or does not.
+    fn deliver(&self, now: Timestamp, plan: &Plan) {
+        let due = {
+            let mut world = self.world.lock();
+            world.cloud.deliveries(now)
+        };
+        for delivery in due {
+            for after in self.fate(&delivery, plan) {
+                let (world, functions) = (self.world.clone(), Arc::clone(&self.functions));
+                let (id, event) = (delivery.id, delivery.event.clone());
+                let tried_again = plan.crash.is_none();
+                if delivery.attempt > 1 && after.is_zero() {
+                    world.lock().reach.hit("delivery tried again");
+                }
+                self.spawn(async move {
+                    tokio::time::sleep(after).await;
+                    let outcome = functions.worker(event).await?;
+                    let mut world = world.lock();
+                    let now = world.now();
+                    // Of a doubled event the first answer counts.
+                    let outcome = if tried_again { outcome } else { Ok(()) };
+                    world.cloud.delivered(now, id, outcome);
+                    Ok(())
+                });
+            }
+        }
+    }
+
+    /// After which spans the event is handed over: once, not at all, twice, late.
+    fn fate(&self, delivery: &Delivery, plan: &Plan) -> Vec<Duration> {
+        let mut world = self.world.lock();
+        let world = &mut *world;
+        let now = world.now();
+        let detail_type = delivery.event["detail-type"].as_str().unwrap_or_default().to_owned();
+        let registry = detail_type.starts_with("Deployment");
+        let (lost, doubled, late) =
+            (world.profile.events_lost, world.profile.events_doubled, world.profile.events_late);
+        // After the crash of a sweep the ticks alone mend what is broken.
+        let crashed = plan.crash.is_some_and(|crash| {
+            let fault = match crash.side {
+                Side::Before => Fault::CrashBefore,
+                Side::After => Fault::CrashAfter,
+                Side::AfterReply => Fault::CrashAfterReply,
+            };
+            world.reach.count(fault.line()) > 0
+        });
+        // EBS promises nothing; the stack's own bus nearly does.
+        let lost = if delivery.event["source"] == "aws.ec2" { lost } else { lost.min(2_000) };
+        // What the tick sends it sends over the bus.
+        let spared = registry || (crashed && detail_type == "Operation Due");
+        if !spared && (crashed || world.dice.happens(lost)) {
+            world.reach.hit("fault event_lost");
+            world.trace.line(now, || format!("event lost: {detail_type}"));
+            world.cloud.delivered(now, delivery.id, Ok(()));
+            return Vec::new();
+        }
+        let mut spans = vec![Duration::ZERO];
+        if world.dice.happens(doubled) {
+            world.reach.hit("fault event_doubled");
+            let after = world.dice.millis(0..=40_000);
+            spans.push(after);
+        }
+        if world.dice.happens(late) {
+            world.reach.hit("fault event_late");
+            let after = world.dice.millis(1_000..=300_000);
+            spans = spans.into_iter().map(|span| span + after).collect();
+        }
+        world.trace.line(now, || format!("event {detail_type} after {spans:?}"));
+        spans
+    }
+
+    /// Calls that their callers gave up are carried out all the same.
+    fn carry_out_late(&self, now: Timestamp) {
+        let mut world = self.world.lock();
+        let all = std::mem::take(&mut world.late);
+        let (due, later) = all.into_iter().partition(|(at, _, _)| *at <= now);
+        world.late = later;
+        for (_, life, mut call) in due {
+            world.carry_out(&life, &mut call, None);
+        }
+    }
+
+    /// The minute's tick, if it is time, and if it can find anything or is one of
+    /// those that run for the sake of it.
+    fn tick(&mut self, now: Timestamp) {
+        if now < self.next_tick {
+            return;
+        }
+        let minute = now.as_second().div_euclid(TICK);
+        let next = Timestamp::from_second((minute + 1) * TICK);
+        self.next_tick = next.unwrap_or(now + SignedDuration::from_secs(TICK));
+        let mut world = self.world.lock();
+        let world = &mut *world;
+        let due = due_at(world).is_some_and(|at| at <= now);
+        if !due && minute % SAMPLED != 0 {
+            return;
+        }
+        let (skipped, doubled) = (world.profile.ticks_skipped, world.profile.ticks_doubled);
+        if world.dice.happens(skipped) {
+            world.reach.hit("fault tick_skipped");
+            return;
+        }
+        let times = if world.dice.happens(doubled) {
+            world.reach.hit("fault tick_doubled");
+            2
+        } else {
+            1
+        };
+        for _ in 0..times {
+            let functions = Arc::clone(&self.functions);
+            self.spawn(async move { functions.tick().await });
+        }
+    }
+
+    /// Whether nothing moves and nothing is on its way.
+    fn resting(&self) -> bool {
+        let people = self.people.load(std::sync::atomic::Ordering::Relaxed);
+        let world = self.world.lock();
+        people == 0
+            && world.running == 0
+            && world.late.is_empty()
+            && !world.oracle.moving()
+            && world.cloud.undelivered().is_empty()
+    }
+
+    /// Until the next thing is due.
+    async fn sleep(&self, now: Timestamp, at_most: Timestamp) {
+        let (until, wake) = {
+            let mut world = self.world.lock();
+            // With nothing due a tick finds nothing, but for those of the sample.
+            let sample = now.as_second().div_euclid(TICK * SAMPLED) + 1;
+            let sample = Timestamp::from_second(sample * TICK * SAMPLED).unwrap_or(now);
+            let due = due_at(&world).map(|at| {
+                let minute = -(-at.as_second()).div_euclid(TICK);
+                Timestamp::from_second(minute * TICK).unwrap_or(at)
+            });
+            let tick = due.unwrap_or(sample).min(sample).max(self.next_tick);
+            let late = world.late.iter().map(|(at, _, _)| *at).min();
+            let next = [world.cloud.next_due(), late, self.happenings.last().map(|one| one.at)];
+            let next = next.into_iter().flatten().fold(tick, Timestamp::min);
+            // What is past its time by less than tokio's millisecond.
+            let until = next
+                .min(at_most + SignedDuration::from_secs(1))
+                .max(now + SignedDuration::from_millis(1));
+            world.asleep_until = until;
+            (until, Arc::clone(&world.wake))
+        };
+        let span = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+        tokio::select! {
+            biased;
+            () = wake.notified() => {}
+            () = tokio::time::sleep_until(Instant::now() + span) => {}
+        }
+    }
+}
+
+/// When the first row is due.
+fn due_at(world: &World) -> Option<Timestamp> {
+    world.table.next_due().and_then(|at| at.parse().ok())
+}
+
+/// The control plane puts an event on the stack's bus.
+pub(crate) fn control_plane(
+    cloud: &mut Cloud,
+    oracle: &mut Oracle,
+    now: Timestamp,
+    detail_type: &str,
+    detail: &Value,
+) {
+    oracle.control_plane_says(detail_type, detail);
+    let entry = json!({
+        "EventBusName": oracle.bus(),
+        "Source": "supervisor.control-plane",
+        "DetailType": detail_type,
+        "Detail": detail.to_string(),
+    });
+    let body = json!({ "Entries": [entry] }).to_string();
+    cloud.events(now, "AWSEvents.PutEvents", body.as_bytes());
+}

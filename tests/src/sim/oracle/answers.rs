@@ -1,0 +1,359 @@
+//! What the API answers: true at some moment between the question and the answer.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::super::reach::Reach;
+use super::super::reply::Reply;
+use super::super::scene::Key;
+use super::super::table::RowRef;
+use super::calls::items;
+use super::{Asked, Oracle, SLACK, Verdict, Violation, What, found, named, text, time, violated};
+
+/// The published page's fields, in its order.
+const FIELDS: [&str; 15] = [
+    "id",
+    "deployment_id",
+    "node_id",
+    "name",
+    "backup_type",
+    "status",
+    "snapshot_ids",
+    "volume_ids",
+    "size_bytes",
+    "region",
+    "remarks",
+    "started_at",
+    "completed_at",
+    "expires_at",
+    "created_at",
+];
+
+impl Oracle {
+    /// Somebody asks.
+    pub(crate) fn ask(&mut self, asked: &Asked) {
+        let may = !asked.foreign && matches!(asked.key, Key::Manage | Key::Bound);
+        match &asked.what {
+            What::Create { name, body } if may => {
+                self.names.insert(name.clone(), (body.clone(), None));
+            }
+            What::Delete(id) if may => {
+                self.deletes.insert((asked.deployment, *id));
+            }
+            _ => {}
+        }
+    }
+
+    /// And is answered, or not. `disturbed`: a fault met one of the calls.
+    pub(crate) fn answered(
+        &mut self,
+        now: Timestamp,
+        asked: &Asked,
+        reply: Option<&Reply>,
+        disturbed: bool,
+        reach: &mut Reach,
+    ) -> Option<Violation> {
+        let Some(reply) = reply else {
+            reach.hit("api no answer");
+            return None;
+        };
+        let code = reply.code();
+        match (reply.status, &asked.what) {
+            (200, _) => reach.hit("api 200 list"),
+            (204, What::Create { .. }) => reach.hit("api 204 create"),
+            (204, _) => reach.hit("api 204 delete"),
+            _ => reach.hit(&format!("api {code}")),
+        }
+        found(self.check(now, asked, reply, &code, disturbed))
+    }
+
+    fn check(
+        &self,
+        now: Timestamp,
+        asked: &Asked,
+        reply: &Reply,
+        code: &str,
+        disturbed: bool,
+    ) -> Verdict {
+        shape(reply, code)?;
+        let busy = reply.status == 503 || reply.status == 500;
+        if busy {
+            if disturbed && code == "unavailable" {
+                return Ok(());
+            }
+            return violated(
+                "unfounded-5xx",
+                format!("{asked:?}: {} {code}, and no call met a fault", reply.status),
+            );
+        }
+        if let What::Wrong(status) = asked.what {
+            // Who may not see the deployment does not learn what is wrong.
+            let hidden = matches!(reply.status, 404) && self.was_hidden(asked, now);
+            if reply.status == status || hidden {
+                return Ok(());
+            }
+            return violated("answer", format!("{asked:?}: {} {code}, not {status}", reply.status));
+        }
+        let bad_key = matches!(asked.key, Key::Expired | Key::Unknown);
+        if bad_key != (code == "unauthorized") {
+            return violated("key", format!("{asked:?}: {} {code}", reply.status));
+        }
+        if bad_key {
+            return Ok(());
+        }
+        if asked.foreign {
+            // To the letter as if it did not exist.
+            if code == "deployment_not_found" {
+                return Ok(());
+            }
+            return violated("tenant", format!("{asked:?}: {} {code}", reply.status));
+        }
+        if asked.key == Key::Read && !matches!(asked.what, What::List) {
+            let refused = code == "insufficient_permissions"
+                || (code == "deployment_not_found" && self.was_hidden(asked, now));
+            if refused {
+                return Ok(());
+            }
+            return violated("key", format!("{asked:?}: {} {code}", reply.status));
+        }
+        match (&asked.what, reply.status) {
+            (What::List, 200) => self.list_is_true(now, asked, &reply.json()),
+            (What::Create { name, .. }, 204) => self.was_made(asked, name, reply),
+            (What::Delete(id), 204) => self.is_being_deleted(asked, *id),
+            _ => self.refusal_is_true(now, asked, code),
+        }
+    }
+
+    /// The versions of a deployment's row between the question and now.
+    fn deployment_since(&self, asked: &Asked) -> Vec<&RowRef> {
+        let rows = self.deployments.get(&asked.deployment).map(|one| one.rows.as_slice());
+        let rows = rows.unwrap_or_default();
+        let first = rows.iter().rposition(|(at, _)| *at <= asked.at).unwrap_or(0);
+        rows.iter().skip(first).map(|(_, row)| row).collect()
+    }
+
+    /// The versions of a backup's row between the question and now; None: not there.
+    fn backup_since(&self, asked: &Asked, id: u64) -> Vec<Option<&RowRef>> {
+        let Some(backup) = self.backups.get(&(asked.deployment, id)) else { return vec![None] };
+        let first = backup.rows.iter().rposition(|(at, _)| *at <= asked.at);
+        let mut all: Vec<_> = if first.is_none() { vec![None] } else { Vec::new() };
+        all.extend(backup.rows.iter().skip(first.unwrap_or(0)).map(|(_, row)| row.as_ref()));
+        all
+    }
+
+    fn was_hidden(&self, asked: &Asked, _now: Timestamp) -> bool {
+        let rows = self.deployment_since(asked);
+        asked.foreign
+            || rows.is_empty()
+            || rows.iter().any(|row| row["deleted"] == true || row["tenant_id"].is_null())
+    }
+
+    /// A refusal holds at some moment of the request.
+    fn refusal_is_true(&self, now: Timestamp, asked: &Asked, code: &str) -> Verdict {
+        let deployment = self.deployment_since(asked);
+        let any = |holds: &dyn Fn(&Value) -> bool| deployment.iter().any(|row| holds(row));
+        let limit = |row: &Value| match (row["backup_limit"].as_u64(), text(row, "plan")) {
+            (Some(limit), _) => limit,
+            (None, "pro") => self.limits.pro,
+            _ => self.limits.enterprise,
+        };
+        let create = matches!(asked.what, What::Create { .. });
+        let holds = match code {
+            "deployment_not_found" => self.was_hidden(asked, now),
+            "backup_in_progress" => create && any(&|row| !row["active_backup"].is_null()),
+            "backup_limit_reached" => {
+                create && any(&|row| row["backup_count"].as_u64().unwrap_or(0) >= limit(row))
+            }
+            "deployment_not_ready" => {
+                create
+                    && any(&|row| {
+                        text(row, "status") != "initialized"
+                            || row["nodes"].as_array().is_none_or(Vec::is_empty)
+                    })
+            }
+            "plan_not_supported" => {
+                create && any(&|row| !matches!(text(row, "plan"), "pro" | "enterprise"))
+            }
+            "storage_not_supported" => {
+                create && any(&|row| !text(row, "storage_type").starts_with("network_"))
+            }
+            "node_not_found" => match &asked.what {
+                What::Create { body, .. } => {
+                    any(&|row| !items(&row["nodes"]).any(|node| node["node_id"] == body["node_id"]))
+                }
+                _ => false,
+            },
+            "backup_not_found" => match asked.what {
+                What::Delete(id) => self.backup_since(asked, id).iter().any(Option::is_none),
+                _ => false,
+            },
+            "backup_not_deletable" => match asked.what {
+                What::Delete(id) => self
+                    .backup_since(asked, id)
+                    .into_iter()
+                    .flatten()
+                    .any(|row| matches!(text(row, "status"), "pending" | "in_progress")),
+                _ => false,
+            },
+            _ => false,
+        };
+        if holds {
+            return Ok(());
+        }
+        violated(
+            "refusal-untrue",
+            format!("{asked:?}: {code}, and the deployment was {deployment:?}"),
+        )
+    }
+
+    /// An acknowledged backup is there, under its id.
+    fn was_made(&self, asked: &Asked, name: &str, reply: &Reply) -> Verdict {
+        let got = self.names.get(name).and_then(|(_, got)| *got);
+        let told = reply.backup().map(|id| (asked.deployment, id));
+        if told.is_some() && got == told {
+            return Ok(());
+        }
+        violated("ack-lost", format!("{asked:?}: {told:?} was acknowledged, and {got:?} is there"))
+    }
+
+    /// An acknowledged delete is under way, or over.
+    fn is_being_deleted(&self, asked: &Asked, id: u64) -> Verdict {
+        let key = (asked.deployment, id);
+        let now = self
+            .backups
+            .get(&key)
+            .map(|backup| backup.row().map(|row| text(row, "status").to_owned()));
+        match now {
+            Some(None) => Ok(()),
+            Some(Some(status)) if status == "deleting" => Ok(()),
+            other => violated("ack-lost", format!("{asked:?}: 204, and the backup is {other:?}")),
+        }
+    }
+
+    /// A list has each backup as it was at some moment of the request, all that
+    /// were there all the time, and none that were not there at all.
+    fn list_is_true(&self, now: Timestamp, asked: &Asked, list: &Value) -> Verdict {
+        let Some(list) = list.as_array() else {
+            return violated("list-shape", format!("{asked:?}: {list}"));
+        };
+        let mut shown = BTreeSet::new();
+        let mut above = u64::MAX;
+        for item in list {
+            let id = item["id"].as_u64().unwrap_or(0);
+            if id >= above {
+                return violated("list-order", format!("{asked:?}: {id} after {above}"));
+            }
+            above = id;
+            let versions = self.backup_since(asked, id);
+            if !versions.iter().flatten().any(|row| same(item, row)) {
+                return violated(
+                    "list-untrue",
+                    format!("{asked:?}: {item}, and the row was {versions:?}"),
+                );
+            }
+            shown.insert(id);
+        }
+        for (id, _) in self.backups_of(asked.deployment) {
+            let always = self.backup_since(asked, id).iter().all(Option::is_some);
+            if always && !shown.contains(&id) {
+                return violated(
+                    "list-incomplete",
+                    format!("{asked:?}: {id} is not in the list, at {now}"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// What expires goes within two ticks, as long as nothing is wrong.
+    pub(super) fn expired_in_peace(&self, now: Timestamp) -> Verdict {
+        let late = SignedDuration::from_secs(150) + SLACK;
+        for (key, backup) in &self.backups {
+            let Some(row) = backup.row() else { continue };
+            let expires = time(row, "expires_at")
+                .filter(|_| matches!(text(row, "status"), "completed" | "failed"));
+            if expires.is_some_and(|at| at + late < now) {
+                return violated(
+                    "expired-late",
+                    format!("backup {key:?} expired at {expires:?}, and it is {now}"),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What every answer has.
+fn shape(reply: &Reply, code: &str) -> Verdict {
+    let id = reply.header("ld-request");
+    let hex = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let problem = reply.json();
+    let whole = match reply.status {
+        200 => reply.header("content-type") == "application/json" && in_order(&reply.body),
+        204 => reply.body.is_empty(),
+        _ => {
+            reply.header("content-type") == "application/problem+json"
+                && problem["status"] == reply.status
+                && problem["instance"] == id
+                && !code.is_empty()
+                && !text(&problem, "reason").is_empty()
+                && problem["retryable"] == (reply.status >= 500)
+        }
+    };
+    if hex && whole {
+        return Ok(());
+    }
+    violated(
+        "answer-shape",
+        format!("{} {:?} {}", reply.status, reply.headers, String::from_utf8_lossy(&reply.body)),
+    )
+}
+
+/// Whether each item of a list has the 15 fields in their order. As text: JSON
+/// objects that were read have lost it.
+fn in_order(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body);
+    // No text of the simulation's has braces.
+    text == "[]"
+        || text.split("},{").all(|item| {
+            let fields = item.split("\":").count() - 1;
+            let mut rest = item;
+            fields == FIELDS.len()
+                && FIELDS.iter().all(|name| match rest.split_once(&format!("\"{name}\":")) {
+                    Some((_, after)) => {
+                        rest = after;
+                        true
+                    }
+                    None => false,
+                })
+        })
+}
+
+/// Whether an item of a list shows this row.
+fn same(item: &Value, row: &Value) -> bool {
+    let plain = [
+        "id",
+        "deployment_id",
+        "node_id",
+        "name",
+        "backup_type",
+        "status",
+        "size_bytes",
+        "region",
+        "remarks",
+        "started_at",
+        "completed_at",
+        "expires_at",
+        "created_at",
+    ];
+    let started = !row["started_at"].is_null();
+    let (snapshots, volumes): (Vec<_>, Vec<_>) = named(row).filter(|_| started).unzip();
+    let texts = |name: &str| {
+        items(&item[name]).map(|one| one.as_str().unwrap_or_default()).collect::<Vec<_>>()
+    };
+    plain.iter().all(|name| item[*name] == row[*name])
+        && texts("snapshot_ids") == snapshots
+        && texts("volume_ids") == volumes
+}

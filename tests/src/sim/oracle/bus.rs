@@ -1,0 +1,136 @@
+//! Announcements: what automation is told is true, and each is told once.
+
+use cloud::Cloud;
+use jiff::Timestamp;
+use local::Name;
+use serde_json::Value;
+
+use super::super::call::Call;
+use super::super::life::Life;
+use super::super::reach::Reach;
+use super::calls::items;
+use super::{Oracle, SLACK, Verdict, text, time, violated};
+
+/// What an announcement has, no more and no less.
+const FIELDS: [&str; 13] = [
+    "announcement_id",
+    "at",
+    "backup_id",
+    "backup_type",
+    "deployment_id",
+    "failure",
+    "node_id",
+    "restore_id",
+    "schedule_slot",
+    "status",
+    "tenant_id",
+    "upgrade_id",
+    "version",
+];
+
+/// Each kind, and the status that a backup must have come to.
+pub(super) const KINDS: [(&str, &str); 6] = [
+    ("Backup Requested", "pending"),
+    ("Backup Started", "in_progress"),
+    ("Backup Completed", "completed"),
+    ("Backup Failed", "failed"),
+    ("Backup Deleted", "deleting"),
+    ("Backup Expired", "deleting"),
+];
+
+impl Oracle {
+    /// The bus has taken these.
+    pub(super) fn published(
+        &mut self,
+        now: Timestamp,
+        life: &Life,
+        call: &Call,
+        cloud: &Cloud,
+        reach: &mut Reach,
+    ) -> Verdict {
+        for entry in items(&call.json["Entries"]) {
+            if text(entry, "Source") != "supervisor.backups"
+                || text(entry, "EventBusName") != self.bus
+            {
+                return violated("bus", format!("{life} sends {entry}"));
+            }
+            let kind = text(entry, "DetailType");
+            if kind == "Operation Due" {
+                continue;
+            }
+            let detail: Value = serde_json::from_str(text(entry, "Detail")).unwrap_or_default();
+            self.announced(now, kind, &detail, cloud)?;
+            reach.hit(&format!("announced {kind}"));
+            if kind == "Backup Requested" && life.function == Name::Worker {
+                reach.hit("turn outbox published late");
+            }
+        }
+        Ok(())
+    }
+
+    fn announced(&mut self, now: Timestamp, kind: &str, detail: &Value, cloud: &Cloud) -> Verdict {
+        let fields: Vec<&str> =
+            detail.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        if fields != FIELDS || detail["version"] != 1 {
+            return violated("announcement-shape", format!("{kind}: {detail}"));
+        }
+        let id = |name: &str| detail[name].as_u64().unwrap_or(0);
+        let key = (id("deployment_id"), id("backup_id"));
+        let leaves: Vec<&String> = self
+            .snapshots
+            .iter()
+            .filter(|(_, one)| one.backup == key)
+            .map(|(id, _)| id)
+            .filter(|id| cloud.snapshot(id).is_some_and(|one| one.exists))
+            .collect();
+        let Some(backup) = self.backups.get_mut(&key) else {
+            return violated(
+                "announced-untrue",
+                format!("{kind} of {key:?}, which never was: {detail}"),
+            );
+        };
+        let Some((_, needs)) = KINDS.iter().find(|(name, _)| *name == kind) else {
+            return violated("announcement-shape", format!("{kind} is none of ours"));
+        };
+        let reached = backup.statuses.contains(*needs);
+        if !reached || (kind == "Backup Deleted" && !leaves.is_empty()) {
+            return violated(
+                "announced-untrue",
+                format!(
+                    "{kind} of {key:?}, which has been {:?}; of it are there {leaves:?}",
+                    backup.statuses
+                ),
+            );
+        }
+        let Some(row) = backup.rows.iter().rev().find_map(|(_, row)| row.clone()) else {
+            return violated("announced-untrue", format!("{kind} of {key:?}, which has no row"));
+        };
+        for name in ["tenant_id", "backup_type", "node_id"] {
+            if row[name] != detail[name] {
+                return violated(
+                    "announced-untrue",
+                    format!("{kind} of {key:?}: {name} is {}", row[name]),
+                );
+            }
+        }
+        if text(detail, "status") != *needs
+            || (kind == "Backup Failed") == detail["failure"].is_null()
+        {
+            return violated("announced-untrue", format!("{kind} of {key:?}: {detail}"));
+        }
+        if kind == "Backup Expired" && time(&row, "expires_at").is_none_or(|at| at > now + SLACK) {
+            return violated(
+                "announced-untrue",
+                format!("{kind} of {key:?}: it expires at {}", row["expires_at"]),
+            );
+        }
+        let announcement = text(detail, "announcement_id").to_owned();
+        match backup.announced.insert(kind.to_owned(), announcement.clone()) {
+            Some(other) if other != announcement => violated(
+                "announced-twice",
+                format!("{kind} of {key:?} as {other} and as {announcement}"),
+            ),
+            _ => Ok(()),
+        }
+    }
+}

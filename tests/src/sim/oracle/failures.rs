@@ -1,0 +1,102 @@
+//! A failure has a cause: a backup that fails for none is one that was lost.
+
+use cloud::Cloud;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::super::reach::Reach;
+use super::super::spells::Trouble;
+use super::calls::items;
+use super::{BackupKey, Oracle, SLACK, Verdict, text, time, violated};
+
+impl Oracle {
+    /// A backup has failed.
+    pub(super) fn failed(
+        &self,
+        now: Timestamp,
+        key: BackupKey,
+        row: &Value,
+        cloud: &Cloud,
+        reach: &mut Reach,
+    ) -> Verdict {
+        let (code, reason) = (text(&row["failure"], "code"), text(&row["failure"], "reason"));
+        reach.hit(&format!("failure {code}"));
+        if reason.is_empty() || reason.contains("ld_") {
+            return violated("failure-shape", format!("backup {key:?} failed: {}", row["failure"]));
+        }
+        if !row["completed_at"].is_null() {
+            return violated(
+                "failure-shape",
+                format!("backup {key:?} failed and has a completed_at"),
+            );
+        }
+        if self.quiet && code != "no_volumes" {
+            return violated(
+                "failed-in-peace",
+                format!("backup {key:?} failed, and nothing was wrong: {reason}"),
+            );
+        }
+        if self.founded(now, key, row, code, cloud) {
+            return Ok(());
+        }
+        violated(
+            "failed-unfounded",
+            format!("backup {key:?} failed with {code}, and nothing is known of it: {reason}"),
+        )
+    }
+
+    fn founded(
+        &self,
+        now: Timestamp,
+        key: BackupKey,
+        row: &Value,
+        code: &str,
+        cloud: &Cloud,
+    ) -> bool {
+        let created = time(row, "created_at").unwrap_or(Timestamp::MIN);
+        let since = created - SLACK;
+        let instances = || items(&row["nodes"]).map(|node| text(node, "instance_id"));
+        let touched = || instances().any(|id| self.touched.get(id).is_some_and(|at| *at >= since));
+        let volumes = |id: &str| cloud.instance(id).map_or(0, |one| one.data_volumes.len());
+        let mut ours = self.snapshots.values().filter(|one| one.backup == key);
+        let attempts = |node: &Value| node["failed_calls"].as_u64().unwrap_or(0);
+        match code {
+            "snapshot_failed" => {
+                // One that failed, or five calls that did.
+                ours.any(|one| one.doomed) || items(&row["nodes"]).any(|node| attempts(node) >= 5)
+            }
+            "snapshot_missing" => ours.any(|one| one.by_hand.is_some()),
+            "node_missing" => {
+                let gone = |id: &str| {
+                    cloud.instance(id).is_none_or(|one| {
+                        !matches!(one.state, "running" | "stopped" | "stopping" | "pending")
+                    })
+                };
+                instances().any(gone)
+            }
+            "no_volumes" => instances().any(|id| volumes(id) == 0) || touched(),
+            "too_many_volumes" => instances().any(|id| volumes(id) > 128),
+            "multi_attach" => touched() || self.touched.values().any(|_| true),
+            "permission_denied" => self.met_since(Trouble::CreateDenied, since),
+            "kms_unavailable" => self.met_since(Trouble::CreateKms, since),
+            "quota" => self.met_since(Trouble::CreateQuota, since),
+            "deadline_exceeded" => {
+                let started = time(row, "started_at");
+                let rows =
+                    self.backups.get(&key).map(|backup| backup.rows.as_slice()).unwrap_or_default();
+                match started {
+                    None => now.duration_since(created) >= self.limits.pending - SLACK,
+                    // Since progress was last stored; more may have been seen.
+                    Some(started) => {
+                        let moved =
+                            rows.iter().rev().find_map(|(_, row)| time(row.as_ref()?, "moved_at"));
+                        let since = moved.unwrap_or(started).max(started);
+                        now.duration_since(since)
+                            >= self.limits.in_progress - SLACK - SignedDuration::from_secs(60)
+                    }
+                }
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The oracle: what must never be, seen from outside.
+//!
+//! It knows the contract, the shape of the table's rows as ARCHITECTURE.md has
+//! it, AWS's truth, and what the API answered. It calls nothing of the service's
+//! code, so that a fault there cannot hide itself here.
+//!
+//! ```text
+//!   sent ──────▶ calls: may it be made?          ─┐
+//!   carried_out ▶ calls, bus: what did it do?     ├─▶ Violation
+//!   changed ───▶ rows: was it an edge? (one call) │
+//!   answered ──▶ answers: was it true?            │
+//!   at_rest ───▶ rest: is all as it should be?   ─┘
+//! ```
+
+mod answers;
+mod bus;
+mod calls;
+mod failures;
+mod rest;
+mod rows;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use local::Template;
+use serde_json::Value;
+
+use super::life::Life;
+use super::scene::Key;
+use super::spells::Trouble;
+use super::table::RowRef;
+
+/// By how much times may differ: clocks that are off, cut to whole seconds.
+const SLACK: SignedDuration = SignedDuration::from_secs(10);
+
+/// Something that must never be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The check that found it.
+    pub check: &'static str,
+    /// What it found.
+    pub what: String,
+}
+
+impl Violation {
+    pub(crate) fn new(check: &'static str, what: impl Into<String>) -> Self {
+        Self { check, what: what.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.check, self.what)
+    }
+}
+
+/// What a check comes to.
+type Verdict = Result<(), Violation>;
+
+/// Fails with a violation.
+fn violated(check: &'static str, what: impl Into<String>) -> Verdict {
+    Err(Violation::new(check, what))
+}
+
+/// A deployment and a backup's id.
+type BackupKey = (u64, u64);
+
+/// A request, as whoever sent it knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) at: Timestamp,
+    pub(crate) deployment: u64,
+    pub(crate) key: Key,
+    pub(crate) tenant: usize,
+    /// The key must not see the deployment.
+    pub(crate) foreign: bool,
+    pub(crate) what: What,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone)]
+pub(crate) enum What {
+    List,
+    Create {
+        name: String,
+        body: Value,
+    },
+    Delete(u64),
+    /// A request that must be refused with this status.
+    Wrong(u16),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Oracle {
+    bus: String,
+    limits: Limits,
+    deployments: BTreeMap<u64, Deployment>,
+    backups: BTreeMap<BackupKey, Backup>,
+    /// Snapshots that our calls have made.
+    snapshots: BTreeMap<String, Snapshot>,
+    /// Calls that change EC2 and have no answer yet.
+    in_flight: Vec<InFlight>,
+    /// Names that creates have asked for, and the backup that got one.
+    names: BTreeMap<String, (Value, Option<BackupKey>)>,
+    /// Deletes that somebody asked for and may ask for.
+    deletes: BTreeSet<BackupKey>,
+    /// Backups with something left to be done.
+    moving: BTreeSet<BackupKey>,
+    /// When a trouble last met a call.
+    troubles: Vec<(Trouble, Timestamp)>,
+    /// When an instance was last changed by hand.
+    touched: BTreeMap<String, Timestamp>,
+    stalled_until: Timestamp,
+    quiet: bool,
+}
+
+#[derive(Debug)]
+struct Limits {
+    pro: u64,
+    enterprise: u64,
+    pending: SignedDuration,
+    in_progress: SignedDuration,
+}
+
+/// A deployment, as its row has been.
+#[derive(Debug, Default)]
+struct Deployment {
+    rows: Vec<(Timestamp, RowRef)>,
+    highest: u64,
+    /// What the control plane said, by version.
+    said: BTreeMap<u64, (String, Value)>,
+}
+
+/// A backup, as its row has been.
+#[derive(Debug, Default)]
+struct Backup {
+    /// None: gone.
+    rows: Vec<(Timestamp, Option<RowRef>)>,
+    statuses: BTreeSet<String>,
+    /// By kind: the id under which the bus took it.
+    announced: BTreeMap<String, String>,
+    /// The life that sent the last call, by node.
+    callers: BTreeMap<u64, u32>,
+    /// Calls of a node's attempt that AWS has carried out.
+    calls: BTreeMap<(u64, u64), u32>,
+}
+
+impl Backup {
+    /// The row as it is.
+    fn row(&self) -> Option<&RowRef> {
+        self.rows.last().and_then(|(_, row)| row.as_ref())
+    }
+}
+
+/// A snapshot of ours.
+#[derive(Debug, Clone)]
+struct Snapshot {
+    backup: BackupKey,
+    node: u64,
+    attempt: u64,
+    content: Option<String>,
+    /// All of its set.
+    set: Vec<String>,
+    doomed: bool,
+    by_hand: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    life: u32,
+    number: u64,
+    at: Timestamp,
+    backup: BackupKey,
+}
+
+impl Oracle {
+    pub(crate) fn new(template: &Template, quiet: bool) -> Self {
+        let number = |name: &str| {
+            template.parameters.get(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
+        };
+        let span = |count: u64, seconds: i64| {
+            SignedDuration::from_secs(i64::try_from(count).unwrap_or(0) * seconds)
+        };
+        Self {
+            bus: template.bus.clone(),
+            limits: Limits {
+                pro: number("ProBackupLimit"),
+                enterprise: number("EnterpriseBackupLimit"),
+                pending: span(number("PendingDeadlineMinutes"), 60),
+                in_progress: span(number("InProgressDeadlineHours"), 3600),
+            },
+            deployments: BTreeMap::new(),
+            backups: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            in_flight: Vec::new(),
+            names: BTreeMap::new(),
+            deletes: BTreeSet::new(),
+            moving: BTreeSet::new(),
+            troubles: Vec::new(),
+            touched: BTreeMap::new(),
+            stalled_until: Timestamp::MIN,
+            quiet,
+        }
+    }
+
+    /// The stack's bus.
+    pub(crate) fn bus(&self) -> &str {
+        &self.bus
+    }
+
+    /// The backups that a deployment has, as its rows say.
+    pub(crate) fn backups_of(&self, deployment: u64) -> impl Iterator<Item = (u64, &RowRef)> {
+        let all = self.backups.range((deployment, 0)..=(deployment, u64::MAX));
+        all.filter_map(|((_, id), backup)| Some((*id, backup.row()?)))
+    }
+
+    /// Whether a snapshot was made by a call of ours.
+    pub(crate) fn is_ours(&self, snapshot: &str) -> bool {
+        self.snapshots.contains_key(snapshot)
+    }
+
+    /// Whether something is left to be done.
+    pub(crate) fn moving(&self) -> bool {
+        !self.moving.is_empty()
+    }
+
+    pub(crate) fn stalled_until(&self) -> Timestamp {
+        self.stalled_until
+    }
+
+    /// The control plane says how a deployment is.
+    pub(crate) fn control_plane_says(&mut self, detail_type: &str, detail: &Value) {
+        let (Some(id), Some(version)) =
+            (detail["deployment_id"].as_u64(), detail["version"].as_u64())
+        else {
+            return;
+        };
+        let said = (detail_type.to_owned(), detail.clone());
+        self.deployments.entry(id).or_default().said.entry(version).or_insert(said);
+    }
+
+    /// A call met a trouble that lasts.
+    pub(crate) fn met(&mut self, trouble: Trouble, now: Timestamp) {
+        match self.troubles.iter_mut().find(|(one, _)| *one == trouble) {
+            Some((_, at)) => *at = now,
+            None => self.troubles.push((trouble, now)),
+        }
+    }
+
+    /// Whether a trouble met a call at or after `since`.
+    fn met_since(&self, trouble: Trouble, since: Timestamp) -> bool {
+        self.troubles.iter().any(|(one, at)| *one == trouble && *at >= since)
+    }
+
+    pub(crate) fn doomed(&mut self, snapshot: &str) {
+        let set = self.snapshots.get(snapshot).map(|one| one.set.clone());
+        for id in set.into_iter().flatten() {
+            if let Some(one) = self.snapshots.get_mut(&id) {
+                one.doomed = true;
+            }
+        }
+    }
+
+    pub(crate) fn stalled(&mut self, until: Timestamp) {
+        self.stalled_until = self.stalled_until.max(until);
+    }
+
+    pub(crate) fn deleted_by_hand(&mut self, now: Timestamp, snapshot: &str) {
+        if let Some(one) = self.snapshots.get_mut(snapshot) {
+            one.by_hand = Some(now);
+        }
+    }
+
+    /// Somebody changes an instance or its volumes.
+    pub(crate) fn touched(&mut self, now: Timestamp, instance: &str) {
+        self.touched.insert(instance.to_owned(), now);
+    }
+
+    /// An invocation is over, one way or another.
+    pub(crate) fn ended(&mut self, life: &Life) {
+        self.in_flight.retain(|one| one.life != life.id);
+    }
+}
+
+/// A time in a row.
+fn time(row: &Value, name: &str) -> Option<Timestamp> {
+    row[name].as_str()?.parse().ok()
+}
+
+fn text<'a>(row: &'a Value, name: &str) -> &'a str {
+    row[name].as_str().unwrap_or_default()
+}
+
+/// The snapshots that a backup's row names, with their volumes.
+fn named(row: &Value) -> impl Iterator<Item = (&str, &str)> {
+    let nodes = row["nodes"].as_array().into_iter().flatten();
+    let sets = nodes.flat_map(|node| node["set"].as_array().into_iter().flatten());
+    sets.map(|one| (text(one, "snapshot_id"), text(one, "volume_id")))
+}
+
+/// Whether a row has something left to be done, now or soon: all but one that
+/// waits for its expiry.
+fn moves(row: &Value) -> bool {
+    let due = text(row, "due_at");
+    !matches!(text(row, "status"), "completed" | "failed")
+        || !(due.is_empty() || due == text(row, "expires_at"))
+}
+
+/// Runs a check to its first violation.
+fn found(verdict: Verdict) -> Option<Violation> {
+    verdict.err()
+}

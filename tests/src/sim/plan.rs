@@ -1,0 +1,253 @@
+//! What a seed is: how long, how many, how bad. Everything is drawn here, before
+//! the run begins, or from generators that are forked here, so that leaving one
+//! thing out does not shift the others more than it must.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use cloud::Pace;
+use fastrand::Rng;
+use jiff::SignedDuration;
+
+/// What to run.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// The seed of every choice.
+    pub seed: u64,
+    /// Leaves these happenings out, by their numbers.
+    pub without: BTreeSet<u32>,
+    /// Lets these faults pass, by their numbers.
+    pub unstruck: BTreeSet<u32>,
+    /// One crash at one call, and no other fault: the sweep.
+    pub crash: Option<CrashPoint>,
+    /// Keeps the trace.
+    pub trace: bool,
+}
+
+impl Plan {
+    /// All that the seed has.
+    pub fn of(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+}
+
+/// A crash at a call of a recorded run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CrashPoint {
+    /// The call, counted from the first one of a function. `u64::MAX`: none, the
+    /// run is only recorded.
+    pub call: u64,
+    /// On which side of it.
+    pub side: Side,
+}
+
+/// Where a crash is, seen from a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Before it was sent.
+    Before,
+    /// AWS has carried it out, and nobody heard the reply.
+    After,
+    /// The reply was read, and nothing more was done.
+    AfterReply,
+}
+
+/// What kind of run it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Hours to days, faults of all kinds.
+    Days,
+    /// The same with nothing going wrong: then each backup must complete, soon.
+    Quiet,
+    /// One to three weeks, expiries among them.
+    Weeks,
+    /// Deployments that cannot be backed up: failed backups pile up.
+    Failing,
+    /// A node with more volumes than EC2 takes in one call.
+    Huge,
+    /// A short life of everything, for the sweep of crash points.
+    Sweep,
+}
+
+/// A fault of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    CrashBefore,
+    CrashAfter,
+    CrashAfterReply,
+    ReplyLost,
+    Refused,
+    Throttled,
+    Error5xx,
+    Error5xxApplied,
+    TimedOut,
+    TimedOutApplied,
+    AppliedLate,
+    Slow,
+    Conflict,
+    ShortPage,
+    EntriesRefused,
+}
+
+impl Fault {
+    const ALL: [Self; 15] = [
+        Self::CrashBefore,
+        Self::CrashAfter,
+        Self::CrashAfterReply,
+        Self::ReplyLost,
+        Self::Refused,
+        Self::Throttled,
+        Self::Error5xx,
+        Self::Error5xxApplied,
+        Self::TimedOut,
+        Self::TimedOutApplied,
+        Self::AppliedLate,
+        Self::Slow,
+        Self::Conflict,
+        Self::ShortPage,
+        Self::EntriesRefused,
+    ];
+
+    /// Its line in the reach table.
+    pub(crate) const fn line(self) -> &'static str {
+        match self {
+            Self::CrashBefore => "fault crash_before",
+            Self::CrashAfter => "fault crash_after",
+            Self::CrashAfterReply => "fault crash_after_reply",
+            Self::ReplyLost => "fault reply_lost",
+            Self::Refused => "fault refused",
+            Self::Throttled => "fault throttled",
+            Self::Error5xx => "fault error_5xx",
+            Self::Error5xxApplied => "fault error_5xx_applied",
+            Self::TimedOut => "fault timed_out",
+            Self::TimedOutApplied => "fault timed_out_applied",
+            Self::AppliedLate => "fault applied_late",
+            Self::Slow => "fault slow",
+            Self::Conflict => "fault conflict",
+            Self::ShortPage => "fault short_page",
+            Self::EntriesRefused => "fault entries_refused",
+        }
+    }
+}
+
+/// How bad a seed is. Rates are per ten thousand.
+#[derive(Debug, Clone)]
+pub(crate) struct Profile {
+    pub(crate) kind: Kind,
+    /// For how long people and accidents happen.
+    pub(crate) span: SignedDuration,
+    /// How many things people do.
+    pub(crate) doings: u32,
+    pub(crate) accidents: u32,
+    pub(crate) spells: u32,
+    /// Of a call.
+    pub(crate) calls: u32,
+    /// The faults that calls of this seed have. Not all at once: what one fault
+    /// hides, another seed without it shows.
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) events_lost: u32,
+    pub(crate) events_doubled: u32,
+    pub(crate) events_late: u32,
+    pub(crate) ticks_skipped: u32,
+    pub(crate) ticks_doubled: u32,
+    /// The most that a function's clock is off, in milliseconds.
+    pub(crate) skew: i64,
+    /// Whether index queries may see an older table.
+    pub(crate) stale: bool,
+    /// Whether in the end all backups are deleted.
+    pub(crate) clear: bool,
+    pub(crate) pace: Pace,
+    /// Stack parameters.
+    pub(crate) parameters: Vec<(String, String)>,
+}
+
+impl Profile {
+    /// What the seed draws.
+    pub(crate) fn draw(plan: &Plan) -> Self {
+        let mut rng = Rng::with_seed(plan.seed ^ 0x7072_6f66);
+        let kind = match plan.seed % 32 {
+            _ if plan.crash.is_some() => Kind::Sweep,
+            3 => Kind::Quiet,
+            7 | 23 => Kind::Weeks,
+            11 => Kind::Failing,
+            19 => Kind::Huge,
+            _ => Kind::Days,
+        };
+        let hours = match kind {
+            Kind::Days => rng.i64(2..=36),
+            Kind::Quiet => rng.i64(2..=12),
+            Kind::Weeks => rng.i64(7 * 24..=21 * 24),
+            Kind::Failing => rng.i64(4..=8),
+            Kind::Huge => rng.i64(1..=3),
+            Kind::Sweep => 3,
+        };
+        let doings = match kind {
+            Kind::Days | Kind::Quiet | Kind::Weeks => rng.u32(20..=60),
+            Kind::Failing => 60,
+            Kind::Huge => 12,
+            Kind::Sweep => 10,
+        };
+        let among = |rng: &mut Rng, rates: &[u32]| rates[rng.usize(0..rates.len())];
+        let mut parameters = Vec::new();
+        let mut set =
+            |name: &str, value: &str| parameters.push((name.to_owned(), value.to_owned()));
+        set("DueShards", ["1", "2", "3", "8"][rng.usize(0..4)]);
+        set("InProgressDeadlineHours", if rng.bool() { "24" } else { "3" });
+        if rng.bool() {
+            set("ProBackupLimit", "3");
+        }
+        let mut faults = Fault::ALL.to_vec();
+        faults.retain(|_| rng.u8(0..10) < 6);
+        let rough = matches!(kind, Kind::Days | Kind::Weeks | Kind::Failing | Kind::Huge);
+        let profile = Self {
+            kind,
+            span: SignedDuration::from_hours(hours),
+            doings,
+            accidents: if kind == Kind::Weeks { rng.u32(4..=16) } else { rng.u32(0..=8) },
+            spells: rng.u32(0..=3),
+            calls: if faults.is_empty() { 0 } else { among(&mut rng, &[0, 30, 100, 300, 800]) },
+            faults,
+            events_lost: among(&mut rng, &[0, 500, 5_000, 10_000]),
+            events_doubled: among(&mut rng, &[0, 500, 3_000]),
+            events_late: among(&mut rng, &[0, 500, 3_000]),
+            ticks_skipped: among(&mut rng, &[0, 500, 3_000]),
+            ticks_doubled: among(&mut rng, &[0, 500, 2_000]),
+            skew: i64::from(among(&mut rng, &[0, 500, 4_000])),
+            stale: rng.bool(),
+            clear: rng.bool(),
+            pace: pace(kind, &mut rng),
+            parameters,
+        };
+        if rough {
+            return profile;
+        }
+        // The draws are made all the same: they cost nothing.
+        Self {
+            accidents: 0,
+            spells: 0,
+            calls: 0,
+            events_lost: 0,
+            events_doubled: 0,
+            events_late: 0,
+            ticks_skipped: 0,
+            ticks_doubled: 0,
+            skew: 0,
+            stale: false,
+            clear: kind == Kind::Sweep,
+            ..profile
+        }
+    }
+}
+
+/// How fast AWS is.
+fn pace(kind: Kind, rng: &mut Rng) -> Pace {
+    const MINUTE: u64 = 60_000;
+    let slow: RangeInclusive<u64> = 30 * MINUTE..=120 * MINUTE;
+    let snapshot_ms = match rng.u8(0..6) {
+        0 => 5_000..=30_000,
+        1 if kind != Kind::Sweep => slow,
+        _ => 2 * MINUTE..=8 * MINUTE,
+    };
+    let describe_lag_ms = if rng.u8(0..4) == 0 { 0..=20_000 } else { 0..=5_000 };
+    Pace { snapshot_ms, describe_lag_ms, ..Pace::default() }
+}

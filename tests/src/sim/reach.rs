@@ -1,0 +1,195 @@
+//! What the runs have met: each fault, status, edge, code and turn of the
+//! lifecycle with its count. A simulation that never hit something proves
+//! nothing about it, so a line that stays at nought fails the run.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// How often each line was met.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reach(BTreeMap<String, u64>);
+
+/// Every line that a run of many seeds must meet.
+pub const LINES: &[&str] = &[
+    // Calls that go wrong.
+    "fault crash_before",
+    "fault crash_after",
+    "fault crash_after_reply",
+    "fault reply_lost",
+    "fault refused",
+    "fault throttled",
+    "fault error_5xx",
+    "fault error_5xx_applied",
+    "fault timed_out",
+    "fault timed_out_applied",
+    "fault applied_late",
+    "fault slow",
+    "fault conflict",
+    "fault short_page",
+    "fault entries_refused",
+    "fault stale_index",
+    // Events and the tick.
+    "fault event_lost",
+    "fault event_doubled",
+    "fault event_late",
+    "fault event_foreign",
+    "fault event_malformed",
+    "fault tick_skipped",
+    "fault tick_doubled",
+    "fault clock_skew",
+    // What goes wrong for a while.
+    "spell ec2_down",
+    "spell dynamodb_down",
+    "spell events_down",
+    "spell create_throttled",
+    "spell create_denied",
+    "spell create_kms",
+    "spell create_quota",
+    "spell delete_in_use",
+    "spell delete_locked",
+    "spell delete_denied",
+    // What people and machines do to AWS behind our back.
+    "accident snapshot_fails",
+    "accident snapshot_stalls",
+    "accident snapshot_deleted",
+    "accident node_stopped",
+    "accident node_started",
+    "accident node_terminated",
+    "accident node_replaced",
+    "accident volume_attached",
+    "accident volume_detached",
+    "accident multi_attach",
+    "accident tags_copied",
+    // The state machine.
+    "edge new>pending",
+    "edge pending>in_progress",
+    "edge pending>failed",
+    "edge in_progress>completed",
+    "edge in_progress>failed",
+    "edge completed>deleting",
+    "edge failed>deleting",
+    "edge deleting>gone",
+    // Why backups failed.
+    "failure deadline_exceeded",
+    "failure snapshot_failed",
+    "failure snapshot_missing",
+    "failure permission_denied",
+    "failure kms_unavailable",
+    "failure quota",
+    "failure node_missing",
+    "failure no_volumes",
+    "failure multi_attach",
+    "failure too_many_volumes",
+    "held snapshot_in_use",
+    "held snapshot_locked",
+    "held permission_denied",
+    // The turns of a lifecycle, as they show in the row and the calls.
+    "turn called",
+    "turn taken by its reply",
+    "turn adopted by tag",
+    "turn attempt given up",
+    "turn stray removed",
+    "turn snapshot removed",
+    "turn sweep begun",
+    "turn sweep over",
+    "turn worker looks",
+    "turn lease met",
+    "turn owner row",
+    "turn volumes kept",
+    "turn tombstone",
+    "turn expiry began the delete",
+    "turn failed one pruned",
+    "turn outbox published late",
+    // The API.
+    "api 200 list",
+    "api 204 create",
+    "api 204 delete",
+    "api no answer",
+    "api given up",
+    "api invalid_request",
+    "api storage_not_supported",
+    "api unauthorized",
+    "api insufficient_permissions",
+    "api plan_not_supported",
+    "api deployment_not_found",
+    "api backup_not_found",
+    "api node_not_found",
+    "api route_not_found",
+    "api method_not_allowed",
+    "api deployment_not_ready",
+    "api backup_in_progress",
+    "api backup_limit_reached",
+    "api backup_not_deletable",
+    "api body_too_large",
+    "api unsupported_media_type",
+    "api unavailable",
+    // The control plane.
+    "registry changed",
+    "registry older event",
+    "registry deleted",
+    "registry other tenant",
+    // Announcements that the bus took.
+    "announced Backup Requested",
+    "announced Backup Started",
+    "announced Backup Completed",
+    "announced Backup Failed",
+    "announced Backup Deleted",
+    "announced Backup Expired",
+    // The functions.
+    "invoked api",
+    "invoked worker",
+    "invoked scheduler",
+    "invoked side by side",
+    "invocation timed out",
+    "delivery tried again",
+    "dead letter",
+];
+
+impl Reach {
+    /// Once more.
+    pub(crate) fn hit(&mut self, line: &str) {
+        self.add(line, 1);
+    }
+
+    fn add(&mut self, line: &str, count: u64) {
+        if let Some(known) = self.0.get_mut(line) {
+            *known += count;
+        } else {
+            self.0.insert(line.to_owned(), count);
+        }
+    }
+
+    /// How often a line was met.
+    pub fn count(&self, line: &str) -> u64 {
+        self.0.get(line).copied().unwrap_or(0)
+    }
+
+    /// Adds what another run met.
+    pub fn merge(&mut self, other: &Self) {
+        for (line, count) in &other.0 {
+            self.add(line, *count);
+        }
+    }
+
+    /// The lines that were met fewer than `least` times.
+    pub fn below(&self, least: u64) -> Vec<&'static str> {
+        LINES.iter().copied().filter(|line| self.count(line) < least).collect()
+    }
+
+    /// What was met and stands in no line: the table would not miss it.
+    pub fn unlisted(&self) -> Vec<&str> {
+        self.0.keys().map(String::as_str).filter(|line| !LINES.contains(line)).collect()
+    }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in LINES {
+            writeln!(f, "{:>10}  {line}", self.count(line))?;
+        }
+        for line in self.unlisted() {
+            writeln!(f, "{:>10}  {line} (in no line of the table)", self.count(line))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! Who and what there is: tenants with their keys, deployments with their nodes.
+
+use std::collections::BTreeMap;
+
+use backups_aws::table::keys::{KeyRow, Permission, Secret};
+use backups_core::id::{DeploymentId, TenantId};
+use backups_core::time::{Seconds, Time};
+use cloud::{Cloud, InstanceSpec, VolumeSpec};
+use fastrand::Rng;
+use jiff::Timestamp;
+use local::{REGION, ZONES};
+use serde_json::{Value, json};
+
+use super::plan::Kind;
+
+/// The scene.
+#[derive(Debug, Default)]
+pub(crate) struct Scene {
+    pub(crate) tenants: Vec<Tenant>,
+    pub(crate) deployments: Vec<Deployment>,
+    /// Names given to backups: each request has its own.
+    pub(crate) names: u32,
+}
+
+/// A customer.
+#[derive(Debug)]
+pub(crate) struct Tenant {
+    pub(crate) id: String,
+    pub(crate) keys: BTreeMap<Key, String>,
+}
+
+/// The kinds of key that a tenant has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key {
+    Manage,
+    Read,
+    /// Of the tenant's first deployment alone.
+    Bound,
+    Expired,
+    /// Nobody's.
+    Unknown,
+}
+
+/// A deployment as its control plane has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Deployment {
+    pub(crate) id: u64,
+    pub(crate) tenant: usize,
+    pub(crate) version: u64,
+    pub(crate) nodes: Vec<(u64, String)>,
+    pub(crate) status: &'static str,
+    pub(crate) plan: &'static str,
+    pub(crate) storage: &'static str,
+    pub(crate) limit: Option<u64>,
+}
+
+impl Scene {
+    /// Draws the scene, launching its instances. Gives the keys to store.
+    pub(crate) fn draw(
+        rng: &mut Rng,
+        kind: Kind,
+        cloud: &mut Cloud,
+        now: Timestamp,
+    ) -> (Self, Vec<KeyRow>) {
+        let mut scene = Self::default();
+        let mut last = (1 << 53) + (rng.u64(1..1 << 40) << 4) + 1;
+        let mut id = move || {
+            last += 16;
+            last
+        };
+        let count = match kind {
+            Kind::Failing | Kind::Sweep => 2,
+            Kind::Huge => 1,
+            _ => rng.usize(2..=6),
+        };
+        for number in 0..count {
+            let nodes = match kind {
+                Kind::Failing => 1,
+                Kind::Sweep => 2,
+                _ => [1, 1, 1, 2, 2, 3, 5][rng.usize(0..7)],
+            };
+            let nodes = (0..nodes)
+                .map(|_| {
+                    let volumes = match kind {
+                        Kind::Failing => usize::from(rng.u8(0..4) == 0),
+                        Kind::Huge => 130,
+                        Kind::Sweep => 2,
+                        // Now and then a node without data, and one with much.
+                        _ => [1, 1, 1, 1, 2, 2, 3, 8, 0]
+                            [rng.usize(0..if number == 0 { 9 } else { 8 })],
+                    };
+                    (id(), launch(cloud, now, rng, volumes))
+                })
+                .collect();
+            scene.deployments.push(Deployment {
+                id: id(),
+                tenant: number % 2,
+                version: 1,
+                nodes,
+                status: "initialized",
+                plan: if rng.bool() { "pro" } else { "enterprise" },
+                storage: "network_balanced",
+                limit: None,
+            });
+        }
+        let mut rows = Vec::new();
+        for (number, id) in ["acme", "umbra"].into_iter().enumerate() {
+            let mut keys = BTreeMap::new();
+            for kind in [Key::Manage, Key::Read, Key::Bound, Key::Expired, Key::Unknown] {
+                let mut bytes = [0; 32];
+                rng.fill(&mut bytes);
+                let secret = Secret::from_bytes(bytes);
+                keys.insert(kind, secret.expose().to_owned());
+                let first = scene.deployments.iter().find(|one| one.tenant == number);
+                let now = Time::from_unix(now.as_second());
+                rows.extend((kind != Key::Unknown).then(|| {
+                    KeyRow {
+                        hash: secret.hash(),
+                        key_id: format!("{id}-{kind:?}"),
+                        tenant_id: TenantId::from(id),
+                        permission: if kind == Key::Read {
+                            Permission::Read
+                        } else {
+                            Permission::Manage
+                        },
+                        deployments: (kind == Key::Bound)
+                            .then(|| first.map(|one| DeploymentId(one.id)).into_iter().collect()),
+                        expires_at: if kind == Key::Expired {
+                            now
+                        } else {
+                            now + Seconds::days(60)
+                        },
+                    }
+                }));
+            }
+            scene.tenants.push(Tenant { id: id.to_owned(), keys });
+        }
+        (scene, rows)
+    }
+
+    /// The key of a tenant.
+    pub(crate) fn key(&self, tenant: usize, kind: Key) -> &str {
+        self.tenants.get(tenant).and_then(|one| one.keys.get(&kind)).map_or("", String::as_str)
+    }
+
+    /// A name that no other request has.
+    pub(crate) fn name(&mut self) -> String {
+        self.names += 1;
+        format!("request {}", self.names)
+    }
+}
+
+/// Launches a node's instance, and gives its id.
+pub(crate) fn launch(cloud: &mut Cloud, now: Timestamp, rng: &mut Rng, volumes: usize) -> String {
+    let mut spec = InstanceSpec::in_zone(ZONES[rng.usize(0..ZONES.len())]);
+    spec.data = (0..volumes).map(|_| volume(rng)).collect();
+    cloud.launch(now, spec).instance_id
+}
+
+/// A data volume.
+pub(crate) fn volume(rng: &mut Rng) -> VolumeSpec {
+    VolumeSpec {
+        content: Some(format!("{:08x}", rng.u32(..))),
+        ..VolumeSpec::gib(rng.u32(1..=500))
+    }
+}
+
+impl Deployment {
+    /// `Deployment Changed`, as the control plane sends it.
+    pub(crate) fn changed(&self, tenant: &str) -> Value {
+        let nodes: Vec<Value> = self
+            .nodes
+            .iter()
+            .map(|(node, instance)| json!({"node_id": node, "instance_id": instance}))
+            .collect();
+        json!({
+            "version": self.version,
+            "deployment_id": self.id,
+            "tenant_id": tenant,
+            "status": self.status,
+            "plan": self.plan,
+            "cloud": "aws",
+            "variant": "managed",
+            "storage_type": self.storage,
+            "shared": false,
+            "region": REGION,
+            "backup_limit": self.limit,
+            "nodes": nodes,
+        })
+    }
+}

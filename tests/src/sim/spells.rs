@@ -1,0 +1,76 @@
+//! What goes wrong for a while: a service that is down, a quota that is full, a
+//! right that somebody took away.
+
+use jiff::Timestamp;
+
+/// A kind of trouble that lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    Ec2Down,
+    DynamoDown,
+    EventsDown,
+    CreateThrottled,
+    CreateDenied,
+    CreateKms,
+    CreateQuota,
+    DeleteInUse,
+    DeleteLocked,
+    DeleteDenied,
+}
+
+/// A trouble and when it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spell {
+    pub(crate) trouble: Trouble,
+    pub(crate) from: Timestamp,
+    pub(crate) until: Timestamp,
+}
+
+impl Trouble {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Ec2Down,
+        Self::DynamoDown,
+        Self::EventsDown,
+        Self::CreateThrottled,
+        Self::CreateDenied,
+        Self::CreateKms,
+        Self::CreateQuota,
+        Self::DeleteInUse,
+        Self::DeleteLocked,
+        Self::DeleteDenied,
+    ];
+
+    /// Its line in the reach table.
+    pub(crate) const fn line(self) -> &'static str {
+        match self {
+            Self::Ec2Down => "spell ec2_down",
+            Self::DynamoDown => "spell dynamodb_down",
+            Self::EventsDown => "spell events_down",
+            Self::CreateThrottled => "spell create_throttled",
+            Self::CreateDenied => "spell create_denied",
+            Self::CreateKms => "spell create_kms",
+            Self::CreateQuota => "spell create_quota",
+            Self::DeleteInUse => "spell delete_in_use",
+            Self::DeleteLocked => "spell delete_locked",
+            Self::DeleteDenied => "spell delete_denied",
+        }
+    }
+
+    /// The code with which a call is refused, if this trouble is about it.
+    /// Source: EC2 API reference, "Error codes".
+    pub(crate) fn refuses(self, service: &str, operation: &str) -> Option<&'static str> {
+        match (self, service, operation) {
+            (Self::Ec2Down, "ec2", _) => Some("Unavailable"),
+            (Self::DynamoDown, "dynamodb", _) => Some("InternalServerError"),
+            (Self::EventsDown, "events", _) => Some("InternalException"),
+            (Self::CreateThrottled, _, "CreateSnapshots") => Some("RequestLimitExceeded"),
+            (Self::CreateDenied, _, "CreateSnapshots")
+            | (Self::DeleteDenied, _, "DeleteSnapshot") => Some("UnauthorizedOperation"),
+            (Self::CreateKms, _, "CreateSnapshots") => Some("InvalidKMSKey.InvalidState"),
+            (Self::CreateQuota, _, "CreateSnapshots") => Some("ResourceLimitExceeded"),
+            (Self::DeleteInUse, _, "DeleteSnapshot") => Some("InvalidSnapshot.InUse"),
+            (Self::DeleteLocked, _, "DeleteSnapshot") => Some("OperationNotPermitted"),
+            _ => None,
+        }
+    }
+}

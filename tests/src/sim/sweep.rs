@@ -1,0 +1,38 @@
+//! Crash points without chance: a run in which everybody does everything once is
+//! recorded, and then crashed before, after, and just behind each of its calls.
+//! From the crash on no event is delivered: ticks alone repair.
+//!
+//! The run does what `Doing` lists, so a new lifecycle is swept without anyone
+//! thinking of it.
+
+use super::{CrashPoint, Outcome, Plan, Side, run};
+use crate::{Result, fail};
+
+/// Every side of a call.
+pub const SIDES: [Side; 3] = [Side::Before, Side::After, Side::AfterReply];
+
+/// The recorded run of a seed, without a crash.
+///
+/// # Errors
+/// It is not clean by itself.
+pub fn record(seed: u64) -> Result<Outcome> {
+    let outcome = run(&plan(seed, CrashPoint { call: u64::MAX, side: Side::Before }))?;
+    match &outcome.violation {
+        None => Ok(outcome),
+        Some(violation) => fail(format!("the recorded run of seed {seed}: {violation}")),
+    }
+}
+
+/// The plan that crashes at a call.
+pub fn plan(seed: u64, crash: CrashPoint) -> Plan {
+    Plan { crash: Some(crash), ..Plan::of(seed) }
+}
+
+/// The points of a run with so many calls: every `nth` of them.
+pub fn points(calls: u64, nth: u64) -> Vec<CrashPoint> {
+    let all = (0..calls).flat_map(|call| SIDES.map(|side| CrashPoint { call, side }));
+    all.enumerate()
+        .filter(|(at, _)| (*at as u64).is_multiple_of(nth.max(1)))
+        .map(|(_, point)| point)
+        .collect()
+}
