@@ -328,7 +328,16 @@ impl Drive {
                 functions: Arc::clone(&self.functions),
                 rng: Rng::with_seed(id),
             };
-            self.spawn(async move { person.delete(deployment, tenant, id).await.map(|_| ()) });
+            self.spawn(async move {
+                // Who has no answer asks again.
+                for _ in 0..5 {
+                    let reply = person.delete(deployment, tenant, id).await?;
+                    if reply.is_some_and(|reply| reply.status < 500) {
+                        break;
+                    }
+                }
+                Ok(())
+            });
         }
     }
 
