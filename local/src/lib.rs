@@ -50,7 +50,7 @@ pub use args::Options;
 pub use demo::{Demo, Keys, Node};
 // What the simulation runs on as well.
 pub use dynamo::{Answer, Dynamo};
-pub use stack::{ACCOUNT, REGION, STACK, ZONES};
+pub use stack::{ACCOUNT, REGION, ZONES};
 pub use template::{Function, Name, Template};
 
 use aws_port::AwsPort;

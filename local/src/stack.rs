@@ -15,7 +15,7 @@ pub const REGION: &str = "us-west-1";
 /// The Region's zones.
 pub const ZONES: [&str; 3] = ["us-west-1a", "us-west-1b", "us-west-1c"];
 /// The stack's name.
-pub const STACK: &str = "supervisor-backups";
+pub(crate) const STACK: &str = "supervisor-backups";
 
 /// A stack: its parameters as set, and its resources as declared.
 #[derive(Debug, Clone)]

@@ -1,8 +1,27 @@
-//! Rows of the table as plain JSON.
+//! Rows of the table as plain JSON, and what an item of the list has.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
+
+/// The fields of an item of the list, in the published page's order.
+pub const FIELDS: [&str; 15] = [
+    "id",
+    "deployment_id",
+    "node_id",
+    "name",
+    "backup_type",
+    "status",
+    "snapshot_ids",
+    "volume_ids",
+    "size_bytes",
+    "region",
+    "remarks",
+    "started_at",
+    "completed_at",
+    "expires_at",
+    "created_at",
+];
 
 /// A row: its attributes as plain JSON, numbers exact.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,7 +33,7 @@ pub type BackupKey = (u64, u64);
 impl Row {
     /// A text attribute; empty if there is none.
     pub fn text(&self, name: &str) -> &str {
-        self.0[name].as_str().unwrap_or_default()
+        text(&self.0, name)
     }
 
     /// Which backup the row is, if it is one.
@@ -30,19 +49,37 @@ impl Row {
 
     /// The snapshots that a backup's row names, each with its volume.
     pub fn snapshots(&self) -> Vec<(String, String)> {
-        let nodes = self.0["nodes"].as_array().into_iter().flatten();
-        let sets = nodes.flat_map(|node| node["set"].as_array().into_iter().flatten());
-        let text = |one: &Value, name: &str| one[name].as_str().unwrap_or_default().to_owned();
-        sets.map(|one| (text(one, "snapshot_id"), text(one, "volume_id"))).collect()
+        named(&self.0).map(|(id, volume)| (id.to_owned(), volume.to_owned())).collect()
     }
 
-    /// Whether a backup's row has something left to be done, now or soon: all
-    /// but one that waits for its expiry.
+    /// Whether a backup's row has something left to be done, now or soon.
     pub fn moving(&self) -> bool {
-        let at_rest = matches!(self.text("status"), "completed" | "failed");
-        let due = self.text("due_at");
-        !at_rest || !(due.is_empty() || due == self.text("expires_at"))
+        moves(&self.0)
     }
+}
+
+/// A text attribute; empty if there is none.
+pub fn text<'a>(row: &'a Value, name: &str) -> &'a str {
+    row[name].as_str().unwrap_or_default()
+}
+
+/// An array's items.
+pub fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// The snapshots that a backup's row names, each with its volume, ordered by node.
+pub fn named(row: &Value) -> impl Iterator<Item = (&str, &str)> {
+    let sets = items(&row["nodes"]).flat_map(|node| items(&node["set"]));
+    sets.map(|one| (text(one, "snapshot_id"), text(one, "volume_id")))
+}
+
+/// Whether a backup's row has something left to be done, now or soon: all but one
+/// that waits for its expiry.
+pub fn moves(row: &Value) -> bool {
+    let due = text(row, "due_at");
+    !matches!(text(row, "status"), "completed" | "failed")
+        || !(due.is_empty() || due == text(row, "expires_at"))
 }
 
 /// The rows of backups, by key.

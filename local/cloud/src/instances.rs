@@ -179,7 +179,8 @@ impl Cloud {
 
     /// Stops a running instance, as a person in the console does: it is
     /// `stopping` for 20 to 60 AWS seconds, then `stopped`. Its volumes stay
-    /// attached. Of one that stops or stands already nothing changes (inf). Err says why not: it is not there, starts, or ends.
+    /// attached. Of one that stops or stands already nothing changes (inf).
+    /// Err says why not: it is not there, starts, or ends.
     pub fn stop(&mut self, now: Timestamp, instance_id: &str) -> Result<(), String> {
         self.advance(now);
         match self.state_of(instance_id)? {
@@ -197,8 +198,8 @@ impl Cloud {
 
     /// Starts a stopped instance, as a person in the console does: it is
     /// `pending` for 5 to 30 AWS seconds, then `running`. Of one that starts
-    /// or runs already nothing changes (inf). Err says why not: it
-    /// is not there, still stops, or ends.
+    /// or runs already nothing changes (inf). Err says why not: it is not there,
+    /// still stops, or ends.
     pub fn start(&mut self, now: Timestamp, instance_id: &str) -> Result<(), String> {
         self.advance(now);
         match self.state_of(instance_id)? {

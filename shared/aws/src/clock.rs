@@ -91,9 +91,8 @@ impl TimeSource for Clock {
             clippy::disallowed_methods,
             reason = "the one place that reads the system's clock"
         )]
-        let system = SystemTime::now;
         let time = match self.0.counted {
-            None => system(),
+            None => SystemTime::now(),
             Some(Counted { from, since }) => from + since.elapsed(),
         };
         let ahead = self.0.ahead.load(Ordering::Relaxed);

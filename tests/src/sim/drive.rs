@@ -18,13 +18,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::accidents::Accident;
 use super::functions::Functions;
+use super::happenings::{self, Happening, Happens};
 use super::oracle::{Oracle, Violation};
-use super::people::{Doing, Person};
-use super::plan::{Fault, Kind, Plan, Profile, Side};
+use super::people::Person;
+use super::plan::{Fault, Plan, Profile, Side};
 use super::scene::Scene;
-use super::spells::{Spell, Trouble};
+use super::spells::Spell;
 use super::templates;
 use super::world::{Shared, World};
 use super::{Outcome, Result};
@@ -41,20 +41,6 @@ const TICK: i64 = 60;
 
 /// Of the ticks that find nothing due, one in so many runs all the same.
 const SAMPLED: i64 = 240;
-
-/// Something that happens at a time.
-struct Happening {
-    at: Timestamp,
-    number: u32,
-    what: Happens,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Happens {
-    Doing(Doing),
-    Accident(Accident),
-    Spell(Trouble),
-}
 
 /// The driver.
 struct Drive {
@@ -95,7 +81,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<Outcome> {
     Ok(Outcome {
         calls: world.calls,
         completed: world.reach.count("edge in_progress>completed"),
-        happenings: Drive::numbers(&world.profile),
+        happenings: happenings::count(&world.profile),
         faults: world.dice.drawn(),
         reach: std::mem::take(&mut world.reach),
         violation: world.violation.clone(),
@@ -132,7 +118,8 @@ impl Drive {
         world.dice.resume(rate);
         world.calls = 0;
         drop(world);
-        self.happenings = self.draw(&profile, &plan.without);
+        let begin = self.world.lock().now();
+        self.happenings = happenings::draw(plan, &profile, begin);
         Ok(())
     }
 
@@ -150,53 +137,6 @@ impl Drive {
             world.cloud.delivered(now, one.id, outcome);
         }
         Ok(())
-    }
-
-    fn draw(&self, profile: &Profile, without: &std::collections::BTreeSet<u32>) -> Vec<Happening> {
-        let mut rng = Rng::with_seed(self.seed ^ 0x6861_7070);
-        let begin = self.world.lock().now();
-        let span = profile.span.as_secs();
-        let mut all = Vec::new();
-        let sweep = profile.kind == Kind::Sweep;
-        for number in 0..profile.doings {
-            let doing = if sweep { Doing::in_turn(number) } else { Doing::draw(&mut rng) };
-            let at = if sweep { 1 + 780 * i64::from(number) } else { rng.i64(0..span) };
-            let doing = if profile.kind == Kind::Failing && rng.u8(0..10) < 9 {
-                Doing::Create
-            } else {
-                doing
-            };
-            all.push((at, Happens::Doing(doing)));
-        }
-        for _ in 0..profile.accidents {
-            all.push((rng.i64(0..span), Happens::Accident(Accident::draw(&mut rng))));
-        }
-        for _ in 0..profile.spells {
-            let trouble = Trouble::ALL[rng.usize(0..Trouble::ALL.len())];
-            all.push((rng.i64(0..span), Happens::Spell(trouble)));
-        }
-        if sweep {
-            // So that the recorded run has a backup that fails and one that is lost.
-            all.push((2, Happens::Accident(Accident::SnapshotFails)));
-            all.push((2_000, Happens::Accident(Accident::SnapshotDeleted)));
-        }
-        let mut happenings: Vec<Happening> = (0..)
-            .zip(all)
-            .map(|(number, (at, what))| Happening {
-                at: begin + SignedDuration::from_secs(at),
-                number,
-                what,
-            })
-            .filter(|one| !without.contains(&one.number))
-            .collect();
-        happenings.sort_by_key(|one| std::cmp::Reverse((one.at, one.number)));
-        happenings
-    }
-
-    /// How many happenings the seed has.
-    fn numbers(profile: &Profile) -> u32 {
-        let more = if profile.kind == Kind::Sweep { 2 } else { 0 };
-        profile.doings + profile.accidents + profile.spells + more
     }
 
     /// The loop.
@@ -227,8 +167,8 @@ impl Drive {
             if self.calm && self.resting() {
                 let mut world = self.world.lock();
                 let world = &mut *world;
-                let found = world.oracle.at_rest(now, &world.cloud, &world.table, clearing);
-                world.violated(found);
+                let verdict = world.oracle.at_rest(now, &world.cloud, &world.table, clearing);
+                world.judge(verdict);
                 if clearing || !world.profile.clear || world.violation.is_some() {
                     return Ok(());
                 }
@@ -240,7 +180,7 @@ impl Drive {
                 let mut world = self.world.lock();
                 let world = &mut *world;
                 let what = world.oracle.unrest(&world.cloud, &world.table);
-                world.violated(Some(Violation::new("rest", what)));
+                world.judge(Err(Violation::new("rest", what)));
                 return Ok(());
             }
             self.sleep(now, if self.calm { give_up } else { calm_at }).await;
@@ -298,7 +238,7 @@ impl Drive {
             people.fetch_sub(1, Relaxed);
             let mut world = world.lock();
             if let Err(Failed(why)) = done {
-                world.violated(Some(Violation::new("simulation", why)));
+                world.judge(Err(Violation::new("simulation", why)));
             }
             world.wake.notify_one();
         });

@@ -48,6 +48,15 @@ struct Instance<H> {
     clock: ClockControl,
 }
 
+/// What a new instance is made of.
+struct Environment {
+    settings: Settings,
+    sdk: SdkConfig,
+    life: Arc<Life>,
+    clock: Clock,
+    control: ClockControl,
+}
+
 /// How an invocation ended.
 #[derive(Debug)]
 enum End<T> {
@@ -63,20 +72,17 @@ impl Functions {
 
     /// The table as an operator's command has it, whose calls meet no fault.
     pub(crate) fn operator(&self) -> Result<Table> {
-        let (settings, sdk, _, _) = self.environment(Name::Api)?;
+        let Environment { settings, sdk, .. } = self.environment(Name::Api)?;
         Ok(Table::new(&settings, &sdk))
     }
 
     /// One request through the gateway. None: nobody answered.
     pub(crate) async fn http(&self, request: Request<Body>) -> Result<(Option<Reply>, bool)> {
-        let kept = self.idle().api.pop().filter(|_| self.kept_warm());
-        let instance = if let Some(instance) = kept {
-            instance
-        } else {
-            let (settings, sdk, life, (clock, control)) = self.environment(Name::Api)?;
-            let handler = api::service(Arc::new(Api::new(settings, &sdk, clock)));
-            Instance { handler, life, clock: control }
-        };
+        let instance = self.instance(
+            Name::Api,
+            |idle| &mut idle.api,
+            |settings, sdk, clock| api::service(Arc::new(Api::new(settings, sdk, clock))),
+        )?;
         let router = instance.handler.clone();
         let work = Box::pin(async move {
             let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
@@ -97,14 +103,11 @@ impl Functions {
 
     /// One event for the worker.
     pub(crate) async fn worker(&self, event: Value) -> Result<Result<(), String>> {
-        let kept = self.idle().worker.pop().filter(|_| self.kept_warm());
-        let instance = if let Some(instance) = kept {
-            instance
-        } else {
-            let (settings, sdk, life, (clock, control)) = self.environment(Name::Worker)?;
-            let handler = Arc::new(Worker::new(&settings, &sdk, clock));
-            Instance { handler, life, clock: control }
-        };
+        let instance = self.instance(
+            Name::Worker,
+            |idle| &mut idle.worker,
+            |settings, sdk, clock| Arc::new(Worker::new(&settings, sdk, clock)),
+        )?;
         let handler = Arc::clone(&instance.handler);
         let work = async move { worker::handle(&handler, event, worker::TIMEOUT).await };
         match self.run(&instance.life, &instance.clock, work).await? {
@@ -119,14 +122,11 @@ impl Functions {
 
     /// One tick.
     pub(crate) async fn tick(&self) -> Result<()> {
-        let kept = self.idle().scheduler.pop().filter(|_| self.kept_warm());
-        let instance = if let Some(instance) = kept {
-            instance
-        } else {
-            let (settings, sdk, life, (clock, control)) = self.environment(Name::Scheduler)?;
-            let handler = Arc::new(Scheduler::new(&settings, &sdk, clock));
-            Instance { handler, life, clock: control }
-        };
+        let instance = self.instance(
+            Name::Scheduler,
+            |idle| &mut idle.scheduler,
+            |settings, sdk, clock| Arc::new(Scheduler::new(&settings, sdk, clock)),
+        )?;
         let handler = Arc::clone(&instance.handler);
         let work = Box::pin(async move {
             // A tick that fails is told by its metric; the next one comes.
@@ -138,12 +138,22 @@ impl Functions {
         Ok(())
     }
 
-    /// What a new instance is made of.
-    #[expect(clippy::type_complexity, reason = "taken apart where it is asked for")]
-    fn environment(
+    /// An instance that is warm, if Lambda has kept one, or a new one.
+    fn instance<H>(
         &self,
         function: Name,
-    ) -> Result<(Settings, SdkConfig, Arc<Life>, (Clock, ClockControl))> {
+        pool: impl FnOnce(&mut Idle) -> &mut Vec<Instance<H>>,
+        make: impl FnOnce(Settings, &SdkConfig, Clock) -> H,
+    ) -> Result<Instance<H>> {
+        let kept = pool(&mut self.idle()).pop();
+        if let Some(instance) = kept.filter(|_| self.kept_warm()) {
+            return Ok(instance);
+        }
+        let Environment { settings, sdk, life, clock, control } = self.environment(function)?;
+        Ok(Instance { handler: make(settings, &sdk, clock), life, clock: control })
+    }
+
+    fn environment(&self, function: Name) -> Result<Environment> {
         let id = {
             let mut idle = self.idle();
             idle.made += 1;
@@ -156,10 +166,10 @@ impl Functions {
         };
         let environment = &template.function(function).map_err(Failed)?.environment;
         let settings = Settings::from_lookup(&|name| environment.get(name).cloned())?;
-        let clock = Clock::counted(World::epoch(), start);
+        let (clock, control) = Clock::counted(World::epoch(), start);
         let http = wire::client(self.world.clone(), Arc::clone(&life));
-        let sdk = sdk::simulated(&clock.0, http, REGION);
-        Ok((settings, sdk, life, clock))
+        let sdk = sdk::simulated(&clock, http, REGION);
+        Ok(Environment { settings, sdk, life, clock, control })
     }
 
     /// Whether Lambda has kept the instance; it throws some away.

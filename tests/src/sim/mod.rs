@@ -22,6 +22,7 @@ mod campaign;
 mod dice;
 mod drive;
 mod functions;
+mod happenings;
 mod life;
 mod oracle;
 mod people;

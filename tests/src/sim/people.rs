@@ -289,8 +289,9 @@ impl Person {
                 format!("somebody < {method} {path}: {} {body}", reply.status)
             }
         });
-        let found = world.oracle.answered(now, &asked, reply.as_ref(), disturbed, &mut world.reach);
-        world.violated(found);
+        let verdict =
+            world.oracle.answered(now, &asked, reply.as_ref(), disturbed, &mut world.reach);
+        world.judge(verdict);
         Ok(reply)
     }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::call::{Call, Service};
 use super::dice::{Dice, Verdict};
 use super::life::Life;
-use super::oracle::{Oracle, Violation};
+use super::oracle::{self, Oracle, Violation};
 use super::plan::{Fault, Kind, Plan, Profile};
 use super::reach::Reach;
 use super::scene::Scene;
@@ -111,8 +111,8 @@ impl World {
     }
 
     /// Notes what should never be; the first is kept, and ends the run.
-    pub(crate) fn violated(&mut self, violation: Option<Violation>) {
-        let Some(violation) = violation else { return };
+    pub(crate) fn judge(&mut self, verdict: oracle::Verdict) {
+        let Err(violation) = verdict else { return };
         let now = self.now();
         self.trace.line(now, || format!("VIOLATION {violation}"));
         if self.violation.is_none() {
@@ -127,20 +127,20 @@ impl World {
         self.calls += 1;
         call.number = number;
         let now = self.now();
-        let verdict = self.dice.cast(number, call.kind());
+        let cast = self.dice.cast(number, call.kind());
         self.trace.line(now, || format!("{life} #{number} > {}", call.told()));
-        if let Some(fault) = verdict.fault {
+        if let Some(fault) = cast.fault {
             self.reach.hit(fault.line());
             self.trace.line(now, || format!("{life} #{number} {}", fault.line()));
             life.disturb();
         }
         // What never leaves the machine is no call.
-        if !matches!(verdict.fault, Some(Fault::CrashBefore | Fault::Refused)) {
+        if !matches!(cast.fault, Some(Fault::CrashBefore | Fault::Refused)) {
             let Self { oracle, cloud, table, .. } = self;
-            let found = oracle.sent(now, life, call, cloud, table);
-            self.violated(found);
+            let verdict = oracle.sent(now, life, call, cloud, table);
+            self.judge(verdict);
         }
-        verdict
+        cast
     }
 
     /// AWS carries out the call, or refuses it.
@@ -162,8 +162,8 @@ impl World {
         if let Reply::Answer { status, body, .. } = &reply {
             let done = (200..300).contains(status);
             let Self { oracle, cloud, table, reach, .. } = self;
-            let found = oracle.carried_out(now, life, call, done, body, cloud, table, reach);
-            self.violated(found);
+            let verdict = oracle.carried_out(now, life, call, done, body, cloud, table, reach);
+            self.judge(verdict);
         }
         self.wake_if_sooner();
         reply
@@ -300,7 +300,7 @@ impl World {
         if found.code.is_none() && table::writes(&call.operation) {
             match self.table.changes(&call.operation, &call.json, now) {
                 Ok(changes) => self.changed(now, life, &changes),
-                Err(Failed(why)) => self.violated(Some(Violation::new("simulation", why))),
+                Err(Failed(why)) => self.judge(Err(Violation::new("simulation", why))),
             }
         }
         Reply::Answer {
@@ -326,8 +326,8 @@ impl World {
             });
         }
         let Self { oracle, cloud, table, reach, .. } = self;
-        let found = oracle.changed(now, life, changes, cloud, table, reach);
-        self.violated(found);
+        let verdict = oracle.changed(now, life, changes, cloud, table, reach);
+        self.judge(verdict);
     }
 
     /// A transaction that met another one on one of its rows.
@@ -369,7 +369,7 @@ impl World {
             resource: None,
         };
         if let Err(why) = self.cloud.arm(fault) {
-            self.violated(Some(Violation::new("simulation", why)));
+            self.judge(Err(Violation::new("simulation", why)));
         }
     }
 

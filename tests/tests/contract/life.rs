@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use tests::http::Call;
 use tests::{Here, MANY, Result, Setup, audit};
 
-use crate::{FIELDS, framed, refused};
+use crate::{framed, refused};
+use tests::rows::FIELDS;
 
 /// The keys of each object of a list, in the order of the text.
 fn fields_in_order(text: &str) -> Vec<&str> {

@@ -9,25 +9,6 @@ mod refusals;
 
 use tests::http::Reply;
 
-/// The fields of an item of the list, in the published order.
-const FIELDS: [&str; 15] = [
-    "id",
-    "deployment_id",
-    "node_id",
-    "name",
-    "backup_type",
-    "status",
-    "snapshot_ids",
-    "volume_ids",
-    "size_bytes",
-    "region",
-    "remarks",
-    "started_at",
-    "completed_at",
-    "expires_at",
-    "created_at",
-];
-
 /// Codes whose requests may succeed later without a change.
 const RETRYABLE: [u16; 7] = [408, 425, 429, 500, 502, 503, 504];
 

@@ -9,27 +9,8 @@ use super::super::reach::Reach;
 use super::super::reply::Reply;
 use super::super::scene::Key;
 use super::super::table::RowRef;
-use super::calls::items;
-use super::{Asked, Oracle, SLACK, Verdict, Violation, What, found, named, text, time, violated};
-
-/// The published page's fields, in its order.
-const FIELDS: [&str; 15] = [
-    "id",
-    "deployment_id",
-    "node_id",
-    "name",
-    "backup_type",
-    "status",
-    "snapshot_ids",
-    "volume_ids",
-    "size_bytes",
-    "region",
-    "remarks",
-    "started_at",
-    "completed_at",
-    "expires_at",
-    "created_at",
-];
+use super::{Asked, Oracle, SLACK, Verdict, What, time, violated};
+use crate::rows::{FIELDS, items, named, text};
 
 impl Oracle {
     /// Somebody asks.
@@ -54,10 +35,10 @@ impl Oracle {
         reply: Option<&Reply>,
         disturbed: bool,
         reach: &mut Reach,
-    ) -> Option<Violation> {
+    ) -> Verdict {
         let Some(reply) = reply else {
             reach.hit("api no answer");
-            return None;
+            return Ok(());
         };
         let code = reply.code();
         match (reply.status, &asked.what) {
@@ -66,7 +47,7 @@ impl Oracle {
             (204, _) => reach.hit("api 204 delete"),
             _ => reach.hit(&format!("api {code}")),
         }
-        found(self.check(now, asked, reply, &code, disturbed))
+        self.check(now, asked, reply, &code, disturbed)
     }
 
     fn check(
@@ -90,7 +71,7 @@ impl Oracle {
         }
         if let What::Wrong(status) = asked.what {
             // Who may not see the deployment does not learn what is wrong.
-            let hidden = matches!(reply.status, 404) && self.was_hidden(asked, now);
+            let hidden = matches!(reply.status, 404) && self.was_hidden(asked);
             if reply.status == status || hidden {
                 return Ok(());
             }
@@ -112,7 +93,7 @@ impl Oracle {
         }
         if asked.key == Key::Read && !matches!(asked.what, What::List) {
             let refused = code == "insufficient_permissions"
-                || (code == "deployment_not_found" && self.was_hidden(asked, now));
+                || (code == "deployment_not_found" && self.was_hidden(asked));
             if refused {
                 return Ok(());
             }
@@ -122,7 +103,7 @@ impl Oracle {
             (What::List, 200) => self.list_is_true(now, asked, &reply.json()),
             (What::Create { name, .. }, 204) => self.was_made(asked, name, reply),
             (What::Delete(id), 204) => self.is_being_deleted(asked, *id),
-            _ => self.refusal_is_true(now, asked, code),
+            _ => self.refusal_is_true(asked, code),
         }
     }
 
@@ -143,7 +124,7 @@ impl Oracle {
         all
     }
 
-    fn was_hidden(&self, asked: &Asked, _now: Timestamp) -> bool {
+    fn was_hidden(&self, asked: &Asked) -> bool {
         let rows = self.deployment_since(asked);
         asked.foreign
             || rows.is_empty()
@@ -151,7 +132,7 @@ impl Oracle {
     }
 
     /// A refusal holds at some moment of the request.
-    fn refusal_is_true(&self, now: Timestamp, asked: &Asked, code: &str) -> Verdict {
+    fn refusal_is_true(&self, asked: &Asked, code: &str) -> Verdict {
         let deployment = self.deployment_since(asked);
         let any = |holds: &dyn Fn(&Value) -> bool| deployment.iter().any(|row| holds(row));
         let limit = |row: &Value| match (row["backup_limit"].as_u64(), text(row, "plan")) {
@@ -161,7 +142,7 @@ impl Oracle {
         };
         let create = matches!(asked.what, What::Create { .. });
         let holds = match code {
-            "deployment_not_found" => self.was_hidden(asked, now),
+            "deployment_not_found" => self.was_hidden(asked),
             "backup_in_progress" => create && any(&|row| !row["active_backup"].is_null()),
             "backup_limit_reached" => {
                 create && any(&|row| row["backup_count"].as_u64().unwrap_or(0) >= limit(row))
@@ -333,27 +314,13 @@ fn in_order(body: &[u8]) -> bool {
 
 /// Whether an item of a list shows this row.
 fn same(item: &Value, row: &Value) -> bool {
-    let plain = [
-        "id",
-        "deployment_id",
-        "node_id",
-        "name",
-        "backup_type",
-        "status",
-        "size_bytes",
-        "region",
-        "remarks",
-        "started_at",
-        "completed_at",
-        "expires_at",
-        "created_at",
-    ];
+    let mut plain = FIELDS.iter().filter(|name| !matches!(**name, "snapshot_ids" | "volume_ids"));
     let started = !row["started_at"].is_null();
     let (snapshots, volumes): (Vec<_>, Vec<_>) = named(row).filter(|_| started).unzip();
     let texts = |name: &str| {
         items(&item[name]).map(|one| one.as_str().unwrap_or_default()).collect::<Vec<_>>()
     };
-    plain.iter().all(|name| item[*name] == row[*name])
+    plain.all(|name| item[*name] == row[*name])
         && texts("snapshot_ids") == snapshots
         && texts("volume_ids") == volumes
 }

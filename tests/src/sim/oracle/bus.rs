@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::super::call::Call;
 use super::super::life::Life;
 use super::super::reach::Reach;
-use super::calls::items;
-use super::{Oracle, SLACK, Verdict, text, time, violated};
+use super::{Oracle, SLACK, Verdict, time, violated};
+use crate::rows::{items, text};
 
 /// What an announcement has, no more and no less.
 const FIELDS: [&str; 13] = [

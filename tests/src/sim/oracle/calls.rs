@@ -5,16 +5,13 @@ use std::collections::BTreeMap;
 use cloud::Cloud;
 use jiff::{SignedDuration, Timestamp};
 use local::Name;
-use serde_json::Value;
 
 use super::super::call::{Call, Service};
 use super::super::life::Life;
 use super::super::reach::Reach;
 use super::super::table::{RowRef, Table};
-use super::{
-    Backup, BackupKey, InFlight, Oracle, Snapshot, Verdict, Violation, found, named, text, time,
-    violated,
-};
+use super::{Backup, InFlight, Oracle, Snapshot, Verdict, Violation, time, violated};
+use crate::rows::{BackupKey, items, named, text};
 
 /// A client has given a call up after this (the service's own time-out).
 const GIVEN_UP: SignedDuration = SignedDuration::from_secs(15);
@@ -30,17 +27,6 @@ struct Tagged {
 impl Oracle {
     /// A function sends a call.
     pub(crate) fn sent(
-        &mut self,
-        now: Timestamp,
-        life: &Life,
-        call: &Call,
-        cloud: &Cloud,
-        table: &Table,
-    ) -> Option<Violation> {
-        found(self.may_be_sent(now, life, call, cloud, table))
-    }
-
-    fn may_be_sent(
         &mut self,
         now: Timestamp,
         life: &Life,
@@ -95,8 +81,8 @@ impl Oracle {
                 format!("snapshots are taken for backup {backup:?}, which has no row"),
             );
         };
-        let nodes = row["nodes"].as_array().into_iter().flatten();
-        let stored = nodes.into_iter().find(|one| one["node_id"].as_u64() == Some(*node));
+        let mut nodes = items(&row["nodes"]);
+        let stored = nodes.find(|one| one["node_id"].as_u64() == Some(*node));
         let stored = stored.and_then(|one| one["attempt"].as_u64());
         if stored.is_none_or(|stored| stored < *attempt) {
             return violated(
@@ -128,7 +114,7 @@ impl Oracle {
         let status = text(row, "status");
         let names = named(row).any(|(one, _)| one == id);
         let may_be_adopted = status == "pending"
-            && row["nodes"].as_array().into_iter().flatten().any(|node| {
+            && items(&row["nodes"]).any(|node| {
                 node["node_id"].as_u64() == Some(ours.node)
                     && node["attempt"].as_u64() == Some(ours.attempt)
                     && text(node, "take") == "called"
@@ -153,12 +139,12 @@ impl Oracle {
         cloud: &Cloud,
         table: &Table,
         reach: &mut Reach,
-    ) -> Option<Violation> {
+    ) -> Verdict {
         self.in_flight.retain(|one| one.number != call.number);
         if !done {
-            return None;
+            return Ok(());
         }
-        found(match (call.service, call.operation.as_str()) {
+        match (call.service, call.operation.as_str()) {
             (Service::Ec2, "CreateSnapshots") => self.taken(call, body, cloud),
             (Service::Ec2, "DeleteSnapshot") => {
                 self.removed(call.field("SnapshotId"), reach);
@@ -170,7 +156,7 @@ impl Oracle {
                 Ok(())
             }
             _ => Ok(()),
-        })
+        }
     }
 
     /// A set was taken: once, whole, and tagged so that it can be found again.
@@ -278,9 +264,4 @@ fn ids(body: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(body);
     let parts = text.split("<snapshotId>").skip(1);
     parts.filter_map(|part| part.split_once("</snapshotId>")).map(|(id, _)| id.to_owned()).collect()
-}
-
-/// An array's items.
-pub(super) fn items(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
 }

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::super::reach::Reach;
 use super::super::spells::Trouble;
-use super::calls::items;
-use super::{BackupKey, Oracle, SLACK, Verdict, text, time, violated};
+use super::{Oracle, SLACK, Verdict, time, violated};
+use crate::rows::{BackupKey, items, text};
 
 impl Oracle {
     /// A backup has failed.
@@ -76,7 +76,7 @@ impl Oracle {
             }
             "no_volumes" => instances().any(|id| volumes(id) == 0) || touched(),
             "too_many_volumes" => instances().any(|id| volumes(id) > 128),
-            "multi_attach" => touched() || self.touched.values().any(|_| true),
+            "multi_attach" => instances().any(|id| self.touched.contains_key(id)),
             "permission_denied" => self.met_since(Trouble::CreateDenied, since),
             "kms_unavailable" => self.met_since(Trouble::CreateKms, since),
             "quota" => self.met_since(Trouble::CreateQuota, since),

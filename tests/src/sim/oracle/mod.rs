@@ -7,7 +7,8 @@
 //! ```text
 //!   sent ──────▶ calls: may it be made?          ─┐
 //!   carried_out ▶ calls, bus: what did it do?     ├─▶ Violation
-//!   changed ───▶ rows: was it an edge? (one call) │
+//!   changed ───▶ rows, lives, failures: was it an │
+//!                edge, and had it a cause?        │
 //!   answered ──▶ answers: was it true?            │
 //!   at_rest ───▶ rest: is all as it should be?   ─┘
 //! ```
@@ -16,6 +17,7 @@ mod answers;
 mod bus;
 mod calls;
 mod failures;
+mod lives;
 mod rest;
 mod rows;
 
@@ -30,6 +32,7 @@ use super::life::Life;
 use super::scene::Key;
 use super::spells::Trouble;
 use super::table::RowRef;
+use crate::rows::BackupKey;
 
 /// By how much times may differ: clocks that are off, cut to whole seconds.
 const SLACK: SignedDuration = SignedDuration::from_secs(10);
@@ -56,15 +59,12 @@ impl fmt::Display for Violation {
 }
 
 /// What a check comes to.
-type Verdict = Result<(), Violation>;
+pub(crate) type Verdict = Result<(), Violation>;
 
 /// Fails with a violation.
 fn violated(check: &'static str, what: impl Into<String>) -> Verdict {
     Err(Violation::new(check, what))
 }
-
-/// A deployment and a backup's id.
-type BackupKey = (u64, u64);
 
 /// A request, as whoever sent it knows it.
 #[derive(Debug, Clone)]
@@ -139,6 +139,8 @@ struct Backup {
     /// None: gone.
     rows: Vec<(Timestamp, Option<RowRef>)>,
     statuses: BTreeSet<String>,
+    /// Its delete began because it had expired.
+    expired: bool,
     /// By kind: the id under which the bus took it.
     announced: BTreeMap<String, String>,
     /// The life that sent the last call, by node.
@@ -287,28 +289,4 @@ impl Oracle {
 /// A time in a row.
 fn time(row: &Value, name: &str) -> Option<Timestamp> {
     row[name].as_str()?.parse().ok()
-}
-
-fn text<'a>(row: &'a Value, name: &str) -> &'a str {
-    row[name].as_str().unwrap_or_default()
-}
-
-/// The snapshots that a backup's row names, with their volumes.
-fn named(row: &Value) -> impl Iterator<Item = (&str, &str)> {
-    let nodes = row["nodes"].as_array().into_iter().flatten();
-    let sets = nodes.flat_map(|node| node["set"].as_array().into_iter().flatten());
-    sets.map(|one| (text(one, "snapshot_id"), text(one, "volume_id")))
-}
-
-/// Whether a row has something left to be done, now or soon: all but one that
-/// waits for its expiry.
-fn moves(row: &Value) -> bool {
-    let due = text(row, "due_at");
-    !matches!(text(row, "status"), "completed" | "failed")
-        || !(due.is_empty() || due == text(row, "expires_at"))
-}
-
-/// Runs a check to its first violation.
-fn found(verdict: Verdict) -> Option<Violation> {
-    verdict.err()
 }

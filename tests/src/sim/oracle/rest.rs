@@ -8,7 +8,8 @@ use jiff::Timestamp;
 
 use super::super::table::Table;
 use super::bus::KINDS;
-use super::{Oracle, Verdict, Violation, found, named, text, violated};
+use super::{Oracle, Verdict, violated};
+use crate::rows::{items, named, text};
 
 impl Oracle {
     /// The last word. `cleared`: every backup was deleted.
@@ -18,15 +19,13 @@ impl Oracle {
         cloud: &Cloud,
         table: &Table,
         cleared: bool,
-    ) -> Option<Violation> {
-        found(
-            self.nothing_leaks(cloud)
-                .and_then(|()| self.nothing_is_lost(cloud))
-                .and_then(|()| self.all_was_told())
-                .and_then(|()| self.no_row_is_left(table))
-                .and_then(|()| self.expired_in_peace(now))
-                .and_then(|()| if cleared { self.nothing_is_there(cloud) } else { Ok(()) }),
-        )
+    ) -> Verdict {
+        self.nothing_leaks(cloud)?;
+        self.nothing_is_lost(cloud)?;
+        self.all_was_told()?;
+        self.no_row_is_left(table)?;
+        self.expired_in_peace(now)?;
+        if cleared { self.nothing_is_there(cloud) } else { Ok(()) }
     }
 
     /// What still moves when nothing should.
@@ -106,7 +105,7 @@ impl Oracle {
                 let told = match kind {
                     // Announced when it is gone, and there is no status of that name.
                     "Backup Deleted" => backup.row().is_none(),
-                    "Backup Expired" => false,
+                    "Backup Expired" => backup.expired,
                     _ => backup.statuses.contains(status),
                 };
                 if told && !backup.announced.contains_key(kind) {
@@ -123,7 +122,7 @@ impl Oracle {
             .backups
             .values()
             .filter_map(|backup| backup.row())
-            .flat_map(|row| super::calls::items(&row["owners"]).filter_map(|id| id.as_str()))
+            .flat_map(|row| items(&row["owners"]).filter_map(|id| id.as_str()))
             .map(|id| format!("SNAPSHOTS#{id}"))
             .collect();
         for (pk, sk) in table.rows().keys() {

@@ -1,0 +1,258 @@
+//! The turns of a backup's life: what must hold when it is born, completed,
+//! deleted, and gone.
+
+use std::collections::BTreeSet;
+
+use cloud::Cloud;
+use jiff::Timestamp;
+use local::Name;
+use serde_json::Value;
+
+use super::super::life::Life;
+use super::super::reach::Reach;
+use super::{Oracle, SLACK, Verdict, time, violated};
+use crate::rows::{BackupKey, named, text};
+
+impl Oracle {
+    /// A new backup is one that somebody asked for, and that the deployment allows.
+    pub(super) fn born(&mut self, now: Timestamp, key: BackupKey, row: &Value) -> Verdict {
+        let (deployment, id) = key;
+        let Some(seen) = self.deployments.get_mut(&deployment) else {
+            return violated("born", format!("backup {key:?} is of no deployment"));
+        };
+        if id != seen.highest + 1 {
+            return violated("id-reuse", format!("backup {key:?} follows {}", seen.highest));
+        }
+        seen.highest = id;
+        // What was asked of an id that nothing had is not asked of what has it now.
+        self.deletes.remove(&key);
+        let Some((_, meta)) = seen.rows.last() else {
+            return violated("born", format!("backup {key:?} is of no deployment"));
+        };
+        let limit = match (meta["backup_limit"].as_u64(), text(meta, "plan")) {
+            (Some(limit), _) => limit,
+            (None, "pro") => self.limits.pro,
+            (None, "enterprise") => self.limits.enterprise,
+            _ => 0,
+        };
+        if meta["backup_count"].as_u64().unwrap_or(0) > limit {
+            return violated(
+                "over-limit",
+                format!("backup {key:?} is one over the limit of {limit}"),
+            );
+        }
+        let allowed = matches!(text(meta, "plan"), "pro" | "enterprise")
+            && text(meta, "storage_type").starts_with("network_")
+            && text(meta, "status") == "initialized"
+            && meta["deleted"] != true;
+        if !allowed {
+            return violated("not-allowed", format!("backup {key:?} of a deployment like {meta}"));
+        }
+        if row["tenant_id"] != meta["tenant_id"] {
+            return violated("tenant", format!("backup {key:?} is of {}", row["tenant_id"]));
+        }
+        let Some((asked, got)) = self.names.get_mut(text(row, "name")) else {
+            return violated("unasked", format!("nobody asked for backup {key:?}: {row}"));
+        };
+        if let Some(other) = got.replace(key) {
+            return violated("made-twice", format!("{other:?} and {key:?} are of one request"));
+        }
+        let type_asked = asked["backup_type"].as_str().unwrap_or("manual");
+        if row["node_id"] != asked["node_id"]
+            || text(row, "backup_type") != type_asked
+            || row["remarks"] != asked["remarks"]
+        {
+            return violated(
+                "born",
+                format!("backup {key:?} is not what was asked for: {row}, {asked}"),
+            );
+        }
+        let created = time(row, "created_at").unwrap_or(Timestamp::MIN);
+        let expires = asked["expires_in_days"]
+            .as_i64()
+            .map(|days| created + jiff::SignedDuration::from_hours(24 * days));
+        if time(row, "expires_at") != expires {
+            return violated(
+                "born",
+                format!("backup {key:?} expires at {}, not at {expires:?}", row["expires_at"]),
+            );
+        }
+        if created.duration_since(now).abs() > SLACK {
+            return violated(
+                "time",
+                format!("backup {key:?} is created at {created}, and it is {now}"),
+            );
+        }
+        // Each node that it is of, once.
+        let nodes = |of: &Value| -> BTreeSet<u64> {
+            of["nodes"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|node| node["node_id"].as_u64())
+                .collect()
+        };
+        let wanted = asked["node_id"].as_u64().map_or_else(|| nodes(meta), |node| [node].into());
+        if nodes(row) != wanted || !wanted.is_subset(&nodes(meta)) {
+            return violated(
+                "nodes",
+                format!("backup {key:?} is of {:?}, not of {wanted:?}", nodes(row)),
+            );
+        }
+        Ok(())
+    }
+
+    /// Complete: each node's whole set is there, each snapshot finished.
+    pub(super) fn completed(
+        &self,
+        now: Timestamp,
+        key: BackupKey,
+        row: &Value,
+        cloud: &Cloud,
+    ) -> Verdict {
+        let nodes = row["nodes"].as_array().cloned().unwrap_or_default();
+        let mut size = 0;
+        for node in &nodes {
+            let ids: BTreeSet<&str> = named(&serde_json::json!({"nodes": [node]}))
+                .map(|(id, _)| self.snapshots.get_key_value(id).map_or("", |(id, _)| id.as_str()))
+                .collect();
+            let Some(first) = ids.first().and_then(|id| self.snapshots.get(*id)) else {
+                return violated(
+                    "completed-empty",
+                    format!("backup {key:?} has no snapshot of {node}"),
+                );
+            };
+            let set: BTreeSet<&str> = first.set.iter().map(String::as_str).collect();
+            if ids != set || first.backup != key || Some(first.node) != node["node_id"].as_u64() {
+                return violated(
+                    "completed-partial",
+                    format!(
+                        "backup {key:?} names {ids:?} of node {}, one call made {set:?}",
+                        node["node_id"]
+                    ),
+                );
+            }
+        }
+        for (id, volume) in named(row) {
+            let Some(ours) = self.snapshots.get(id) else {
+                return violated(
+                    "completed-foreign",
+                    format!("backup {key:?} names {id}, which is not ours"),
+                );
+            };
+            // A person may delete one between the look and the write; and one that
+            // was deleted while pending goes when it ends, and is listed for a while.
+            let lag = jiff::SignedDuration::from_secs(60);
+            let ended = cloud.snapshot(id).and_then(|one| one.ended_at);
+            let just_deleted = ours.by_hand.is_some_and(|at| {
+                [Some(at), ended].into_iter().flatten().any(|at| now.duration_since(at) < lag)
+            });
+            let there = cloud.snapshot(id).filter(|one| one.exists && one.state == "completed");
+            match there {
+                None if just_deleted => {}
+                None => {
+                    let state = cloud.snapshot(id).map(|one| (one.state, one.exists));
+                    return violated(
+                        "completed-without",
+                        format!("backup {key:?} is called completed, and {id} is {state:?}"),
+                    );
+                }
+                Some(one)
+                    if one.volume_id != volume
+                        || one.content.map(str::to_owned) != ours.content =>
+                {
+                    return violated(
+                        "completed-other",
+                        format!("backup {key:?}: {id} is not of {volume} as it was"),
+                    );
+                }
+                Some(one) => size += u64::from(one.size_gib) << 30,
+            }
+        }
+        let whole = named(row).all(|(id, _)| cloud.snapshot(id).is_some_and(|one| one.exists));
+        if whole && row["size_bytes"].as_u64() != Some(size) {
+            return violated(
+                "size",
+                format!("backup {key:?} says {} bytes, EC2 {size}", row["size_bytes"]),
+            );
+        }
+        let times = ["created_at", "started_at", "completed_at"].map(|name| time(row, name));
+        let [Some(created), Some(started), Some(completed)] = times else {
+            return violated(
+                "time",
+                format!("backup {key:?} is completed, and its times are {times:?}"),
+            );
+        };
+        if started + SLACK < created || completed < started || completed > now + SLACK {
+            return violated(
+                "time",
+                format!("backup {key:?}: {created}, {started}, {completed}, and it is {now}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Deleted is only what somebody asked for, what has expired, and what failed
+    /// too often to be kept.
+    pub(super) fn deleting(
+        &mut self,
+        now: Timestamp,
+        life: &Life,
+        key: BackupKey,
+        from: &str,
+        row: &Value,
+        reach: &mut Reach,
+    ) -> Verdict {
+        match life.function {
+            Name::Scheduler => reach.hit("turn expiry began the delete"),
+            Name::Worker => reach.hit("turn failed one pruned"),
+            Name::Api => {}
+        }
+        let asked = self.deletes.contains(&key);
+        let expired = time(row, "expires_at").is_some_and(|at| at <= now + SLACK);
+        let newer = self
+            .backups_of(key.0)
+            .filter(|(id, row)| *id > key.1 && text(row, "status") == "failed");
+        let newer = newer.count();
+        let pruned = from == "failed" && newer >= 20;
+        let by = match life.function {
+            Name::Api => asked,
+            Name::Scheduler => expired,
+            Name::Worker => pruned,
+        };
+        if by {
+            let backup = self.backups.entry(key).or_default();
+            backup.expired = life.function == Name::Scheduler;
+            return Ok(());
+        }
+        violated(
+            "unasked-delete",
+            format!(
+                "backup {key:?}, {from}, is being deleted by {life}, and nobody asked for it: {row}"
+            ),
+        )
+    }
+
+    /// The row goes when nothing of it is left.
+    pub(super) fn gone(&self, key: BackupKey, old: &Value, cloud: &Cloud) -> Verdict {
+        let ours = self.snapshots.iter().filter(|(_, one)| one.backup == key);
+        for (id, _) in ours {
+            if cloud.snapshot(id).is_some_and(|one| one.exists) {
+                return violated(
+                    "gone-early",
+                    format!("the row of backup {key:?} is removed, and {id} is there"),
+                );
+            }
+        }
+        if old["outbox"].as_array().is_some_and(|outbox| !outbox.is_empty()) {
+            let announced = self.backups.get(&key).map(|backup| &backup.announced);
+            if announced.is_none_or(|kinds| !kinds.contains_key("Backup Deleted")) {
+                return violated(
+                    "gone-unannounced",
+                    format!("the row of backup {key:?} is removed with {}", old["outbox"]),
+                );
+            }
+        }
+        Ok(())
+    }
+}
