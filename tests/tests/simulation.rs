@@ -7,6 +7,10 @@ use std::process::Command;
 use tests::Result;
 use tests::sim::{self, Campaign, Plan, sweep};
 
+// A third of a run went into the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Rough days, days in peace, and weeks, by what `plan` makes of a number.
 const KINDS: [u64; 3] = [5, 3, 7];
 

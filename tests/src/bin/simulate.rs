@@ -11,6 +11,10 @@ use tests::sim::{self, Campaign, Plan, Tally, sweep};
 use tests::{Failed, Result};
 use tokio::time::Instant;
 
+// A third of a run went into the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How many runs the search for a shorter failure may take.
 const SHRINKS: u32 = 400;
 

@@ -1,7 +1,5 @@
 //! What people and machines do to AWS behind the service's back.
 
-use std::collections::BTreeMap;
-
 use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 
@@ -105,7 +103,8 @@ impl Accident {
             }
             Self::SnapshotStalls => {
                 let id = rng.choice(ours(world, true))?;
-                let until = now + SignedDuration::from_hours(rng.i64(1..=27));
+                let minutes = rng.i64(world.profile.stall_minutes.clone());
+                let until = now + SignedDuration::from_mins(minutes);
                 world.cloud.stall(now, &id, until).ok()?;
                 world.oracle.stalled(until);
                 Some(format!("{id} until {until}"))
@@ -170,35 +169,32 @@ impl Accident {
             }
             Self::TagsCopied => {
                 // A tool that takes snapshots of its own and copies the tags of ours.
+                // Any, and the next one whose maker does not hear of it.
+                world.copies += 2;
                 let id = rng.choice(ours(world, false))?;
-                let (volume, tags) = {
-                    let ours = world.cloud.snapshot(&id)?;
-                    (ours.volume_id.to_owned(), ours.tags.clone())
-                };
-                copy(world, now, &volume, &tags)
+                copy(world, now, &id)
             }
         }
     }
 }
 
-/// A `CreateSnapshot` by somebody else.
-fn copy(
-    world: &mut World,
-    now: Timestamp,
-    volume: &str,
-    tags: &BTreeMap<String, String>,
-) -> Option<String> {
+/// A `CreateSnapshot` by somebody else, of the same volume and with the same tags.
+pub(crate) fn copy(world: &mut World, now: Timestamp, id: &str) -> Option<String> {
+    let (volume, tags) = {
+        let ours = world.cloud.snapshot(id)?;
+        (ours.volume_id.to_owned(), ours.tags.clone())
+    };
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("Action", "CreateSnapshot").append_pair("Version", "2016-11-15");
-    form.append_pair("VolumeId", volume).append_pair("Description", "nightly, by a tool");
+    form.append_pair("VolumeId", &volume).append_pair("Description", "nightly, by a tool");
     form.append_pair("TagSpecification.1.ResourceType", "snapshot");
-    for (number, (key, value)) in (1..).zip(tags) {
+    for (number, (key, value)) in (1..).zip(&tags) {
         form.append_pair(&format!("TagSpecification.1.Tag.{number}.Key"), key);
         form.append_pair(&format!("TagSpecification.1.Tag.{number}.Value"), value);
     }
     let reply = world.cloud.ec2(now, form.finish().as_bytes());
     match reply {
-        cloud::Reply::Answer { status: 200, .. } => Some(volume.to_owned()),
+        cloud::Reply::Answer { status: 200, .. } => Some(volume),
         _ => None,
     }
 }

@@ -73,6 +73,7 @@ impl Call {
         let operation = self.operation.as_str();
         match self.service {
             Service::Ec2 if self.ec2_write() => dice::Kind::Ec2Write,
+            Service::Ec2 if self.field("Filter.1.Name") == "snapshot-id" => dice::Kind::ListNamed,
             Service::Ec2 if self.form.contains_key("MaxResults") => dice::Kind::Paged,
             Service::DynamoDb if super::table::writes(operation) => dice::Kind::DynamoWrite,
             Service::DynamoDb if operation == "Query" => dice::Kind::Paged,
@@ -86,6 +87,14 @@ impl Call {
         self.service == Service::Ec2 && !self.operation.starts_with("Describe")
     }
 
+    /// The snapshots that a `DescribeSnapshots` asks for by filter.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &str> {
+        // EC2's own limit of a filter's values.
+        (1..=200)
+            .map(|number| self.field(&format!("Filter.1.Value.{number}")))
+            .take_while(|id| !id.is_empty())
+    }
+
     /// AWS gives shorter pages than it is asked for: "the number of items may be
     /// less" (EC2 API reference, pagination; `DynamoDB`: 1 MB a page).
     pub(crate) fn shorten_page(&mut self) {
@@ -96,6 +105,7 @@ impl Call {
             self.body = form.finish().into_bytes();
         } else {
             self.json["Limit"] = Value::from(2);
+            self.body = self.json.to_string().into_bytes();
         }
     }
 
@@ -107,6 +117,13 @@ impl Call {
         };
         format!("{self} {body}")
     }
+}
+
+/// The snapshots in an answer of EC2.
+pub(crate) fn snapshot_ids(body: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(body);
+    let parts = text.split("<snapshotId>").skip(1);
+    parts.filter_map(|part| part.split_once("</snapshotId>")).map(|(id, _)| id.to_owned()).collect()
 }
 
 impl fmt::Display for Call {

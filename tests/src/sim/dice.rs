@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     DynamoWrite,
     /// Its answer comes in pages.
     Paged,
+    /// It asks which of the snapshots that it names are there, in pages.
+    ListNamed,
     PutEvents,
     Other,
 }
@@ -118,7 +120,8 @@ impl Dice {
         let fits = |fault: &Fault| match fault {
             Fault::Conflict => kind == Kind::DynamoWrite,
             Fault::AppliedLate => kind == Kind::Ec2Write,
-            Fault::ShortPage => kind == Kind::Paged,
+            Fault::ShortPage => matches!(kind, Kind::Paged | Kind::ListNamed),
+            Fault::LeftOut => kind == Kind::ListNamed,
             Fault::EntriesRefused => kind == Kind::PutEvents,
             _ => true,
         };

@@ -28,7 +28,7 @@ use super::spells::Spell;
 use super::templates;
 use super::world::{Shared, World};
 use super::{Outcome, Result};
-use crate::Failed;
+use crate::{Failed, rows};
 
 /// How long after the last fault all must be at rest: the longest of the
 /// deadlines (24 h in progress, 4 h pending), the last look for strays (10 min),
@@ -78,6 +78,8 @@ pub(crate) async fn run(plan: &Plan) -> Result<Outcome> {
     drive.go_on(plan).await?;
     let mut world = world.lock();
     let world = &mut *world;
+    let dead = rows::items(&world.cloud.dead_letters()).count();
+    (0..dead).for_each(|_| world.reach.hit("dead letter"));
     Ok(Outcome {
         calls: world.calls,
         completed: world.reach.count("edge in_progress>completed"),
@@ -115,6 +117,9 @@ impl Drive {
         }
         self.deliver_registrations().await?;
         let mut world = self.world.lock();
+        if profile.unreadable {
+            world.plant_unreadable()?;
+        }
         world.dice.resume(rate);
         world.calls = 0;
         drop(world);
@@ -222,7 +227,7 @@ impl Drive {
                     let until = now + SignedDuration::from_mins(minutes);
                     let mut world = self.world.lock();
                     world.trace.line(now, || format!("{} until {until}", trouble.line()));
-                    world.spells.push(Spell { trouble, from: now, until });
+                    world.spells.push(Spell { trouble, from: now, until, partial: rng.bool() });
                 }
             }
         }

@@ -20,6 +20,7 @@ use tower::ServiceExt as _;
 use worker::Worker;
 
 use super::life::Life;
+use super::oracle::Violation;
 use super::reply::Reply;
 use super::wire;
 use super::world::{Shared, World};
@@ -228,7 +229,8 @@ impl Functions {
             End::Done(_) => "done",
             End::Crashed => "crashed",
             End::TimedOut => {
-                world.reach.hit("invocation timed out");
+                let what = format!("{life} was ended by its time-out");
+                world.judge(Err(Violation::new("overrun", what)));
                 "timed out"
             }
         };

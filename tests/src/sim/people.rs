@@ -8,6 +8,7 @@ use fastrand::Rng;
 use http::Request;
 use serde_json::{Value, json};
 
+use super::drive;
 use super::functions::Functions;
 use super::oracle::{Asked, What};
 use super::reply::Reply;
@@ -338,7 +339,7 @@ impl Person {
     }
 
     async fn registry(&mut self, deployment: u64) -> Result<()> {
-        let change = self.rng.u8(0..10);
+        let change = self.rng.u8(0..11);
         {
             let mut world = self.world.lock();
             let now = world.now();
@@ -365,12 +366,28 @@ impl Person {
                     kind = "Deployment Deleted";
                     detail = json!({"version": one.version, "deployment_id": one.id});
                 }
-                6 => detail = older,
-                7 => detail["tenant_id"] = json!("somebody else"),
+                6 => {
+                    detail = older;
+                    world.reach.hit("registry older event");
+                }
+                7 => {
+                    detail["tenant_id"] = json!("somebody else");
+                    world.reach.hit("registry other tenant");
+                }
                 8 => detail["nodes"] = json!("none"),
                 _ => {}
             }
-            super::drive::control_plane(&mut world.cloud, &mut world.oracle, now, kind, &detail);
+            if change == 9 {
+                // Of one that lived so shortly that its end comes first.
+                let mut short = one.clone();
+                (short.id, short.version) = ((1 << 60) + one.id + one.version, 1);
+                detail = short.changed(&tenant);
+                let gone = json!({"version": 2, "deployment_id": short.id});
+                let kind = "Deployment Deleted";
+                drive::control_plane(&mut world.cloud, &mut world.oracle, now, kind, &gone);
+                world.reach.hit("registry deleted first");
+            }
+            drive::control_plane(&mut world.cloud, &mut world.oracle, now, kind, &detail);
             world.wake_if_sooner();
         }
         let pause = Duration::from_secs(self.rng.u64(60..3600));
@@ -386,7 +403,7 @@ impl Person {
             one.limit = None;
             let detail = one.changed(&scene.tenants[one.tenant].id);
             let kind = "Deployment Changed";
-            super::drive::control_plane(&mut world.cloud, &mut world.oracle, now, kind, &detail);
+            drive::control_plane(&mut world.cloud, &mut world.oracle, now, kind, &detail);
             world.wake_if_sooner();
         }
         Ok(())

@@ -86,11 +86,12 @@ pub(crate) enum Fault {
     Slow,
     Conflict,
     ShortPage,
+    LeftOut,
     EntriesRefused,
 }
 
 impl Fault {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::CrashBefore,
         Self::CrashAfter,
         Self::CrashAfterReply,
@@ -105,6 +106,7 @@ impl Fault {
         Self::Slow,
         Self::Conflict,
         Self::ShortPage,
+        Self::LeftOut,
         Self::EntriesRefused,
     ];
 
@@ -125,6 +127,7 @@ impl Fault {
             Self::Slow => "fault slow",
             Self::Conflict => "fault conflict",
             Self::ShortPage => "fault short_page",
+            Self::LeftOut => "fault left_out",
             Self::EntriesRefused => "fault entries_refused",
         }
     }
@@ -154,9 +157,13 @@ pub(crate) struct Profile {
     pub(crate) skew: i64,
     /// Whether index queries may see an older table.
     pub(crate) stale: bool,
+    /// Whether rows stand in the due index that this release cannot read.
+    pub(crate) unreadable: bool,
     /// Whether in the end all backups are deleted.
     pub(crate) clear: bool,
     pub(crate) pace: Pace,
+    /// How long a snapshot that stalls moves no more: longer than the deadline, at times.
+    pub(crate) stall_minutes: RangeInclusive<i64>,
     /// Stack parameters.
     pub(crate) parameters: Vec<(String, String)>,
 }
@@ -182,7 +189,10 @@ impl Profile {
             Kind::Sweep => 3,
         };
         let doings = match kind {
-            Kind::Days | Kind::Quiet | Kind::Weeks => rng.u32(20..=60),
+            // Towards the fewer: two short runs meet more than a long one.
+            Kind::Days | Kind::Quiet | Kind::Weeks => {
+                (0..3).map(|_| rng.u32(20..=60)).min().unwrap_or(20)
+            }
             Kind::Failing => 60,
             Kind::Huge => 12,
             Kind::Sweep => 10,
@@ -191,8 +201,15 @@ impl Profile {
         let mut parameters = Vec::new();
         let mut set =
             |name: &str, value: &str| parameters.push((name.to_owned(), value.to_owned()));
-        set("DueShards", ["1", "2", "3", "8"][rng.usize(0..4)]);
-        set("InProgressDeadlineHours", if rng.bool() { "24" } else { "3" });
+        set("DueShards", ["1", "1", "1", "1", "2", "2", "3", "8"][rng.usize(0..8)]);
+        // What moves no more is looked at each minute until then: the template's
+        // own day is drawn seldom.
+        let deadline = match rng.u8(0..64) {
+            0 => 24,
+            1..=15 => 2,
+            _ => 1,
+        };
+        set("InProgressDeadlineHours", &deadline.to_string());
         if rng.bool() {
             set("ProBackupLimit", "3");
         }
@@ -214,8 +231,10 @@ impl Profile {
             ticks_doubled: among(&mut rng, &[0, 500, 2_000]),
             skew: i64::from(among(&mut rng, &[0, 500, 4_000])),
             stale: rng.bool(),
+            unreadable: rng.u8(0..8) == 0,
             clear: rng.bool(),
             pace: pace(kind, &mut rng),
+            stall_minutes: 10..=deadline * 80,
             parameters,
         };
         if rough {
@@ -233,6 +252,7 @@ impl Profile {
             ticks_doubled: 0,
             skew: 0,
             stale: false,
+            unreadable: false,
             clear: kind == Kind::Sweep,
             ..profile
         }
@@ -242,11 +262,11 @@ impl Profile {
 /// How fast AWS is.
 fn pace(kind: Kind, rng: &mut Rng) -> Pace {
     const MINUTE: u64 = 60_000;
-    let slow: RangeInclusive<u64> = 30 * MINUTE..=120 * MINUTE;
-    let snapshot_ms = match rng.u8(0..6) {
-        0 => 5_000..=30_000,
-        1 if kind != Kind::Sweep => slow,
-        _ => 2 * MINUTE..=8 * MINUTE,
+    // Every minute of a snapshot costs a look at it: most are short.
+    let snapshot_ms = match rng.u8(0..64) {
+        0 if kind != Kind::Sweep => 20 * MINUTE..=90 * MINUTE,
+        1..=40 => 3_000..=50_000,
+        _ => MINUTE..=4 * MINUTE,
     };
     let describe_lag_ms = if rng.u8(0..4) == 0 { 0..=20_000 } else { 0..=5_000 };
     Pace { snapshot_ms, describe_lag_ms, ..Pace::default() }

@@ -26,6 +26,7 @@ pub const LINES: &[&str] = &[
     "fault slow",
     "fault conflict",
     "fault short_page",
+    "fault left_out",
     "fault entries_refused",
     "fault stale_index",
     // Events and the tick.
@@ -97,6 +98,7 @@ pub const LINES: &[&str] = &[
     "turn owner row",
     "turn volumes kept",
     "turn tombstone",
+    "turn unreadable row planted",
     "turn expiry began the delete",
     "turn failed one pruned",
     "turn outbox published late",
@@ -127,6 +129,7 @@ pub const LINES: &[&str] = &[
     "registry changed",
     "registry older event",
     "registry deleted",
+    "registry deleted first",
     "registry other tenant",
     // Announcements that the bus took.
     "announced Backup Requested",
@@ -140,7 +143,6 @@ pub const LINES: &[&str] = &[
     "invoked worker",
     "invoked scheduler",
     "invoked side by side",
-    "invocation timed out",
     "delivery tried again",
     "dead letter",
 ];

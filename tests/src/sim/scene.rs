@@ -77,7 +77,7 @@ impl Scene {
             let nodes = match kind {
                 Kind::Failing => 1,
                 Kind::Sweep => 2,
-                _ => [1, 1, 1, 2, 2, 3, 5][rng.usize(0..7)],
+                _ => [1, 1, 1, 1, 1, 2, 2, 2, 3, 5][rng.usize(0..10)],
             };
             let nodes = (0..nodes)
                 .map(|_| {
@@ -85,9 +85,9 @@ impl Scene {
                         Kind::Failing => usize::from(rng.u8(0..4) == 0),
                         Kind::Huge => 130,
                         Kind::Sweep => 2,
-                        // Now and then a node without data, and one with much.
-                        _ => [1, 1, 1, 1, 2, 2, 3, 8, 0]
-                            [rng.usize(0..if number == 0 { 9 } else { 8 })],
+                        // Now and then a node with much, and one without data.
+                        _ => [1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 8, 0]
+                            [rng.usize(0..if number == 0 { 16 } else { 15 })],
                     };
                     (id(), launch(cloud, now, rng, volumes))
                 })

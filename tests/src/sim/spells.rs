@@ -3,6 +3,8 @@
 
 use jiff::Timestamp;
 
+use super::call::Call;
+
 /// A kind of trouble that lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trouble {
@@ -24,6 +26,20 @@ pub(crate) struct Spell {
     pub(crate) trouble: Trouble,
     pub(crate) from: Timestamp,
     pub(crate) until: Timestamp,
+    /// It is about some of the instances alone.
+    pub(crate) partial: bool,
+}
+
+impl Spell {
+    /// The code with which it refuses a call now.
+    pub(crate) fn refuses(&self, call: &Call, now: Timestamp) -> Option<&'static str> {
+        let instance = call.field("InstanceSpecification.InstanceId");
+        let spared = self.partial && instance.ends_with(['0', '2', '4', '6', '8', 'a', 'c', 'e']);
+        if spared || now < self.from || now >= self.until {
+            return None;
+        }
+        self.trouble.refuses(call.service.name(), &call.operation)
+    }
 }
 
 impl Trouble {
@@ -58,7 +74,7 @@ impl Trouble {
 
     /// The code with which a call is refused, if this trouble is about it.
     /// Source: EC2 API reference, "Error codes".
-    pub(crate) fn refuses(self, service: &str, operation: &str) -> Option<&'static str> {
+    fn refuses(self, service: &str, operation: &str) -> Option<&'static str> {
         match (self, service, operation) {
             (Self::Ec2Down, "ec2", _) => Some("Unavailable"),
             (Self::DynamoDown, "dynamodb", _) => Some("InternalServerError"),

@@ -20,8 +20,9 @@ use super::life::Life;
 use super::plan::Fault;
 use super::world::Shared;
 
-/// How long after it was given up a call may still be carried out.
-const LATE: std::ops::RangeInclusive<u64> = 15_500..=40_000;
+/// When a call that was given up may still be carried out: mostly soon, at times
+/// just before its caller looks for the last time.
+const LATE: [std::ops::RangeInclusive<u64>; 2] = [15_500..=40_000, 61_000..=540_000];
 
 /// The way from one instance to AWS.
 #[derive(Debug, Clone)]
@@ -95,7 +96,8 @@ impl Wire {
     /// It is carried out when nobody waits for it any more.
     fn late(&self, call: Call) {
         let mut world = self.world.lock();
-        let after = world.dice.millis(LATE);
+        let span = LATE[world.dice.rng().usize(0..LATE.len())].clone();
+        let after = world.dice.millis(span);
         let at = world.now() + SignedDuration::try_from(after).unwrap_or_default();
         world.late.push((at, Arc::clone(&self.life), call));
         if at < world.asleep_until {

@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::call::{Call, Service};
+use super::accidents;
+use super::call::{self, Call, Service};
 use super::dice::{Dice, Verdict};
 use super::life::Life;
 use super::oracle::{self, Oracle, Violation};
-use super::plan::{Fault, Kind, Plan, Profile};
+use super::plan::{Fault, Plan, Profile};
 use super::reach::Reach;
 use super::scene::Scene;
 use super::spells::Spell;
@@ -65,6 +66,8 @@ pub(crate) struct World {
     pub(crate) wake: Arc<Notify>,
     /// Until when the driver sleeps.
     pub(crate) asleep_until: Timestamp,
+    /// How often the tags of ours are copied as soon as they can be.
+    pub(crate) copies: u32,
     start: Instant,
 }
 
@@ -80,7 +83,7 @@ impl World {
             scene: Scene::default(),
             dice: Dice::new(plan.seed, &profile, plan.crash, plan.unstruck.clone()),
             spells: Vec::new(),
-            oracle: Oracle::new(&template, profile.kind == Kind::Quiet),
+            oracle: Oracle::new(&template, &profile),
             reach: Reach::default(),
             trace: Trace::new(plan.trace),
             profile,
@@ -91,6 +94,7 @@ impl World {
             late: Vec::new(),
             wake: Arc::default(),
             asleep_until: EPOCH,
+            copies: 0,
             start: Instant::now(),
         })
     }
@@ -153,7 +157,7 @@ impl World {
         let now = self.now();
         let code = self.refusal(now, life, call, fault);
         let reply = match call.service {
-            Service::Ec2 => self.ec2(now, call, code),
+            Service::Ec2 => self.ec2(now, call, code, fault),
             Service::Events => self.events(now, call, code, fault),
             Service::DynamoDb => self.dynamo(now, life, call, code),
         };
@@ -177,11 +181,8 @@ impl World {
         call: &Call,
         fault: Option<Fault>,
     ) -> Option<&'static str> {
-        let service = call.service.name();
-        let spell =
-            self.spells.iter().filter(|spell| spell.from <= now && now < spell.until).find_map(
-                |spell| Some((spell.trouble, spell.trouble.refuses(service, &call.operation)?)),
-            );
+        let mut spells = self.spells.iter();
+        let spell = spells.find_map(|spell| Some((spell.trouble, spell.refuses(call, now)?)));
         if let Some((trouble, code)) = spell {
             self.reach.hit(trouble.line());
             self.oracle.met(trouble, now);
@@ -203,13 +204,66 @@ impl World {
         }
     }
 
-    fn ec2(&mut self, now: Timestamp, call: &Call, code: Option<&str>) -> Reply {
+    fn ec2(
+        &mut self,
+        now: Timestamp,
+        call: &Call,
+        code: Option<&str>,
+        fault: Option<Fault>,
+    ) -> Reply {
         if let Some(code) = code {
             self.arm(&call.operation, code);
         }
-        let reply = self.cloud.ec2(now, &call.body);
+        let mut reply = self.cloud.ec2(now, &call.body);
         self.cloud.clear_faults();
+        // Only what has been there for long: a list that leaves out a snapshot
+        // that is being deleted would be right before its time.
+        let old = |id| self.cloud.snapshot(id).is_none_or(|one| one.state == "completed");
+        if fault == Some(Fault::LeftOut) && call.named().all(old) {
+            leave_out(&mut reply);
+        }
+        let unheard = matches!(
+            fault,
+            Some(
+                Fault::CrashAfter
+                    | Fault::ReplyLost
+                    | Fault::TimedOutApplied
+                    | Fault::Error5xxApplied
+            )
+        );
+        if unheard && self.copies > 0 && call.operation == "CreateSnapshots" {
+            self.copy_tags(now, &reply);
+        }
         reply
+    }
+
+    /// A tool takes a snapshot of its own right after a set of ours, and copies
+    /// the tags of ours.
+    fn copy_tags(&mut self, now: Timestamp, reply: &Reply) {
+        let Reply::Answer { status: 200, body, .. } = reply else { return };
+        let ids = call::snapshot_ids(body);
+        if let Some(what) = ids.first().and_then(|id| accidents::copy(self, now, id)) {
+            self.copies -= 1;
+            self.reach.hit("accident tags_copied");
+            self.trace.line(now, || format!("accident tags_copied: {what}"));
+        }
+    }
+
+    /// Rows in each shard of the due index that this release does not know.
+    pub(crate) fn plant_unreadable(&mut self) -> Result<()> {
+        let environment = &self.template.function(local::Name::Worker).map_err(Failed)?.environment;
+        let shards = environment.get("DUE_SHARDS").and_then(|text| text.parse().ok()).unwrap_or(1);
+        for shard in 0..shards {
+            let item = json!({
+                "pk": {"S": "DEPLOYMENT#1"},
+                "sk": {"S": format!("NEWS#{shard}")},
+                "due_shard": {"N": u32::to_string(&shard)},
+                "due_at": {"S": EPOCH.to_string()},
+            });
+            self.table.plant(item)?;
+            self.reach.hit("turn unreadable row planted");
+        }
+        Ok(())
     }
 
     fn events(
@@ -274,10 +328,10 @@ impl World {
         }
         let stale = self.table.may_be_stale(&call.operation, &call.json);
         let lag = match stale {
-            Some(_) if self.dice.happens(3_000) => Some(self.dice.millis(50..=20_000)),
+            Some(_) if self.dice.happens(1_000) => Some(self.dice.millis(50..=20_000)),
             _ => None,
         };
-        let found = match (lag, stale) {
+        let done = match (lag, stale) {
             (Some(lag), Some(stale)) => {
                 let of = match stale {
                     Stale::Index => "fault stale_index",
@@ -286,9 +340,16 @@ impl World {
                 self.reach.hit(of);
                 self.trace.line(now, || format!("{life} {of}"));
                 let until = now - jiff::SignedDuration::try_from(lag).unwrap_or_default();
-                self.table.stale(&call.operation, &call.json, until)
+                Ok((self.table.stale(call, until), Vec::new()))
             }
-            _ => self.table.call(&call.operation, &call.json),
+            _ => self.table.call(call, now),
+        };
+        let (found, changes) = match done {
+            Ok(done) => done,
+            Err(Failed(why)) => {
+                self.judge(Err(Violation::new("simulation", why)));
+                return Reply::Hang;
+            }
         };
         let body = if self.trace.kept() {
             // dynoxide writes a map in any order.
@@ -297,12 +358,7 @@ impl World {
         } else {
             found.body
         };
-        if found.code.is_none() && table::writes(&call.operation) {
-            match self.table.changes(&call.operation, &call.json, now) {
-                Ok(changes) => self.changed(now, life, &changes),
-                Err(Failed(why)) => self.judge(Err(Violation::new("simulation", why))),
-            }
-        }
+        self.changed(now, life, &changes);
         Reply::Answer {
             status: found.status,
             content_type: "application/x-amz-json-1.0",
@@ -387,6 +443,18 @@ fn answer(status: u16, body: &Value) -> Reply {
         content_type: "application/x-amz-json-1.0",
         headers: Vec::new(),
         body: body.to_string().into_bytes(),
+    }
+}
+
+/// A list of snapshots as EC2 gives it when it finds none.
+fn leave_out(reply: &mut Reply) {
+    let Reply::Answer { status: 200, body, .. } = reply else { return };
+    let text = String::from_utf8_lossy(body).into_owned();
+    let (begin, end) = ("<snapshotSet>", "</snapshotSet>");
+    if let (Some(from), Some(to)) = (text.find(begin), text.find(end)) {
+        let mut text = text;
+        text.replace_range(from + begin.len()..to, "");
+        *body = text.into_bytes();
     }
 }
 

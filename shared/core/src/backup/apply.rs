@@ -250,7 +250,9 @@ fn pause_removal(backup: &mut Backup, held: Option<Failure>, now: Time) {
         if backup.held.take().is_some() && backup.status == Status::Deleting {
             backup.failure = None;
         }
-        backoff(backup.rounds.max(backup.troubles)).min(Seconds(60))
+        // EC2 lists what it has agreed to delete for some seconds: to look at
+        // once would be to ask again for all of it.
+        backoff(backup.troubles.max(backup.rounds.saturating_add(1))).min(Seconds(60))
     };
     if backup.status.active() {
         // Strays never hold up the backup itself.

@@ -9,7 +9,7 @@ use super::super::reach::Reach;
 use super::super::reply::Reply;
 use super::super::scene::Key;
 use super::super::table::RowRef;
-use super::{Asked, Oracle, SLACK, Verdict, What, time, violated};
+use super::{Asked, Oracle, Request, SLACK, Verdict, What, time, violated};
 use crate::rows::{FIELDS, items, named, text};
 
 impl Oracle {
@@ -18,7 +18,8 @@ impl Oracle {
         let may = !asked.foreign && matches!(asked.key, Key::Manage | Key::Bound);
         match &asked.what {
             What::Create { name, body } if may => {
-                self.names.insert(name.clone(), (body.clone(), None));
+                let request = Request { at: asked.at, body: body.clone(), got: None };
+                self.requests.insert(name.clone(), request);
             }
             What::Delete(id) if may => {
                 self.deletes.insert((asked.deployment, *id));
@@ -191,7 +192,7 @@ impl Oracle {
 
     /// An acknowledged backup is there, under its id.
     fn was_made(&self, asked: &Asked, name: &str, reply: &Reply) -> Verdict {
-        let got = self.names.get(name).and_then(|(_, got)| *got);
+        let got = self.requests.get(name).and_then(|request| request.got);
         let told = reply.backup().map(|id| (asked.deployment, id));
         if told.is_some() && got == told {
             return Ok(());

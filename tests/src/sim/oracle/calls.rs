@@ -6,7 +6,7 @@ use cloud::Cloud;
 use jiff::{SignedDuration, Timestamp};
 use local::Name;
 
-use super::super::call::{Call, Service};
+use super::super::call::{Call, Service, snapshot_ids};
 use super::super::life::Life;
 use super::super::reach::Reach;
 use super::super::table::{RowRef, Table};
@@ -15,6 +15,13 @@ use crate::rows::{BackupKey, items, named, text};
 
 /// A client has given a call up after this (the service's own time-out).
 const GIVEN_UP: SignedDuration = SignedDuration::from_secs(15);
+
+/// A call that is carried out within this is what its caller waits for.
+const QUICK: SignedDuration = SignedDuration::from_secs(20);
+
+/// For so long after somebody changed an instance's volumes a set of them may be
+/// another one than was planned.
+const TOUCH: SignedDuration = SignedDuration::from_secs(90);
 
 /// What the tags of one of our calls say.
 #[derive(Debug)]
@@ -47,6 +54,7 @@ impl Oracle {
             "CreateSnapshots" => {
                 let tagged = tagged(&tags_of_call(call))?;
                 Self::may_be_taken(call, &tagged, table)?;
+                self.is_not_retaken(&tagged, cloud)?;
                 let backup = self.backups.entry(tagged.backup);
                 backup.or_default().callers.insert(tagged.node, life.id);
                 tagged.backup
@@ -101,6 +109,45 @@ impl Oracle {
         Ok(())
     }
 
+    /// A set that is there, whole and good, is adopted and not made again: its
+    /// maker was too early, or did not look.
+    fn is_not_retaken(&self, tagged: &Tagged, cloud: &Cloud) -> Verdict {
+        let good = self.snapshots.iter().find(|(id, one)| {
+            let touched = self.touched.get(&one.instance).is_some_and(|at| *at + TOUCH >= one.at);
+            one.backup == tagged.backup
+                && one.node == tagged.node
+                && one.attempt < tagged.attempt
+                && one.quick
+                && !touched
+                && one.set.iter().all(|id| self.is_good(id, cloud))
+                && cloud.snapshot(id).is_some_and(|one| one.exists)
+        });
+        match good {
+            None => Ok(()),
+            Some((id, one)) => violated(
+                "retaken",
+                format!("{tagged:?} is called, and {id} of attempt {} is there", one.attempt),
+            ),
+        }
+    }
+
+    /// Whether a snapshot is there, does not fail, and nobody has deleted it.
+    fn is_good(&self, id: &str, cloud: &Cloud) -> bool {
+        self.snapshots.get(id).is_some_and(|one| !one.doomed && one.by_hand.is_none())
+            && cloud.snapshot(id).is_some_and(|one| one.exists)
+    }
+
+    /// AWS throttles a backup's calls: that time is not the backup's.
+    fn throttled(&mut self, now: Timestamp, call: &Call, body: &[u8]) {
+        let said = String::from_utf8_lossy(body);
+        if call.operation == "CreateSnapshots"
+            && said.contains("RequestLimitExceeded")
+            && let Ok(tagged) = tagged(&tags_of_call(call))
+        {
+            self.backups.entry(tagged.backup).or_default().throttled.push(now);
+        }
+    }
+
     /// Only what is ours goes, and nothing that a backup still needs.
     fn may_be_deleted(&self, id: &str, cloud: &Cloud) -> Result<BackupKey, Violation> {
         let Some(ours) = self.snapshots.get(id) else {
@@ -140,12 +187,16 @@ impl Oracle {
         table: &Table,
         reach: &mut Reach,
     ) -> Verdict {
+        // A call that was carried out when nobody waited for it any more is late.
+        let sent = self.in_flight.iter().find(|one| one.number == call.number);
+        let quick = sent.is_some_and(|one| now.duration_since(one.at) <= QUICK);
         self.in_flight.retain(|one| one.number != call.number);
         if !done {
+            self.throttled(now, call, body);
             return Ok(());
         }
         match (call.service, call.operation.as_str()) {
-            (Service::Ec2, "CreateSnapshots") => self.taken(call, body, cloud),
+            (Service::Ec2, "CreateSnapshots") => self.taken(now, call, body, quick, cloud),
             (Service::Ec2, "DeleteSnapshot") => {
                 self.removed(call.field("SnapshotId"), reach);
                 Ok(())
@@ -160,7 +211,14 @@ impl Oracle {
     }
 
     /// A set was taken: once, whole, and tagged so that it can be found again.
-    fn taken(&mut self, call: &Call, body: &[u8], cloud: &Cloud) -> Verdict {
+    fn taken(
+        &mut self,
+        now: Timestamp,
+        call: &Call,
+        body: &[u8],
+        quick: bool,
+        cloud: &Cloud,
+    ) -> Verdict {
         let tagged = tagged(&tags_of_call(call))?;
         let backup = self.backups.entry(tagged.backup).or_default();
         let calls = backup.calls.entry((tagged.node, tagged.attempt)).or_default();
@@ -168,7 +226,7 @@ impl Oracle {
         if *calls > 1 {
             return violated("taken-twice", format!("{tagged:?} was carried out {calls} times"));
         }
-        let set = ids(body);
+        let set = snapshot_ids(body);
         let instance = call.field("InstanceSpecification.InstanceId");
         let mut volumes: Vec<&str> = cloud
             .instance(instance)
@@ -201,6 +259,9 @@ impl Oracle {
                 backup: tagged.backup,
                 node: tagged.node,
                 attempt: tagged.attempt,
+                instance: instance.to_owned(),
+                at: now,
+                quick,
                 content: one.content.map(str::to_owned),
                 set: set.clone(),
                 doomed: false,
@@ -257,11 +318,4 @@ fn tagged(tags: &BTreeMap<&str, &str>) -> Result<Tagged, Violation> {
         node: number("ld:node")?,
         attempt: number("ld:attempt")?,
     })
-}
-
-/// The snapshots in a reply.
-fn ids(body: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(body);
-    let parts = text.split("<snapshotId>").skip(1);
-    parts.filter_map(|part| part.split_once("</snapshotId>")).map(|(id, _)| id.to_owned()).collect()
 }

@@ -45,6 +45,28 @@ impl Oracle {
         )
     }
 
+    /// Pending for longer than it may be, without the time in which AWS throttled
+    /// it; or with it, for longer than even that.
+    fn pending_too_long(&self, now: Timestamp, key: BackupKey, created: Timestamp) -> bool {
+        let age = now.duration_since(created);
+        if age >= self.limits.pending_total - SLACK {
+            return true;
+        }
+        let throttled = self.backups.get(&key).map(|backup| backup.throttled.as_slice());
+        let throttled = throttled.unwrap_or_default();
+        let alone = self.undisturbed
+            && self
+                .troubles
+                .iter()
+                .all(|(one, at)| *one == Trouble::CreateThrottled || *at < created);
+        let lost = match (throttled.first(), throttled.last()) {
+            (Some(first), Some(last)) if alone => last.duration_since(*first),
+            // Other faults stood in the way too: how long each, nobody can say.
+            _ => SignedDuration::ZERO,
+        };
+        age - lost >= self.limits.pending - SLACK - SignedDuration::from_secs(60)
+    }
+
     fn founded(
         &self,
         now: Timestamp,
@@ -85,7 +107,7 @@ impl Oracle {
                 let rows =
                     self.backups.get(&key).map(|backup| backup.rows.as_slice()).unwrap_or_default();
                 match started {
-                    None => now.duration_since(created) >= self.limits.pending - SLACK,
+                    None => self.pending_too_long(now, key, created),
                     // Since progress was last stored; more may have been seen.
                     Some(started) => {
                         let moved =

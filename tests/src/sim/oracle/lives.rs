@@ -51,12 +51,13 @@ impl Oracle {
         if row["tenant_id"] != meta["tenant_id"] {
             return violated("tenant", format!("backup {key:?} is of {}", row["tenant_id"]));
         }
-        let Some((asked, got)) = self.names.get_mut(text(row, "name")) else {
+        let Some(request) = self.requests.get_mut(text(row, "name")) else {
             return violated("unasked", format!("nobody asked for backup {key:?}: {row}"));
         };
-        if let Some(other) = got.replace(key) {
+        if let Some(other) = request.got.replace(key) {
             return violated("made-twice", format!("{other:?} and {key:?} are of one request"));
         }
+        let asked = &request.body;
         let type_asked = asked["backup_type"].as_str().unwrap_or("manual");
         if row["node_id"] != asked["node_id"]
             || text(row, "backup_type") != type_asked
@@ -77,10 +78,13 @@ impl Oracle {
                 format!("backup {key:?} expires at {}, not at {expires:?}", row["expires_at"]),
             );
         }
-        if created.duration_since(now).abs() > SLACK {
+        if created < request.at - SLACK || created > now + SLACK {
             return violated(
                 "time",
-                format!("backup {key:?} is created at {created}, and it is {now}"),
+                format!(
+                    "backup {key:?} is created at {created}, asked for at {}, and it is {now}",
+                    request.at
+                ),
             );
         }
         // Each node that it is of, once.

@@ -29,6 +29,7 @@ use local::Template;
 use serde_json::Value;
 
 use super::life::Life;
+use super::plan::{Kind, Profile};
 use super::scene::Key;
 use super::spells::Trouble;
 use super::table::RowRef;
@@ -102,8 +103,8 @@ pub(crate) struct Oracle {
     snapshots: BTreeMap<String, Snapshot>,
     /// Calls that change EC2 and have no answer yet.
     in_flight: Vec<InFlight>,
-    /// Names that creates have asked for, and the backup that got one.
-    names: BTreeMap<String, (Value, Option<BackupKey>)>,
+    /// Creates that somebody may ask for, by the name: each has its own.
+    requests: BTreeMap<String, Request>,
     /// Deletes that somebody asked for and may ask for.
     deletes: BTreeSet<BackupKey>,
     /// Backups with something left to be done.
@@ -113,7 +114,10 @@ pub(crate) struct Oracle {
     /// When an instance was last changed by hand.
     touched: BTreeMap<String, Timestamp>,
     stalled_until: Timestamp,
+    /// Nothing goes wrong at all.
     quiet: bool,
+    /// No call meets a fault of its own.
+    undisturbed: bool,
 }
 
 #[derive(Debug)]
@@ -121,6 +125,7 @@ struct Limits {
     pro: u64,
     enterprise: u64,
     pending: SignedDuration,
+    pending_total: SignedDuration,
     in_progress: SignedDuration,
 }
 
@@ -145,6 +150,8 @@ struct Backup {
     announced: BTreeMap<String, String>,
     /// The life that sent the last call, by node.
     callers: BTreeMap<u64, u32>,
+    /// When AWS throttled its `CreateSnapshots`.
+    throttled: Vec<Timestamp>,
     /// Calls of a node's attempt that AWS has carried out.
     calls: BTreeMap<(u64, u64), u32>,
 }
@@ -162,11 +169,25 @@ struct Snapshot {
     backup: BackupKey,
     node: u64,
     attempt: u64,
+    instance: String,
+    /// When AWS carried the call out.
+    at: Timestamp,
+    /// While its caller waited for it.
+    quick: bool,
     content: Option<String>,
     /// All of its set.
     set: Vec<String>,
     doomed: bool,
     by_hand: Option<Timestamp>,
+}
+
+/// A create that somebody has asked for.
+#[derive(Debug)]
+struct Request {
+    at: Timestamp,
+    body: Value,
+    /// The backup that it got.
+    got: Option<BackupKey>,
 }
 
 #[derive(Debug)]
@@ -178,7 +199,7 @@ struct InFlight {
 }
 
 impl Oracle {
-    pub(crate) fn new(template: &Template, quiet: bool) -> Self {
+    pub(crate) fn new(template: &Template, profile: &Profile) -> Self {
         let number = |name: &str| {
             template.parameters.get(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
         };
@@ -191,19 +212,21 @@ impl Oracle {
                 pro: number("ProBackupLimit"),
                 enterprise: number("EnterpriseBackupLimit"),
                 pending: span(number("PendingDeadlineMinutes"), 60),
+                pending_total: span(number("PendingTotalHours"), 3600),
                 in_progress: span(number("InProgressDeadlineHours"), 3600),
             },
             deployments: BTreeMap::new(),
             backups: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             in_flight: Vec::new(),
-            names: BTreeMap::new(),
+            requests: BTreeMap::new(),
             deletes: BTreeSet::new(),
             moving: BTreeSet::new(),
             troubles: Vec::new(),
             touched: BTreeMap::new(),
             stalled_until: Timestamp::MIN,
-            quiet,
+            quiet: profile.kind == Kind::Quiet,
+            undisturbed: profile.calls == 0,
         }
     }
 

@@ -171,6 +171,12 @@ impl Oracle {
             return Ok(());
         }
         reach.hit("registry changed");
+        if new["deleted"] == true {
+            return violated(
+                "registry",
+                format!("deployment {id} says it is deleted, at a version {version} that does not"),
+            );
+        }
         for name in ["tenant_id", "status", "plan", "storage_type", "backup_limit"] {
             if new[name] != said[name] {
                 return violated(

@@ -57,6 +57,7 @@ fn a_deleted_backups_row_goes_only_when_each_snapshot_is_gone_and_the_bus_knows(
     assert_eq!(actions.len(), 2);
     answer(&mut row, actions, |_| Outcome::Deleted, after(400));
     let at = row.not_before.expect("a pause");
+    assert_eq!(at, after(410), "EC2 lists what goes for some seconds more");
     let (_, again) = acted(go(&row, &seen, at));
     assert_eq!(again.len(), 2, "accepted is not gone");
     let mut row = recorded(go(&row, &absent(&row, &Presence::Unlisted), at));
