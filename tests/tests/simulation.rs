@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use tests::Result;
-use tests::sim::{self, Campaign, Plan, sweep};
+use tests::sim::{self, Campaign, Plan, Tally, sweep};
 
 // A third of a run went into the system's allocator.
 #[global_allocator]
@@ -33,11 +33,14 @@ fn a_seed_replays_to_the_byte_here_and_in_a_new_process() -> Result<()> {
     Ok(())
 }
 
+/// One thread: the other tests wait for things, and want to be in time.
+fn ran(runs: u64, plan: &(dyn Fn(u64) -> Plan + Sync)) -> Result<Tally> {
+    sim::campaign(Campaign { runs, jobs: 1, first: false }, plan, &|_| {})
+}
+
 #[test]
 fn a_share_of_the_seeds_is_clean() -> Result<()> {
-    // One thread: the other tests wait for things, and want to be in time.
-    let what = Campaign { from: 0, seeds: 16, jobs: 1, first: false };
-    let tally = sim::campaign(what, &|_| {})?;
+    let tally = ran(48, &Plan::of)?;
     assert_eq!(tally.violations, []);
     assert_eq!(tally.reach.unlisted(), Vec::<&str>::new());
     Ok(())
@@ -45,10 +48,12 @@ fn a_share_of_the_seeds_is_clean() -> Result<()> {
 
 #[test]
 fn a_share_of_the_crash_points_is_repaired_by_ticks_alone() -> Result<()> {
-    let calls = sweep::record(1)?.calls;
-    for point in sweep::points(calls, 97) {
-        let outcome = sim::run(&sweep::plan(1, point))?;
-        assert_eq!(outcome.violation, None, "{point:?}");
-    }
+    let points = sweep::points(sweep::record(1)?.calls, 41);
+    let plan = |number| {
+        let at = usize::try_from(number).expect("a number of a point");
+        sweep::plan(1, points[at])
+    };
+    let tally = ran(points.len() as u64, &plan)?;
+    assert_eq!(tally.violations, []);
     Ok(())
 }

@@ -2,12 +2,11 @@
 //! service through as many bad days as there are seeds.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use tests::sim::{self, Campaign, Plan, Tally, sweep};
+use tests::sim::{self, Campaign, CrashPoint, Plan, Tally, sweep};
 use tests::{Failed, Result};
 use tokio::time::Instant;
 
@@ -41,6 +40,10 @@ struct Options {
     /// Leaves these of its happenings out: `1,3-7`
     #[arg(long, requires = "seed", default_value = "")]
     without: String,
+
+    /// Crashes its recorded run at this call alone: `17:before`, `17:after`, `17:after-reply`
+    #[arg(long, requires = "seed")]
+    crash: Option<CrashPoint>,
 
     /// Lets these of its faults pass
     #[arg(long, requires = "seed", default_value = "")]
@@ -89,6 +92,7 @@ fn one(seed: u64, options: &Options) -> Result<bool> {
     let plan = Plan {
         without: sim::parse_ranges(&options.without)?,
         unstruck: sim::parse_ranges(&options.unstruck)?,
+        crash: options.crash,
         trace: options.trace,
         ..Plan::of(seed)
     };
@@ -107,33 +111,20 @@ fn one(seed: u64, options: &Options) -> Result<bool> {
 }
 
 fn many(options: &Options) -> Result<bool> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let what = Campaign {
-        from: options.from,
-        seeds: options.seeds,
-        jobs: options.jobs.unwrap_or(cores),
-        first: options.first,
-    };
-    let bar = bar(options, what.seeds)?;
+    let plan = |number: u64| Plan::of(options.from + number);
     let begun = Instant::now();
-    let tally = sim::campaign(what, &|tally| {
-        bar.set_position(tally.seeds);
-        bar.set_message(format!("{} violations", tally.violations.len()));
-    })?;
-    bar.finish_and_clear();
+    let tally = told_of(options, options.seeds, &plan)?;
     if options.json {
         let violation = tally.violations.first();
-        let violation = violation
-            .map(|(seed, one)| json!({"seed": seed, "check": one.check, "what": one.what}));
-        println!("{}", json!({"seeds": tally.seeds, "violation": violation}));
+        let violation = violation.map(|(number, one)| {
+            json!({"seed": options.from + number, "check": one.check, "what": one.what})
+        });
+        println!("{}", json!({"seeds": tally.runs, "violation": violation}));
         return Ok(tally.violations.is_empty());
     }
     let seconds = begun.elapsed().as_secs_f64();
     println!("{}", tally.reach);
     told(&tally, seconds);
-    for (seed, violation) in &tally.violations {
-        println!("seed {seed}: {violation}");
-    }
     let missed = tally.reach.below(options.least);
     if !missed.is_empty() {
         println!("met fewer than {} times: {}", options.least, missed.join(", "));
@@ -142,10 +133,8 @@ fn many(options: &Options) -> Result<bool> {
     if !unlisted.is_empty() {
         println!("in no line of the reach table: {}", unlisted.join(", "));
     }
-    if let Some((seed, _)) = tally.violations.first().filter(|_| !options.first) {
-        shortened(&Plan::of(*seed))?;
-    }
-    Ok(tally.violations.is_empty() && missed.is_empty() && unlisted.is_empty())
+    let violated = report(options, &tally, &plan)?;
+    Ok(!violated && missed.is_empty() && unlisted.is_empty())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people to read")]
@@ -153,8 +142,8 @@ fn told(tally: &Tally, seconds: f64) {
     println!(
         "{} seeds in {seconds:.1} s: {:.1} seeds/s, {:.0} calls/s; {} calls, {} simulated days; \
          the median seed completed {} backups",
-        tally.seeds,
-        tally.seeds as f64 / seconds,
+        tally.runs,
+        tally.runs as f64 / seconds,
         tally.calls as f64 / seconds,
         tally.calls,
         tally.hours / 24,
@@ -169,60 +158,66 @@ fn shortened(plan: &Plan) -> Result<()> {
     plan.trace = true;
     let outcome = sim::run(&plan)?;
     print!("{}", outcome.trace);
-    println!("replay: simulate -- --seed {} --trace{}", plan.seed, cuts(&plan));
+    println!("replay: {} --trace", replay(&plan));
     Ok(())
 }
 
-fn cuts(plan: &Plan) -> String {
-    let part = |name: &str, numbers| {
-        let text = sim::ranges(numbers);
+/// The command that runs a plan again.
+fn replay(plan: &Plan) -> String {
+    let part = |name: &str, text: String| {
         if text.is_empty() { text } else { format!(" --{name} {text}") }
     };
-    part("without", &plan.without) + &part("unstruck", &plan.unstruck)
+    format!("simulate --seed {}", plan.seed)
+        + &part("crash", plan.crash.as_ref().map_or(String::new(), ToString::to_string))
+        + &part("without", sim::ranges(&plan.without))
+        + &part("unstruck", sim::ranges(&plan.unstruck))
 }
 
 /// Crashes at each call of the recorded runs.
 fn swept(options: &Options) -> Result<bool> {
-    let mut clean = true;
     for seed in options.from..options.from + options.seeds {
         let recorded = sweep::record(seed)?;
         let points = sweep::points(recorded.calls, 1);
-        let bar = bar(options, points.len() as u64)?;
-        let next = AtomicU64::new(0);
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let work = || -> Result<Vec<String>> {
-            let mut found = Vec::new();
-            loop {
-                let at = usize::try_from(next.fetch_add(1, Ordering::Relaxed))?;
-                let Some(point) = points.get(at) else { return Ok(found) };
-                let outcome = sim::run(&sweep::plan(seed, *point))?;
-                bar.inc(1);
-                if let Some(violation) = outcome.violation {
-                    found.push(format!("seed {seed}, {point:?}: {violation}"));
-                }
-            }
+        let plan = |number: u64| {
+            let at = usize::try_from(number).unwrap_or(usize::MAX);
+            sweep::plan(seed, points[at])
         };
-        let found = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
-            threads
-                .into_iter()
-                .map(|one| one.join().unwrap_or_else(|_| Err(Failed("it panicked".to_owned()))))
-                .collect::<Result<Vec<_>>>()
-        })?;
-        bar.finish_and_clear();
-        let found: Vec<String> = found.into_iter().flatten().collect();
+        let tally = told_of(options, points.len() as u64, &plan)?;
         println!(
             "seed {seed}: {} crashes at {} calls, {} violations",
-            points.len(),
+            tally.runs,
             recorded.calls,
-            found.len()
+            tally.violations.len()
         );
-        for one in &found {
-            println!("{one}");
+        if report(options, &tally, &plan)? {
+            return Ok(false);
         }
-        clean &= found.is_empty();
     }
-    Ok(clean)
+    Ok(true)
+}
+
+/// Runs the plans, with a progress bar.
+fn told_of(options: &Options, runs: u64, plan: &(dyn Fn(u64) -> Plan + Sync)) -> Result<Tally> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let jobs = options.jobs.unwrap_or(cores);
+    let bar = bar(options, runs)?;
+    let tally = sim::campaign(Campaign { runs, jobs, first: options.first }, plan, &|tally| {
+        bar.set_position(tally.runs);
+        bar.set_message(format!("{} violations", tally.violations.len()));
+    })?;
+    bar.finish_and_clear();
+    Ok(tally)
+}
+
+/// Tells the violations, and the first one in full. Whether there are any.
+fn report(options: &Options, tally: &Tally, plan: &dyn Fn(u64) -> Plan) -> Result<bool> {
+    for (number, violation) in &tally.violations {
+        println!("{}: {violation}", replay(&plan(*number)));
+    }
+    if let Some((number, _)) = tally.violations.first().filter(|_| !options.first) {
+        shortened(&plan(*number))?;
+    }
+    Ok(!tally.violations.is_empty())
 }
 
 fn bar(options: &Options, length: u64) -> Result<ProgressBar> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::plan::{CrashPoint, Fault, Profile, Side};
+use super::plan::{CrashPoint, Fault, Profile};
 
 /// Draws faults as calls come.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct Dice {
     /// How many faults were drawn: each has a number by which it can be left out.
     drawn: u32,
     unstruck: BTreeSet<u32>,
+    /// No call meets a fault before.
+    begun: bool,
     /// No faults any more.
     calm: bool,
 }
@@ -58,17 +60,14 @@ impl Dice {
             crash,
             drawn: 0,
             unstruck,
+            begun: false,
             calm: false,
         }
     }
 
-    /// No call meets a fault until [`Dice::resume`] is given this back.
-    pub(crate) fn pause(&mut self) -> u32 {
-        std::mem::take(&mut self.rate)
-    }
-
-    pub(crate) fn resume(&mut self, rate: u32) {
-        self.rate = rate;
+    /// The scene is set: from now on calls meet their faults, and crashes.
+    pub(crate) fn begin(&mut self) {
+        self.begun = true;
     }
 
     /// From now on nothing goes wrong.
@@ -105,13 +104,12 @@ impl Dice {
         // Mostly nothing happens between AWS's answer and its arrival.
         let back = if self.rng.u8(0..8) == 0 { self.millis(1..=200) } else { Duration::ZERO };
         let plain = Verdict { fault: None, there, back };
+        if !self.begun {
+            return plain;
+        }
         if let Some(crash) = self.crash {
-            let fault = match crash.side {
-                Side::Before => Fault::CrashBefore,
-                Side::After => Fault::CrashAfter,
-                Side::AfterReply => Fault::CrashAfterReply,
-            };
-            return Verdict { fault: (crash.call == number).then_some(fault), ..plain };
+            let here = crash.call == number;
+            return Verdict { fault: here.then_some(crash.side.fault()), ..plain };
         }
         let rate = self.rate;
         if !self.happens(rate) {

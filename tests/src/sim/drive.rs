@@ -22,7 +22,7 @@ use super::functions::Functions;
 use super::happenings::{self, Happening, Happens};
 use super::oracle::{Oracle, Violation};
 use super::people::Person;
-use super::plan::{Fault, Plan, Profile, Side};
+use super::plan::{Plan, Profile};
 use super::scene::Scene;
 use super::spells::Spell;
 use super::templates;
@@ -109,8 +109,7 @@ impl Drive {
             }
             (world.profile.clone(), keys)
         };
-        // The operator's own calls meet no fault.
-        let rate = self.world.lock().dice.pause();
+        // The operator's own calls meet no fault, and neither do the registrations.
         let table = self.functions.operator()?;
         for key in keys {
             table.put_key(&key).await.map_err(|error| Failed(error.to_string()))?;
@@ -120,7 +119,7 @@ impl Drive {
         if profile.unreadable {
             world.plant_unreadable()?;
         }
-        world.dice.resume(rate);
+        world.dice.begin();
         world.calls = 0;
         drop(world);
         let begin = self.world.lock().now();
@@ -324,14 +323,8 @@ impl Drive {
         let (lost, doubled, late) =
             (world.profile.events_lost, world.profile.events_doubled, world.profile.events_late);
         // After the crash of a sweep the ticks alone mend what is broken.
-        let crashed = plan.crash.is_some_and(|crash| {
-            let fault = match crash.side {
-                Side::Before => Fault::CrashBefore,
-                Side::After => Fault::CrashAfter,
-                Side::AfterReply => Fault::CrashAfterReply,
-            };
-            world.reach.count(fault.line()) > 0
-        });
+        let crashed =
+            plan.crash.is_some_and(|crash| world.reach.count(crash.side.fault().line()) > 0);
         // EBS promises nothing; the stack's own bus nearly does.
         let lost = if delivery.event["source"] == "aws.ec2" { lost } else { lost.min(2_000) };
         // What the tick sends it sends over the bus.

@@ -3,7 +3,9 @@
 //! thing out does not shift the others more than it must.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use cloud::Pace;
 use fastrand::Rng;
@@ -41,6 +43,26 @@ pub struct CrashPoint {
     pub side: Side,
 }
 
+impl fmt::Display for CrashPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.call, self.side.name())
+    }
+}
+
+impl FromStr for CrashPoint {
+    type Err = String;
+
+    /// As it is written: `17:after`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let point = || {
+            let (call, side) = text.split_once(':')?;
+            let side = Side::ALL.into_iter().find(|one| one.name() == side)?;
+            Some(Self { call: call.parse().ok()?, side })
+        };
+        point().ok_or_else(|| "not a call and a side".to_owned())
+    }
+}
+
 /// Where a crash is, seen from a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -50,6 +72,28 @@ pub enum Side {
     After,
     /// The reply was read, and nothing more was done.
     AfterReply,
+}
+
+impl Side {
+    /// Every side.
+    pub const ALL: [Self; 3] = [Self::Before, Self::After, Self::AfterReply];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Before => "before",
+            Self::After => "after",
+            Self::AfterReply => "after-reply",
+        }
+    }
+
+    /// The fault that crashes there.
+    pub(crate) const fn fault(self) -> Fault {
+        match self {
+            Self::Before => Fault::CrashBefore,
+            Self::After => Fault::CrashAfter,
+            Self::AfterReply => Fault::CrashAfterReply,
+        }
+    }
 }
 
 /// What kind of run it is.

@@ -8,9 +8,6 @@
 use super::{CrashPoint, Outcome, Plan, Side, run};
 use crate::{Result, fail};
 
-/// Every side of a call.
-pub const SIDES: [Side; 3] = [Side::Before, Side::After, Side::AfterReply];
-
 /// The recorded run of a seed, without a crash.
 ///
 /// # Errors
@@ -30,7 +27,7 @@ pub fn plan(seed: u64, crash: CrashPoint) -> Plan {
 
 /// The points of a run with so many calls: every `nth` of them.
 pub fn points(calls: u64, nth: u64) -> Vec<CrashPoint> {
-    let all = (0..calls).flat_map(|call| SIDES.map(|side| CrashPoint { call, side }));
+    let all = (0..calls).flat_map(|call| Side::ALL.map(|side| CrashPoint { call, side }));
     all.enumerate()
         .filter(|(at, _)| (*at as u64).is_multiple_of(nth.max(1)))
         .map(|(_, point)| point)
