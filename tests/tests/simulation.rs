@@ -11,8 +11,9 @@ use tests::sim::{self, Campaign, Plan, Tally, sweep};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Rough days, days in peace, and weeks, by what `plan` makes of a number.
-const KINDS: [u64; 3] = [5, 3, 7];
+/// Of each kind that `plan` makes of a number: rough days, days in peace, weeks,
+/// failing, and huge.
+const KINDS: [u64; 5] = [5, 3, 7, 11, 19];
 
 fn traced(seed: u64) -> Result<String> {
     let plan = Plan { trace: true, ..Plan::of(seed) };

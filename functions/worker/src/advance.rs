@@ -228,6 +228,7 @@ impl Advance<'_> {
                 if stored.status != row.status {
                     self.tell(row.status, &stored);
                     if stored.status == Status::Failed {
+                        // For now; that it is done is seen to when this one rests.
                         self.prune_failed(&stored).await;
                     }
                 }
@@ -300,13 +301,17 @@ impl Advance<'_> {
     async fn rest(&mut self, row: Backup) -> Result<(), TableError> {
         let mut next = row.clone();
         next.lease = None;
-        let kept = !self.without_published(&row).outbox.is_empty();
-        // What the bus has not taken is a reason to come back.
-        let due_at = kept.then(|| self.worker.clock.now() + Seconds(60));
+        let mut kept = !self.without_published(&row).outbox.is_empty();
         let at_rest = !kept && !self.taken_out(&row) && row.lease.is_none();
         if at_rest && row.due_at == row.expires_at {
             return Ok(());
         }
+        if row.status == Status::Failed {
+            kept |= !self.prune_failed(&row).await;
+        }
+        // What the bus has not taken is a reason to come back, and one failed
+        // backup too many is too.
+        let due_at = kept.then(|| self.worker.clock.now() + Seconds(60));
         if self.store(&row, next, due_at).await?.is_none() {
             // A newer row has its own due time.
             tracing::debug!("changed while it came to rest");
@@ -400,26 +405,34 @@ impl Advance<'_> {
         }
     }
 
-    /// Failed backups beyond the newest few go by themselves. Best effort: the
-    /// next failure tries again.
-    async fn prune_failed(&self, newest: &Backup) {
+    /// Failed backups beyond the newest few go by themselves. False: not all of
+    /// them, this time.
+    async fn prune_failed(&self, newest: &Backup) -> bool {
         let table = &self.worker.table;
         let rows = match table.list(newest.deployment_id).await {
             Ok(Some((_, rows))) => rows,
-            Ok(None) => return,
+            Ok(None) => return true,
             Err(error) => {
                 tracing::warn!(%error, "failed backups not pruned");
-                return;
+                return false;
             }
         };
+        let mut all = true;
         let failed = rows.iter().filter(|row| row.status == Status::Failed);
         for row in failed.skip(FAILED_KEPT) {
             let Ok(backup::Deletion::Begin(next)) = backup::start_delete(row) else { continue };
             let now = self.worker.clock.now();
-            if let Err(error) = table.write_backup(row, *next, Some(now)).await {
-                tracing::warn!(%error, failed = %row.id, "failed backup not pruned");
+            match table.write_backup(row, *next, Some(now)).await {
+                Ok(Stored::Yes(_)) => {}
+                // Somebody wrote it meanwhile: perhaps that it goes, perhaps not.
+                Ok(Stored::Conflict) => all = false,
+                Err(error) => {
+                    tracing::warn!(%error, failed = %row.id, "failed backup not pruned");
+                    all = false;
+                }
             }
         }
+        all
     }
 }
 

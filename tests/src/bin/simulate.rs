@@ -61,9 +61,9 @@ struct Options {
     #[arg(long)]
     json: bool,
 
-    /// The least count of each line of the reach table
-    #[arg(long, default_value_t = 0)]
-    least: u64,
+    /// The least count of each line of the reach table [default: one in 200 seeds, at most 100]
+    #[arg(long)]
+    least: Option<u64>,
 
     /// Seeds side by side [default: as many as there are cores]
     #[arg(long)]
@@ -125,9 +125,10 @@ fn many(options: &Options) -> Result<bool> {
     let seconds = begun.elapsed().as_secs_f64();
     println!("{}", tally.reach);
     told(&tally, seconds);
-    let missed = tally.reach.below(options.least);
+    let least = options.least.unwrap_or((tally.runs / 200).min(100));
+    let missed = tally.reach.below(least);
     if !missed.is_empty() {
-        println!("met fewer than {} times: {}", options.least, missed.join(", "));
+        println!("met fewer than {least} times: {}", missed.join(", "));
     }
     let unlisted = tally.reach.unlisted();
     if !unlisted.is_empty() {
@@ -154,7 +155,7 @@ fn told(tally: &Tally, seconds: f64) {
 /// The shortest trace that can be found, and the line that replays it.
 fn shortened(plan: &Plan) -> Result<()> {
     eprintln!("shortening seed {} ...", plan.seed);
-    let (mut plan, _) = sim::shrink(plan, SHRINKS, &|_| {})?;
+    let (mut plan, _) = sim::shrink(plan, SHRINKS)?;
     plan.trace = true;
     let outcome = sim::run(&plan)?;
     print!("{}", outcome.trace);
@@ -167,7 +168,7 @@ fn replay(plan: &Plan) -> String {
     let part = |name: &str, text: String| {
         if text.is_empty() { text } else { format!(" --{name} {text}") }
     };
-    format!("simulate --seed {}", plan.seed)
+    format!("cargo run --release -p tests --bin simulate -- --seed {}", plan.seed)
         + &part("crash", plan.crash.as_ref().map_or(String::new(), ToString::to_string))
         + &part("without", sim::ranges(&plan.without))
         + &part("unstruck", sim::ranges(&plan.unstruck))

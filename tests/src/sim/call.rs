@@ -73,7 +73,6 @@ impl Call {
         let operation = self.operation.as_str();
         match self.service {
             Service::Ec2 if self.ec2_write() => dice::Kind::Ec2Write,
-            Service::Ec2 if self.field("Filter.1.Name") == "snapshot-id" => dice::Kind::ListNamed,
             Service::Ec2 if self.form.contains_key("MaxResults") => dice::Kind::Paged,
             Service::DynamoDb if super::table::writes(operation) => dice::Kind::DynamoWrite,
             Service::DynamoDb if operation == "Query" => dice::Kind::Paged,
@@ -87,10 +86,12 @@ impl Call {
         self.service == Service::Ec2 && !self.operation.starts_with("Describe")
     }
 
-    /// The snapshots that a `DescribeSnapshots` asks for by filter.
+    /// The snapshots that a `DescribeSnapshots` asks for by filter; none if it asks
+    /// for others, or by other means.
     pub(crate) fn named(&self) -> impl Iterator<Item = &str> {
+        let by_id = self.field("Filter.1.Name") == "snapshot-id";
         // EC2's own limit of a filter's values.
-        (1..=200)
+        (1..=if by_id { 200 } else { 0 })
             .map(|number| self.field(&format!("Filter.1.Value.{number}")))
             .take_while(|id| !id.is_empty())
     }

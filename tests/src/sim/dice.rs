@@ -12,6 +12,7 @@ use super::plan::{CrashPoint, Fault, Profile};
 pub(crate) struct Dice {
     rng: Rng,
     rate: u32,
+    changes: u32,
     faults: Vec<Fault>,
     crash: Option<CrashPoint>,
     /// How many faults were drawn: each has a number by which it can be left out.
@@ -40,8 +41,6 @@ pub(crate) enum Kind {
     DynamoWrite,
     /// Its answer comes in pages.
     Paged,
-    /// It asks which of the snapshots that it names are there, in pages.
-    ListNamed,
     PutEvents,
     Other,
 }
@@ -56,6 +55,7 @@ impl Dice {
         Self {
             rng: Rng::with_seed(seed ^ 0x6469_6365),
             rate: profile.calls,
+            changes: profile.changes,
             faults: profile.faults.clone(),
             crash,
             drawn: 0,
@@ -73,6 +73,10 @@ impl Dice {
     /// From now on nothing goes wrong.
     pub(crate) fn calm(&mut self) {
         self.calm = true;
+    }
+
+    pub(crate) fn is_calm(&self) -> bool {
+        self.calm
     }
 
     pub(crate) fn drawn(&self) -> u32 {
@@ -100,7 +104,8 @@ impl Dice {
 
     /// What becomes of the call with this number.
     pub(crate) fn cast(&mut self, number: u64, kind: Kind) -> Verdict {
-        let there = self.millis(1..=20);
+        // As long as such calls take: what overlaps must be able to.
+        let there = self.millis(if kind == Kind::Ec2Write { 50..=2_000 } else { 1..=20 });
         // Mostly nothing happens between AWS's answer and its arrival.
         let back = if self.rng.u8(0..8) == 0 { self.millis(1..=200) } else { Duration::ZERO };
         let plain = Verdict { fault: None, there, back };
@@ -111,15 +116,14 @@ impl Dice {
             let here = crash.call == number;
             return Verdict { fault: here.then_some(crash.side.fault()), ..plain };
         }
-        let rate = self.rate;
+        let rate = if kind == Kind::Ec2Write { self.rate.max(self.changes) } else { self.rate };
         if !self.happens(rate) {
             return plain;
         }
         let fits = |fault: &Fault| match fault {
             Fault::Conflict => kind == Kind::DynamoWrite,
             Fault::AppliedLate => kind == Kind::Ec2Write,
-            Fault::ShortPage => matches!(kind, Kind::Paged | Kind::ListNamed),
-            Fault::LeftOut => kind == Kind::ListNamed,
+            Fault::ShortPage => kind == Kind::Paged,
             Fault::EntriesRefused => kind == Kind::PutEvents,
             _ => true,
         };

@@ -9,11 +9,13 @@
 //! The driver sleeps until the next thing is due, which on a paused runtime takes
 //! no time, and never holds the world while it does.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cloud::{Cloud, Delivery};
 use fastrand::Rng;
+use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -24,17 +26,11 @@ use super::oracle::{Oracle, Violation};
 use super::people::Person;
 use super::plan::{Plan, Profile};
 use super::scene::Scene;
-use super::spells::Spell;
+use super::spells::{Spell, Trouble};
 use super::templates;
 use super::world::{Shared, World};
 use super::{Outcome, Result};
-use crate::{Failed, rows};
-
-/// How long after the last fault all must be at rest: the longest of the
-/// deadlines (24 h in progress, 4 h pending), the last look for strays (10 min),
-/// the longest pause of a held delete (1 h), a snapshot that runs (2 h), and the
-/// ticks between them.
-const REST: SignedDuration = SignedDuration::from_hours(32);
+use crate::{Failed, fail, rows};
 
 /// One tick a minute.
 const TICK: i64 = 60;
@@ -150,7 +146,8 @@ impl Drive {
             (world.now(), world.profile.span)
         };
         let mut calm_at = begin + span;
-        let mut give_up = calm_at + REST;
+        let rest = self.world.lock().oracle.rest();
+        let mut give_up = calm_at + rest;
         let mut clearing = false;
         loop {
             let now = {
@@ -177,7 +174,7 @@ impl Drive {
                     return Ok(());
                 }
                 clearing = true;
-                give_up = now + REST;
+                give_up = now + rest;
                 self.clear(world);
             }
             if now > give_up {
@@ -212,7 +209,14 @@ impl Drive {
                     self.spawn(async move {
                         // It waits for its moment, but not for ever.
                         for _ in 0..40 {
-                            if accident.happens(&mut world.lock(), &mut rng) || !accident.waits() {
+                            {
+                                let mut world = world.lock();
+                                let over = world.dice.is_calm();
+                                if over || accident.happens(&mut world, &mut rng) {
+                                    return Ok(());
+                                }
+                            }
+                            if !accident.waits() {
                                 return Ok(());
                             }
                             tokio::time::sleep(Duration::from_secs(rng.u64(20..600))).await;
@@ -221,8 +225,10 @@ impl Drive {
                     });
                 }
                 Happens::Spell(trouble) => {
+                    // Long ones are for what has a deadline of hours.
+                    let long = if trouble == Trouble::CreateThrottled { 2 } else { 1 };
                     let minutes =
-                        if rng.u8(0..4) == 0 { rng.i64(60..=300) } else { rng.i64(1..=30) };
+                        if rng.u8(0..4) < long { rng.i64(60..=300) } else { rng.i64(1..=30) };
                     let until = now + SignedDuration::from_mins(minutes);
                     let mut world = self.world.lock();
                     world.trace.line(now, || format!("{} until {until}", trouble.line()));
@@ -238,7 +244,8 @@ impl Drive {
         let (people, world) = (Arc::clone(&self.people), self.world.clone());
         people.fetch_add(1, Relaxed);
         tokio::spawn(async move {
-            let done = doing.await;
+            let done = AssertUnwindSafe(doing).catch_unwind().await;
+            let done = done.unwrap_or_else(|_| fail("it panicked"));
             people.fetch_sub(1, Relaxed);
             let mut world = world.lock();
             if let Err(Failed(why)) = done {
@@ -255,7 +262,7 @@ impl Drive {
         world.trace.line(now, || "calm".to_owned());
         world.dice.calm();
         world.spells.clear();
-        now.max(world.oracle.stalled_until()) + REST
+        now.max(world.oracle.stalled_until()) + world.oracle.rest()
     }
 
     /// Every backup is deleted, by its owner.
@@ -338,7 +345,8 @@ impl Drive {
         let mut spans = vec![Duration::ZERO];
         if world.dice.happens(doubled) {
             world.reach.hit("fault event_doubled");
-            let after = world.dice.millis(0..=40_000);
+            let soon = world.dice.rng().bool();
+            let after = world.dice.millis(0..=if soon { 3_000 } else { 40_000 });
             spans.push(after);
         }
         if world.dice.happens(late) {

@@ -25,6 +25,16 @@ pub(crate) enum Happens {
     Spell(Trouble),
 }
 
+/// What the recorded run of a sweep does: each thing once, and the control
+/// plane's each change.
+pub(crate) const SWEPT: u32 = Doing::COUNT;
+
+/// Seconds between two of them: a backup is over by then.
+const APART: i64 = 780;
+
+/// How long that takes.
+pub(crate) const SWEEP_HOURS: i64 = (APART * (SWEPT as i64 + 1)).div_euclid(3_600) + 1;
+
 /// So that the recorded run of a sweep has a backup that fails and one that is
 /// lost: seconds after its beginning.
 const IN_A_SWEEP: [(i64, Accident); 2] =
@@ -38,7 +48,7 @@ pub(crate) fn draw(plan: &Plan, profile: &Profile, begin: Timestamp) -> Vec<Happ
     let mut all = Vec::new();
     for number in 0..profile.doings {
         let doing = if sweep { Doing::in_turn(number) } else { Doing::draw(&mut rng) };
-        let at = if sweep { 1 + 780 * i64::from(number) } else { rng.i64(0..span) };
+        let at = if sweep { 1 + APART * i64::from(number) } else { rng.i64(0..span) };
         let failing = profile.kind == Kind::Failing && rng.u8(0..10) < 9;
         all.push((at, Happens::Doing(if failing { Doing::Create } else { doing })));
     }

@@ -42,7 +42,7 @@ pub(crate) enum Doing {
 
 impl Doing {
     /// Each, with how often it is drawn.
-    const ALL: [(Self, u32); 11] = [
+    const ALL: [(Self, u32); Self::COUNT as usize] = [
         (Self::Routine, 44),
         (Self::Create, 14),
         (Self::Burst, 6),
@@ -55,6 +55,9 @@ impl Doing {
         (Self::Registry, 5),
         (Self::ForeignEvent, 3),
     ];
+
+    /// How many there are.
+    pub(crate) const COUNT: u32 = 11;
 
     /// One, as often as it is done.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
@@ -156,7 +159,12 @@ impl Person {
         let ids: Vec<u64> =
             self.world.lock().oracle.backups_of(deployment).map(|(id, _)| id).collect();
         let none = self.rng.u64(1..500);
-        if self.rng.u8(0..8) == 0 { none } else { self.rng.choice(ids).unwrap_or(none) }
+        match self.rng.u8(0..8) {
+            0 => none,
+            // The newest: it may be running.
+            1 | 2 => ids.last().copied().unwrap_or(none),
+            _ => self.rng.choice(ids).unwrap_or(none),
+        }
     }
 
     async fn routine(&mut self, deployment: u64, tenant: usize) -> Result<()> {

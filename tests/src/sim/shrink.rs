@@ -14,11 +14,10 @@ enum Part {
 }
 
 /// The smallest plan that it can find within so many runs, with its outcome.
-/// `told` hears of each that is smaller.
 ///
 /// # Errors
 /// The simulation itself cannot go on.
-pub fn shrink(plan: &Plan, most: u32, told: &dyn Fn(&Plan)) -> Result<(Plan, Outcome)> {
+pub fn shrink(plan: &Plan, most: u32) -> Result<(Plan, Outcome)> {
     let outcome = run(plan)?;
     let Some(violation) = outcome.violation.clone() else { return Ok((plan.clone(), outcome)) };
     let mut best = (plan.clone(), outcome);
@@ -47,7 +46,6 @@ pub fn shrink(plan: &Plan, most: u32, told: &dyn Fn(&Plan)) -> Result<(Plan, Out
                 left -= 1;
                 let outcome = run(&plan)?;
                 if outcome.violation.as_ref().is_some_and(|one| one.check == violation.check) {
-                    told(&plan);
                     best = (plan, outcome);
                 }
             }

@@ -9,6 +9,10 @@ use super::call::Call;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trouble {
     Ec2Down,
+    DescribeThrottled,
+    DescribeDenied,
+    /// Lists are empty, of what has been there for long.
+    ListsNothing,
     DynamoDown,
     EventsDown,
     CreateThrottled,
@@ -31,20 +35,26 @@ pub(crate) struct Spell {
 }
 
 impl Spell {
+    /// Whether it is this trouble, now.
+    pub(crate) fn is_on(&self, trouble: Trouble, now: Timestamp) -> bool {
+        self.trouble == trouble && self.from <= now && now < self.until
+    }
+
     /// The code with which it refuses a call now.
     pub(crate) fn refuses(&self, call: &Call, now: Timestamp) -> Option<&'static str> {
         let instance = call.field("InstanceSpecification.InstanceId");
         let spared = self.partial && instance.ends_with(['0', '2', '4', '6', '8', 'a', 'c', 'e']);
-        if spared || now < self.from || now >= self.until {
-            return None;
-        }
-        self.trouble.refuses(call.service.name(), &call.operation)
+        let on = self.is_on(self.trouble, now) && !spared;
+        on.then(|| self.trouble.refuses(call.service.name(), &call.operation)).flatten()
     }
 }
 
 impl Trouble {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Ec2Down,
+        Self::DescribeThrottled,
+        Self::DescribeDenied,
+        Self::ListsNothing,
         Self::DynamoDown,
         Self::EventsDown,
         Self::CreateThrottled,
@@ -60,6 +70,9 @@ impl Trouble {
     pub(crate) const fn line(self) -> &'static str {
         match self {
             Self::Ec2Down => "spell ec2_down",
+            Self::DescribeThrottled => "spell describe_throttled",
+            Self::DescribeDenied => "spell describe_denied",
+            Self::ListsNothing => "spell lists_nothing",
             Self::DynamoDown => "spell dynamodb_down",
             Self::EventsDown => "spell events_down",
             Self::CreateThrottled => "spell create_throttled",
@@ -80,6 +93,12 @@ impl Trouble {
             (Self::DynamoDown, "dynamodb", _) => Some("InternalServerError"),
             (Self::EventsDown, "events", _) => Some("InternalException"),
             (Self::CreateThrottled, _, "CreateSnapshots") => Some("RequestLimitExceeded"),
+            (Self::DescribeThrottled, "ec2", _) if operation.starts_with("Describe") => {
+                Some("RequestLimitExceeded")
+            }
+            (Self::DescribeDenied, "ec2", _) if operation.starts_with("Describe") => {
+                Some("UnauthorizedOperation")
+            }
             (Self::CreateDenied, _, "CreateSnapshots")
             | (Self::DeleteDenied, _, "DeleteSnapshot") => Some("UnauthorizedOperation"),
             (Self::CreateKms, _, "CreateSnapshots") => Some("InvalidKMSKey.InvalidState"),

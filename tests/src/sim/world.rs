@@ -18,7 +18,7 @@ use super::oracle::{self, Oracle, Violation};
 use super::plan::{Fault, Plan, Profile};
 use super::reach::Reach;
 use super::scene::Scene;
-use super::spells::Spell;
+use super::spells::{Spell, Trouble};
 use super::table::{self, Stale, Table};
 use super::trace::Trace;
 use crate::{Failed, Result};
@@ -94,7 +94,7 @@ impl World {
             late: Vec::new(),
             wake: Arc::default(),
             asleep_until: EPOCH,
-            copies: 0,
+            copies: u32::from(plan.seed % 4 == 1),
             start: Instant::now(),
         })
     }
@@ -219,8 +219,13 @@ impl World {
         // Only what has been there for long: a list that leaves out a snapshot
         // that is being deleted would be right before its time.
         let old = |id| self.cloud.snapshot(id).is_none_or(|one| one.state == "completed");
-        if fault == Some(Fault::LeftOut) && call.named().all(old) {
+        let empty = self.spells.iter().any(|spell| spell.is_on(Trouble::ListsNothing, now));
+        if empty && call.named().next().is_some() && call.named().all(old) {
             leave_out(&mut reply);
+            self.reach.hit(Trouble::ListsNothing.line());
+            self.oracle.met(Trouble::ListsNothing, now);
+        } else if self.lags(call, &reply) {
+            self.reach.hit("fault describe_lag");
         }
         let unheard = matches!(
             fault,
@@ -235,6 +240,16 @@ impl World {
             self.copy_tags(now, &reply);
         }
         reply
+    }
+
+    /// Whether a list shows what is no more, or not yet what is.
+    fn lags(&self, call: &Call, reply: &Reply) -> bool {
+        let Reply::Answer { status: 200, body, .. } = reply else { return false };
+        let text = String::from_utf8_lossy(body);
+        // Of one page of several nobody knows what it should have.
+        let paged = text.contains("<nextToken>") || !call.field("NextToken").is_empty();
+        let there = |id: &str| self.cloud.snapshot(id).is_some_and(|one| one.exists);
+        !paged && call.named().any(|id| there(id) != text.contains(id))
     }
 
     /// A tool takes a snapshot of its own right after a set of ours, and copies

@@ -104,6 +104,13 @@ impl Oracle {
             (What::List, 200) => self.list_is_true(now, asked, &reply.json()),
             (What::Create { name, .. }, 204) => self.was_made(asked, name, reply),
             (What::Delete(id), 204) => self.is_being_deleted(asked, *id),
+            (What::Create { name, .. }, _) => {
+                // Whoever is refused has nothing made.
+                if let Some(got) = self.requests.get(name).and_then(|request| request.got) {
+                    return violated("refused-and-made", format!("{asked:?}: {code}, and {got:?}"));
+                }
+                self.refusal_is_true(asked, code)
+            }
             _ => self.refusal_is_true(asked, code),
         }
     }
@@ -127,9 +134,12 @@ impl Oracle {
 
     fn was_hidden(&self, asked: &Asked) -> bool {
         let rows = self.deployment_since(asked);
+        // Of a deleted one the backups can be listed and deleted all the same.
+        let makes = matches!(asked.what, What::Create { .. } | What::Wrong(_));
+        let gone = |row: &Value| makes && row["deleted"] == true;
         asked.foreign
             || rows.is_empty()
-            || rows.iter().any(|row| row["deleted"] == true || row["tenant_id"].is_null())
+            || rows.iter().any(|row| row["tenant_id"].is_null() || gone(row))
     }
 
     /// A refusal holds at some moment of the request.

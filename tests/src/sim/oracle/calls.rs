@@ -100,7 +100,14 @@ impl Oracle {
                 ),
             );
         }
-        if !call.field("Description").contains(text(row, "token")) {
+        if text(row, "status") != "pending" {
+            return violated(
+                "taken-unwritten",
+                format!("snapshots are taken for backup {backup:?}, which is {}", row["status"]),
+            );
+        }
+        let token = text(row, "token");
+        if token.len() < 16 || !call.field("Description").ends_with(token) {
             return violated(
                 "token",
                 format!("the snapshots of backup {backup:?} do not bear its token"),
@@ -137,14 +144,15 @@ impl Oracle {
             && cloud.snapshot(id).is_some_and(|one| one.exists)
     }
 
-    /// AWS throttles a backup's calls: that time is not the backup's.
-    fn throttled(&mut self, now: Timestamp, call: &Call, body: &[u8]) {
+    /// AWS refuses a backup's call: what for, and when it was throttled.
+    fn refused(&mut self, now: Timestamp, call: &Call, body: &[u8]) {
         let said = String::from_utf8_lossy(body);
-        if call.operation == "CreateSnapshots"
-            && said.contains("RequestLimitExceeded")
-            && let Ok(tagged) = tagged(&tags_of_call(call))
-        {
-            self.backups.entry(tagged.backup).or_default().throttled.push(now);
+        let code = said.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
+        let (Some((code, _)), Ok(tagged)) = (code, tagged(&tags_of_call(call))) else { return };
+        let backup = self.backups.entry(tagged.backup).or_default();
+        backup.refused.insert(code.to_owned());
+        if code == "RequestLimitExceeded" {
+            backup.throttled.push(now);
         }
     }
 
@@ -192,7 +200,7 @@ impl Oracle {
         let quick = sent.is_some_and(|one| now.duration_since(one.at) <= QUICK);
         self.in_flight.retain(|one| one.number != call.number);
         if !done {
-            self.throttled(now, call, body);
+            self.refused(now, call, body);
             return Ok(());
         }
         match (call.service, call.operation.as_str()) {
@@ -228,13 +236,14 @@ impl Oracle {
         }
         let set = snapshot_ids(body);
         let instance = call.field("InstanceSpecification.InstanceId");
-        let mut volumes: Vec<&str> = cloud
+        let devices: BTreeMap<&str, &str> = cloud
             .instance(instance)
-            .map(|one| one.data_volumes.iter().map(|(volume, _)| *volume).collect())
+            .map(|one| one.data_volumes.iter().copied().collect())
             .unwrap_or_default();
+        let touched = !quick || self.touched.get(instance).is_some_and(|at| *at + TOUCH >= now);
+        let volumes: Vec<&str> = devices.keys().copied().collect();
         let mut of: Vec<&str> =
             set.iter().filter_map(|id| cloud.snapshot(id)).map(|one| one.volume_id).collect();
-        volumes.sort_unstable();
         of.sort_unstable();
         if volumes != of {
             return violated(
@@ -251,9 +260,12 @@ impl Oracle {
                     return violated("tags", format!("{id} has no {key}: {:?}", one.tags));
                 }
             }
-            let device = format!("ld:device:{}", one.volume_id);
-            if volumes.len() <= 40 && !one.tags.contains_key(&device) {
-                return violated("tags", format!("{id} has no {device}: {:?}", one.tags));
+            // Somebody may have changed the volumes since the call was planned, the
+            // more so if it comes late.
+            let device = devices.get(one.volume_id).filter(|_| !touched && volumes.len() <= 40);
+            let said = one.tags.get(&format!("ld:device:{}", one.volume_id));
+            if device.is_some_and(|device| said.map(String::as_str) != Some(device)) {
+                return violated("tags", format!("{id} is of {device:?}: {:?}", one.tags));
             }
             let snapshot = Snapshot {
                 backup: tagged.backup,
@@ -262,7 +274,6 @@ impl Oracle {
                 instance: instance.to_owned(),
                 at: now,
                 quick,
-                content: one.content.map(str::to_owned),
                 set: set.clone(),
                 doomed: false,
                 by_hand: None,

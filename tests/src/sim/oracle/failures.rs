@@ -81,6 +81,8 @@ impl Oracle {
         let touched = || instances().any(|id| self.touched.get(id).is_some_and(|at| *at >= since));
         let volumes = |id: &str| cloud.instance(id).map_or(0, |one| one.data_volumes.len());
         let mut ours = self.snapshots.values().filter(|one| one.backup == key);
+        let refused =
+            |code: &str| self.backups.get(&key).is_some_and(|backup| backup.refused.contains(code));
         let attempts = |node: &Value| node["failed_calls"].as_u64().unwrap_or(0);
         match code {
             "snapshot_failed" => {
@@ -99,9 +101,11 @@ impl Oracle {
             "no_volumes" => instances().any(|id| volumes(id) == 0) || touched(),
             "too_many_volumes" => instances().any(|id| volumes(id) > 128),
             "multi_attach" => instances().any(|id| self.touched.contains_key(id)),
-            "permission_denied" => self.met_since(Trouble::CreateDenied, since),
-            "kms_unavailable" => self.met_since(Trouble::CreateKms, since),
-            "quota" => self.met_since(Trouble::CreateQuota, since),
+            "permission_denied" => {
+                refused("UnauthorizedOperation") || self.met_since(Trouble::DescribeDenied, since)
+            }
+            "kms_unavailable" => refused("InvalidKMSKey.InvalidState"),
+            "quota" => refused("ResourceLimitExceeded"),
             "deadline_exceeded" => {
                 let started = time(row, "started_at");
                 let rows =

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use cloud::Cloud;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use local::Name;
 use serde_json::Value;
 
@@ -51,6 +51,10 @@ impl Oracle {
         if row["tenant_id"] != meta["tenant_id"] {
             return violated("tenant", format!("backup {key:?} is of {}", row["tenant_id"]));
         }
+        if row["id"] != id || row["deployment_id"] != deployment || row["region"] != meta["region"]
+        {
+            return violated("born", format!("backup {key:?} says that it is another: {row}"));
+        }
         let Some(request) = self.requests.get_mut(text(row, "name")) else {
             return violated("unasked", format!("nobody asked for backup {key:?}: {row}"));
         };
@@ -71,7 +75,7 @@ impl Oracle {
         let created = time(row, "created_at").unwrap_or(Timestamp::MIN);
         let expires = asked["expires_in_days"]
             .as_i64()
-            .map(|days| created + jiff::SignedDuration::from_hours(24 * days));
+            .map(|days| created + SignedDuration::from_hours(24 * days));
         if time(row, "expires_at") != expires {
             return violated(
                 "born",
@@ -146,7 +150,7 @@ impl Oracle {
             };
             // A person may delete one between the look and the write; and one that
             // was deleted while pending goes when it ends, and is listed for a while.
-            let lag = jiff::SignedDuration::from_secs(60);
+            let lag = SignedDuration::from_secs(60);
             let ended = cloud.snapshot(id).and_then(|one| one.ended_at);
             let just_deleted = ours.by_hand.is_some_and(|at| {
                 [Some(at), ended].into_iter().flatten().any(|at| now.duration_since(at) < lag)
@@ -161,13 +165,10 @@ impl Oracle {
                         format!("backup {key:?} is called completed, and {id} is {state:?}"),
                     );
                 }
-                Some(one)
-                    if one.volume_id != volume
-                        || one.content.map(str::to_owned) != ours.content =>
-                {
+                Some(one) if one.volume_id != volume => {
                     return violated(
                         "completed-other",
-                        format!("backup {key:?}: {id} is not of {volume} as it was"),
+                        format!("backup {key:?}: {id} is of {}, not of {volume}", one.volume_id),
                     );
                 }
                 Some(one) => size += u64::from(one.size_gib) << 30,
@@ -187,6 +188,13 @@ impl Oracle {
                 format!("backup {key:?} is completed, and its times are {times:?}"),
             );
         };
+        let soon = self.limits.snapshot + SignedDuration::from_mins(4);
+        if self.quiet && now.duration_since(created) > soon {
+            return violated(
+                "late-in-peace",
+                format!("backup {key:?} of {created} is completed at {now}, and nothing was wrong"),
+            );
+        }
         if started + SLACK < created || completed < started || completed > now + SLACK {
             return violated(
                 "time",
@@ -248,14 +256,12 @@ impl Oracle {
                 );
             }
         }
-        if old["outbox"].as_array().is_some_and(|outbox| !outbox.is_empty()) {
-            let announced = self.backups.get(&key).map(|backup| &backup.announced);
-            if announced.is_none_or(|kinds| !kinds.contains_key("Backup Deleted")) {
-                return violated(
-                    "gone-unannounced",
-                    format!("the row of backup {key:?} is removed with {}", old["outbox"]),
-                );
-            }
+        let announced = self.backups.get(&key).map(|backup| &backup.announced);
+        if announced.is_none_or(|kinds| !kinds.contains_key("Backup Deleted")) {
+            return violated(
+                "gone-unannounced",
+                format!("the row of backup {key:?} is removed with {}", old["outbox"]),
+            );
         }
         Ok(())
     }

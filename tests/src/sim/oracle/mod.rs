@@ -1,8 +1,9 @@
 //! The oracle: what must never be, seen from outside.
 //!
 //! It knows the contract, the shape of the table's rows as ARCHITECTURE.md has
-//! it, AWS's truth, and what the API answered. It calls nothing of the service's
-//! code, so that a fault there cannot hide itself here.
+//! it (the numbers of calls among them), AWS's truth, and what the API answered.
+//! It calls nothing of the service's code, so that a fault there cannot hide
+//! itself here.
 //!
 //! ```text
 //!   sent ──────▶ calls: may it be made?          ─┐
@@ -37,6 +38,15 @@ use crate::rows::BackupKey;
 
 /// By how much times may differ: clocks that are off, cut to whole seconds.
 const SLACK: SignedDuration = SignedDuration::from_secs(10);
+
+/// The longest pause of a delete that AWS refuses (the contract's), with its jitter.
+const HELD: SignedDuration = SignedDuration::from_mins(70);
+
+/// For so long after a call of unknown outcome what it made is looked for.
+const SWEEP: SignedDuration = SignedDuration::from_mins(10);
+
+/// Looks and their pauses between all that, a minute or a few each.
+const TICKS: SignedDuration = SignedDuration::from_mins(30);
 
 /// Something that must never be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +115,7 @@ pub(crate) struct Oracle {
     in_flight: Vec<InFlight>,
     /// Creates that somebody may ask for, by the name: each has its own.
     requests: BTreeMap<String, Request>,
-    /// Deletes that somebody asked for and may ask for.
+    /// Backups whose delete somebody asked for who has the right to.
     deletes: BTreeSet<BackupKey>,
     /// Backups with something left to be done.
     moving: BTreeSet<BackupKey>,
@@ -127,6 +137,8 @@ struct Limits {
     pending: SignedDuration,
     pending_total: SignedDuration,
     in_progress: SignedDuration,
+    /// The longest that a snapshot takes which does not stall.
+    snapshot: SignedDuration,
 }
 
 /// A deployment, as its row has been.
@@ -150,7 +162,9 @@ struct Backup {
     announced: BTreeMap<String, String>,
     /// The life that sent the last call, by node.
     callers: BTreeMap<u64, u32>,
-    /// When AWS throttled its `CreateSnapshots`.
+    /// The codes with which AWS refused its `CreateSnapshots`.
+    refused: BTreeSet<String>,
+    /// When AWS throttled them.
     throttled: Vec<Timestamp>,
     /// Calls of a node's attempt that AWS has carried out.
     calls: BTreeMap<(u64, u64), u32>,
@@ -174,7 +188,6 @@ struct Snapshot {
     at: Timestamp,
     /// While its caller waited for it.
     quick: bool,
-    content: Option<String>,
     /// All of its set.
     set: Vec<String>,
     doomed: bool,
@@ -214,6 +227,9 @@ impl Oracle {
                 pending: span(number("PendingDeadlineMinutes"), 60),
                 pending_total: span(number("PendingTotalHours"), 3600),
                 in_progress: span(number("InProgressDeadlineHours"), 3600),
+                snapshot: SignedDuration::from_millis(
+                    i64::try_from(*profile.pace.snapshot_ms.end()).unwrap_or(0),
+                ),
             },
             deployments: BTreeMap::new(),
             backups: BTreeMap::new(),
@@ -226,8 +242,16 @@ impl Oracle {
             touched: BTreeMap::new(),
             stalled_until: Timestamp::MIN,
             quiet: profile.kind == Kind::Quiet,
-            undisturbed: profile.calls == 0,
+            undisturbed: profile.calls == 0 && profile.changes == 0,
         }
+    }
+
+    /// How long after the last fault all must be at rest: a backup may still use
+    /// up its deadlines and run, then what it leaves is removed, after the pause
+    /// of a delete that was held and the time in which strays show up.
+    pub(crate) fn rest(&self) -> SignedDuration {
+        let Limits { pending_total, in_progress, snapshot, .. } = self.limits;
+        pending_total + in_progress + snapshot + HELD + SWEEP + TICKS
     }
 
     /// The stack's bus.
@@ -262,8 +286,17 @@ impl Oracle {
         else {
             return;
         };
+        // What must be refused was never said.
+        let seen = self.deployments.entry(id).or_default();
+        let owner = seen.said.values().find_map(|(_, said)| said["tenant_id"].as_str());
+        let other = owner.is_some_and(|owner| {
+            detail["tenant_id"].as_str().is_some_and(|tenant| tenant != owner)
+        });
+        if other || detail["nodes"].is_string() {
+            return;
+        }
         let said = (detail_type.to_owned(), detail.clone());
-        self.deployments.entry(id).or_default().said.entry(version).or_insert(said);
+        seen.said.entry(version).or_insert(said);
     }
 
     /// A call met a trouble that lasts.

@@ -11,6 +11,9 @@ use super::bus::KINDS;
 use super::{Oracle, Verdict, violated};
 use crate::rows::{items, named, text};
 
+/// How many failed backups a deployment keeps (the contract's).
+const KEPT: usize = 20;
+
 impl Oracle {
     /// The last word. `cleared`: every backup was deleted.
     pub(crate) fn at_rest(
@@ -25,7 +28,46 @@ impl Oracle {
         self.all_was_told()?;
         self.no_row_is_left(table)?;
         self.expired_in_peace(now)?;
+        self.registry_is_new(cloud)?;
+        self.failed_are_few()?;
         if cleared { self.nothing_is_there(cloud) } else { Ok(()) }
+    }
+
+    /// Each deployment is as the control plane said last.
+    fn registry_is_new(&self, cloud: &Cloud) -> Verdict {
+        let dead = cloud.dead_letters();
+        for (id, deployment) in &self.deployments {
+            let Some((version, (kind, _))) = deployment.said.last_key_value() else { continue };
+            let row = deployment.rows.last().map(|(_, row)| row);
+            let known = row.and_then(|row| row["registry_version"].as_u64());
+            // What Lambda tried in vain is there for an operator to send again.
+            let given_up = items(&dead).any(|one| {
+                let detail = &one["event"]["detail"];
+                detail["deployment_id"] == *id && detail["version"] == *version
+            });
+            if known != Some(*version) && !given_up {
+                return violated(
+                    "registry-behind",
+                    format!("deployment {id} is at {known:?}, the last {kind} said {version}"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Of the failed backups of a deployment the newest twenty are kept.
+    fn failed_are_few(&self) -> Verdict {
+        for id in self.deployments.keys() {
+            let failed = self.backups_of(*id).filter(|(_, row)| text(row, "status") == "failed");
+            let count = failed.count();
+            if count > KEPT {
+                return violated(
+                    "failed-kept",
+                    format!("deployment {id} has {count} failed backups"),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// What still moves when nothing should.

@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use super::super::life::Life;
 use super::super::reach::Reach;
+use super::super::spells::Trouble;
 use super::super::table::{Change, RowRef, Table};
-use super::{Backup, Oracle, Verdict, time, violated};
+use super::{Backup, HELD, Oracle, TICKS, Verdict, time, violated};
 use crate::rows::{BackupKey, moves, text};
 
 /// The contract's edges, with the row's birth and end.
@@ -177,7 +178,9 @@ impl Oracle {
                 format!("deployment {id} says it is deleted, at a version {version} that does not"),
             );
         }
-        for name in ["tenant_id", "status", "plan", "storage_type", "backup_limit"] {
+        for name in
+            ["tenant_id", "status", "plan", "storage_type", "backup_limit", "region", "nodes"]
+        {
             if new[name] != said[name] {
                 return violated(
                     "registry",
@@ -212,6 +215,7 @@ impl Oracle {
         let (from, to) = (status(&change.old, "new"), status(&change.new, "gone"));
         if from != to {
             reach.hit(&format!("edge {from}>{to}"));
+            self.pending_is_over(now, key, &from, change.old.as_ref())?;
             if !EDGES.contains(&(from.as_str(), to.as_str())) {
                 return violated("edge", format!("backup {key:?} went from {from} to {to}"));
             }
@@ -249,11 +253,38 @@ impl Oracle {
         if to == "deleting" && !new["failure"].is_null() && !new["held"].is_null() {
             reach.hit(&format!("held {}", text(&new["failure"], "code")));
         }
-        self.stands_in_the_index(key, new, cloud)
+        self.stands_in_the_index(now, key, new, cloud)
+    }
+
+    /// A backup that cannot start fails in the end, throttled or not.
+    fn pending_is_over(
+        &self,
+        now: Timestamp,
+        key: BackupKey,
+        from: &str,
+        old: Option<&RowRef>,
+    ) -> Verdict {
+        let created = old.and_then(|row| time(row, "created_at"));
+        let Some(created) = created.filter(|_| from == "pending") else { return Ok(()) };
+        // While the table is down nothing can be written, and while the bus is
+        // nobody is told to; after it the tick has to come.
+        let down = [Trouble::DynamoDown, Trouble::EventsDown]
+            .into_iter()
+            .any(|trouble| self.met_since(trouble, created));
+        if !down && now.duration_since(created) > self.limits.pending_total + TICKS {
+            return violated("pending-late", format!("backup {key:?} of {created} was pending"));
+        }
+        Ok(())
     }
 
     /// Whatever is unfinished stands in the `due` index, an expiry too.
-    fn stands_in_the_index(&self, key: BackupKey, row: &Value, cloud: &Cloud) -> Verdict {
+    fn stands_in_the_index(
+        &self,
+        now: Timestamp,
+        key: BackupKey,
+        row: &Value,
+        cloud: &Cloud,
+    ) -> Verdict {
         let status = text(row, "status");
         let announces = row["outbox"].as_array().is_some_and(|outbox| !outbox.is_empty());
         let leaves = status == "failed"
@@ -266,6 +297,12 @@ impl Oracle {
             return violated(
                 "not-due",
                 format!("backup {key:?} is {status} and in no shard of the index: {row}"),
+            );
+        }
+        if unfinished && due.is_some_and(|due| due > now + HELD) {
+            return violated(
+                "due-late",
+                format!("backup {key:?} is {status}, and looked at no sooner than {due:?}"),
             );
         }
         let expires = time(row, "expires_at").filter(|_| matches!(status, "completed" | "failed"));
