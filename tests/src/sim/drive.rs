@@ -23,10 +23,10 @@ use tokio::time::Instant;
 use super::functions::Functions;
 use super::happenings::{self, Happening, Happens};
 use super::oracle::{Oracle, Violation};
-use super::people::Person;
+use super::people::{Doing, Person};
 use super::plan::{Plan, Profile};
 use super::scene::Scene;
-use super::spells::{Spell, Trouble};
+use super::spells::Spell;
 use super::templates;
 use super::world::{Shared, World};
 use super::{Outcome, Result};
@@ -196,14 +196,7 @@ impl Drive {
                 self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(one.number),
             );
             match one.what {
-                Happens::Doing(doing) => {
-                    let person = Person {
-                        world: self.world.clone(),
-                        functions: Arc::clone(&self.functions),
-                        rng,
-                    };
-                    self.spawn(async move { person.does(doing).await });
-                }
+                Happens::Doing(doing) => self.does(doing, rng),
                 Happens::Accident(accident) => {
                     let world = self.world.clone();
                     self.spawn(async move {
@@ -225,20 +218,28 @@ impl Drive {
                     });
                 }
                 Happens::Spell(trouble) => {
-                    // Long ones are for what has a deadline of hours.
-                    let long = if trouble == Trouble::CreateThrottled { 2 } else { 1 };
-                    let minutes =
-                        if rng.u8(0..4) < long { rng.i64(60..=300) } else { rng.i64(1..=30) };
+                    let minutes = trouble.minutes(&mut rng);
                     let until = now + SignedDuration::from_mins(minutes);
                     let mut world = self.world.lock();
                     world.trace.line(now, || format!("{} until {until}", trouble.line()));
                     world.spells.push(Spell { trouble, from: now, until, partial: rng.bool() });
+                    drop(world);
+                    if let Some(doing) = trouble.invites() {
+                        self.does(doing, rng);
+                    }
                 }
             }
         }
     }
 
-    /// Somebody does something, on their own.
+    /// Somebody does something.
+    fn does(&self, doing: Doing, rng: Rng) {
+        let (world, functions) = (self.world.clone(), Arc::clone(&self.functions));
+        let person = Person { world, functions, rng };
+        self.spawn(async move { person.does(doing).await });
+    }
+
+    /// Something goes on by itself.
     fn spawn(&self, doing: impl Future<Output = Result<()>> + Send + 'static) {
         use std::sync::atomic::Ordering::Relaxed;
         let (people, world) = (Arc::clone(&self.people), self.world.clone());

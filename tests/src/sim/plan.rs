@@ -236,7 +236,7 @@ impl Profile {
         let doings = match kind {
             // Towards the fewer: two short runs meet more than a long one.
             Kind::Days | Kind::Quiet | Kind::Weeks => {
-                (0..3).map(|_| rng.u32(20..=60)).min().unwrap_or(20)
+                (0..4).map(|_| rng.u32(20..=60)).min().unwrap_or(20)
             }
             Kind::Failing => 60,
             Kind::Huge => 12,
@@ -246,7 +246,7 @@ impl Profile {
         let mut parameters = Vec::new();
         let mut set =
             |name: &str, value: &str| parameters.push((name.to_owned(), value.to_owned()));
-        set("DueShards", ["1", "1", "1", "1", "2", "2", "3", "8"][rng.usize(0..8)]);
+        set("DueShards", ["1", "1", "1", "1", "2", "2", "3", "6"][rng.usize(0..8)]);
         // What moves no more is looked at each minute until then: the template's
         // own day is drawn seldom.
         let deadline = match rng.u8(0..64) {
@@ -278,7 +278,8 @@ impl Profile {
             ticks_doubled: among(&mut rng, &[0, 500, 2_000]),
             skew: i64::from(among(&mut rng, &[0, 500, 4_000])),
             stale: rng.bool(),
-            unreadable: rng.u8(0..8) == 0,
+            // Each is met once an hour.
+            unreadable: rng.u8(0..8) == 0 && kind != Kind::Weeks,
             clear: rng.bool(),
             pace: pace(kind, &mut rng),
             stall_minutes: 10..=deadline * 80,

@@ -1,9 +1,11 @@
 //! What goes wrong for a while: a service that is down, a quota that is full, a
 //! right that somebody took away.
 
+use fastrand::Rng;
 use jiff::Timestamp;
 
 use super::call::Call;
+use super::people::Doing;
 
 /// A kind of trouble that lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +42,15 @@ impl Spell {
         self.trouble == trouble && self.from <= now && now < self.until
     }
 
+    /// Whether the call is of an instance that it is not about.
+    pub(crate) fn spares(&self, call: &Call) -> bool {
+        let instance = call.field("InstanceSpecification.InstanceId");
+        self.partial && instance.ends_with(['0', '2', '4', '6', '8', 'a', 'c', 'e'])
+    }
+
     /// The code with which it refuses a call now.
     pub(crate) fn refuses(&self, call: &Call, now: Timestamp) -> Option<&'static str> {
-        let instance = call.field("InstanceSpecification.InstanceId");
-        let spared = self.partial && instance.ends_with(['0', '2', '4', '6', '8', 'a', 'c', 'e']);
-        let on = self.is_on(self.trouble, now) && !spared;
+        let on = self.is_on(self.trouble, now) && !self.spares(call);
         on.then(|| self.trouble.refuses(call.service.name(), &call.operation)).flatten()
     }
 }
@@ -66,6 +72,19 @@ impl Trouble {
         Self::DeleteDenied,
     ];
 
+    /// What somebody does in the middle of it, or it would stand in nobody's way.
+    pub(crate) const fn invites(self) -> Option<Doing> {
+        match self {
+            Self::CreateThrottled | Self::CreateDenied | Self::CreateKms | Self::CreateQuota => {
+                Some(Doing::Create)
+            }
+            Self::ListsNothing | Self::DeleteInUse | Self::DeleteLocked | Self::DeleteDenied => {
+                Some(Doing::Delete)
+            }
+            _ => None,
+        }
+    }
+
     /// Its line in the reach table.
     pub(crate) const fn line(self) -> &'static str {
         match self {
@@ -82,6 +101,20 @@ impl Trouble {
             Self::DeleteInUse => "spell delete_in_use",
             Self::DeleteLocked => "spell delete_locked",
             Self::DeleteDenied => "spell delete_denied",
+        }
+    }
+
+    /// How long it lasts: mostly minutes; at times as long as what it stands in
+    /// the way of can wait.
+    pub(crate) fn minutes(self, rng: &mut Rng) -> i64 {
+        match (self, rng.u8(0..4)) {
+            // Four hours, and a backup is given up.
+            (Self::CreateThrottled, 0 | 1) => rng.i64(60..=300),
+            // A delete is tried again hourly in the end.
+            (Self::DeleteInUse | Self::DeleteLocked | Self::DeleteDenied, 0) => rng.i64(60..=240),
+            // Every row that is due is tried each minute.
+            (_, 0) => rng.i64(30..=90),
+            _ => rng.i64(1..=30),
         }
     }
 

@@ -131,7 +131,15 @@ impl World {
         self.calls += 1;
         call.number = number;
         let now = self.now();
-        let cast = self.dice.cast(number, call.kind());
+        let mut cast = self.dice.cast(number, call.kind());
+        // Trouble on one node, and no word from the other: the worst of both.
+        let spared = self
+            .spells
+            .iter()
+            .any(|spell| spell.is_on(spell.trouble, now) && spell.spares(call) && call.ec2_write());
+        if spared && cast.fault.is_none() && self.dice.happens(5_000) {
+            cast.fault = Some(Fault::ReplyLost);
+        }
         self.trace.line(now, || format!("{life} #{number} > {}", call.told()));
         if let Some(fault) = cast.fault {
             self.reach.hit(fault.line());

@@ -62,6 +62,15 @@ impl Oracle {
             "DeleteSnapshot" => self.may_be_deleted(call.field("SnapshotId"), cloud)?,
             _ => return violated("rights", format!("{life} calls {call}")),
         };
+        // Whoever holds the operation holds it until this call is over.
+        let row = self.backups.get(&backup).and_then(Backup::row);
+        let lease = row.and_then(|row| time(&row["lease"], "until"));
+        if row.is_some() && lease.is_none_or(|until| until < now + GIVEN_UP) {
+            return violated(
+                "lease-short",
+                format!("{life} begins {call} for backup {backup:?} under a lease until {lease:?}"),
+            );
+        }
         // One worker at a time changes EC2 for an operation.
         let other = self.in_flight.iter().find(|one| {
             one.backup == backup && one.life != life.id && now.duration_since(one.at) < GIVEN_UP
