@@ -178,11 +178,14 @@ impl Accident {
     }
 }
 
-/// A `CreateSnapshot` by somebody else, of the same volume and with the same tags.
+/// A `CreateSnapshot` by somebody else, of another volume (EC2 lets nobody take a
+/// second one of the same within 15 s) and with the same tags.
 pub(crate) fn copy(world: &mut World, now: Timestamp, id: &str) -> Option<String> {
     let (volume, tags) = {
         let ours = world.cloud.snapshot(id)?;
-        (ours.volume_id.to_owned(), ours.tags.clone())
+        let mut volumes = world.cloud.instances().flat_map(|one| one.data_volumes.clone());
+        let other = volumes.find(|(volume, _)| *volume != ours.volume_id);
+        (other.map_or(ours.volume_id, |(volume, _)| volume).to_owned(), ours.tags.clone())
     };
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("Action", "CreateSnapshot").append_pair("Version", "2016-11-15");

@@ -13,6 +13,7 @@ pub(crate) struct Dice {
     rng: Rng,
     rate: u32,
     changes: u32,
+    tells: u32,
     faults: Vec<Fault>,
     crash: Option<CrashPoint>,
     /// How many faults were drawn: each has a number by which it can be left out.
@@ -56,6 +57,7 @@ impl Dice {
             rng: Rng::with_seed(seed ^ 0x6469_6365),
             rate: profile.calls,
             changes: profile.changes,
+            tells: profile.tells,
             faults: profile.faults.clone(),
             crash,
             drawn: 0,
@@ -116,7 +118,11 @@ impl Dice {
             let here = crash.call == number;
             return Verdict { fault: here.then_some(crash.side.fault()), ..plain };
         }
-        let rate = if kind == Kind::Ec2Write { self.rate.max(self.changes) } else { self.rate };
+        let rate = match kind {
+            Kind::Ec2Write => self.rate.max(self.changes),
+            Kind::PutEvents => self.rate.max(self.tells),
+            _ => self.rate,
+        };
         if !self.happens(rate) {
             return plain;
         }
@@ -130,7 +136,8 @@ impl Dice {
         let fitting: Vec<Fault> = self.faults.iter().copied().filter(fits).collect();
         let fault = self.rng.choice(fitting);
         match fault {
-            Some(Fault::Slow) if self.rng.bool() => {
+            // Also slow to refuse.
+            Some(Fault::Slow | Fault::EntriesRefused) if self.rng.bool() => {
                 Verdict { fault, there: self.millis(2_000..=14_000), back }
             }
             Some(Fault::Slow) => Verdict { fault, there, back: self.millis(2_000..=14_000) },

@@ -190,6 +190,8 @@ pub(crate) struct Profile {
     pub(crate) calls: u32,
     /// Of a call that changes EC2, if it is more.
     pub(crate) changes: u32,
+    /// Of a call that tells the bus something, if it is more.
+    pub(crate) tells: u32,
     /// The faults that calls of this seed have. Not all at once: what one fault
     /// hides, another seed without it shows.
     pub(crate) faults: Vec<Fault>,
@@ -270,6 +272,7 @@ impl Profile {
             calls: among(&mut rng, &[0, 0, 30, 100, 300, 800]),
             // What is worst to lose is lost often, in some seeds.
             changes: among(&mut rng, &[0, 0, 0, 0, 2_000]),
+            tells: among(&mut rng, &[0, 0, 0, 0, 0, 2_000]),
             faults,
             events_lost: among(&mut rng, &[0, 500, 5_000, 10_000]),
             events_doubled: among(&mut rng, &[0, 500, 3_000]),
@@ -294,6 +297,7 @@ impl Profile {
             spells: 0,
             calls: 0,
             changes: 0,
+            tells: 0,
             events_lost: 0,
             events_doubled: 0,
             events_late: 0,

@@ -242,7 +242,7 @@ impl Oracle {
             touched: BTreeMap::new(),
             stalled_until: Timestamp::MIN,
             quiet: profile.kind == Kind::Quiet,
-            undisturbed: profile.calls == 0 && profile.changes == 0,
+            undisturbed: profile.calls + profile.changes + profile.tells == 0,
         }
     }
 
