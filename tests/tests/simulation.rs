@@ -4,8 +4,8 @@
 
 use std::process::Command;
 
-use tests::Result;
 use tests::sim::{self, Campaign, Plan, Tally, sweep};
+use tests::{Failed, Result};
 
 // A third of a run went into the system's allocator.
 #[global_allocator]
@@ -15,21 +15,31 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// failing, and huge.
 const KINDS: [u64; 5] = [5, 3, 7, 11, 19];
 
-fn traced(seed: u64) -> Result<String> {
-    let plan = Plan { trace: true, ..Plan::of(seed) };
-    Ok(sim::run(&plan)?.trace)
+fn traced(plan: &Plan) -> Result<String> {
+    Ok(sim::run(&Plan { trace: true, ..plan.clone() })?.trace)
 }
 
 #[test]
 fn a_seed_replays_to_the_byte_here_and_in_a_new_process() -> Result<()> {
-    for seed in KINDS {
-        let first = traced(seed)?;
-        assert!(first.lines().count() > 100, "seed {seed} has a trace");
-        assert!(first == traced(seed)?, "seed {seed} differs in this process");
-        let simulate = env!("CARGO_BIN_EXE_simulate");
-        let seed_text = seed.to_string();
-        let other = Command::new(simulate).args(["--seed", &seed_text, "--trace"]).output()?;
-        assert!(first.as_bytes() == other.stdout, "seed {seed} differs in a new process");
+    let crash = "100:after".parse().map_err(Failed)?;
+    let plans = KINDS.map(Plan::of).into_iter().chain([sweep::plan(1, crash)]);
+    for plan in plans {
+        let first = traced(&plan)?;
+        assert!(first.lines().count() > 100, "{plan:?} has a trace");
+        // Another run beside it changes nothing.
+        let beside = Plan::of(plan.seed + 1);
+        let again = std::thread::scope(|scope| {
+            scope.spawn(|| sim::run(&beside));
+            traced(&plan)
+        })?;
+        assert!(first == again, "{plan:?} differs in this process");
+        let mut simulate = Command::new(env!("CARGO_BIN_EXE_simulate"));
+        simulate.args(["--seed", &plan.seed.to_string(), "--trace"]);
+        if let Some(crash) = plan.crash {
+            simulate.args(["--crash", &crash.to_string()]);
+        }
+        let other = simulate.output()?;
+        assert!(first.as_bytes() == other.stdout, "{plan:?} differs in a new process");
     }
     Ok(())
 }
@@ -41,7 +51,7 @@ fn ran(runs: u64, plan: &(dyn Fn(u64) -> Plan + Sync)) -> Result<Tally> {
 
 #[test]
 fn a_share_of_the_seeds_is_clean() -> Result<()> {
-    let tally = ran(48, &Plan::of)?;
+    let tally = ran(32, &Plan::of)?;
     assert_eq!(tally.violations, []);
     assert_eq!(tally.reach.unlisted(), Vec::<&str>::new());
     Ok(())

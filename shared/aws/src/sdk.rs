@@ -7,7 +7,6 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig as Shared};
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_dynamodb::config::retry::RetryPartition;
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -27,8 +26,9 @@ pub const OPERATION: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone)]
 pub struct SdkConfig {
     shared: Shared,
-    /// Whose retries share one budget. None: the SDK's own, which is the process.
-    retries: Option<RetryPartition>,
+    /// Whose retries share one budget, in a simulation, whose calls nobody signs.
+    /// None: the SDK's own budget, which is the process.
+    simulated: Option<RetryPartition>,
 }
 
 impl SdkConfig {
@@ -39,20 +39,29 @@ impl SdkConfig {
 
     pub(crate) fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         let mut config = aws_sdk_dynamodb::config::Builder::from(&self.shared);
-        config.set_retry_partition(self.retries.clone());
+        if let Some(retries) = &self.simulated {
+            config.set_retry_partition(Some(retries.clone()));
+            config.set_allow_no_auth();
+        }
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
     pub(crate) fn eventbridge(&self) -> aws_sdk_eventbridge::Client {
         let mut config = aws_sdk_eventbridge::config::Builder::from(&self.shared);
-        config.set_retry_partition(self.retries.clone());
+        if let Some(retries) = &self.simulated {
+            config.set_retry_partition(Some(retries.clone()));
+            config.set_allow_no_auth();
+        }
         aws_sdk_eventbridge::Client::from_conf(config.build())
     }
 
     #[cfg(feature = "ec2")]
     pub(crate) fn ec2(&self) -> aws_sdk_ec2::Client {
         let mut config = aws_sdk_ec2::config::Builder::from(&self.shared);
-        config.set_retry_partition(self.retries.clone());
+        if let Some(retries) = &self.simulated {
+            config.set_retry_partition(Some(retries.clone()));
+            config.set_allow_no_auth();
+        }
         aws_sdk_ec2::Client::from_conf(config.build())
     }
 }
@@ -60,7 +69,7 @@ impl SdkConfig {
 /// The configuration on AWS: Region, credentials, and `AWS_ENDPOINT_URL` as
 /// every AWS tool reads them.
 pub async fn config(clock: &Clock) -> SdkConfig {
-    SdkConfig { shared: loader(clock).load().await, retries: None }
+    SdkConfig { shared: loader(clock).load().await, simulated: None }
 }
 
 /// The configuration for an AWS that is simulated at `endpoint`, which checks
@@ -70,7 +79,7 @@ pub async fn local_config(clock: &Clock, endpoint: &str, region: &str) -> SdkCon
         .endpoint_url(endpoint)
         .region(Region::new(region.to_owned()))
         .credentials_provider(local_credentials());
-    SdkConfig { shared: loader.load().await, retries: None }
+    SdkConfig { shared: loader.load().await, simulated: None }
 }
 
 /// The configuration for one instance of a function whose calls all end in
@@ -86,11 +95,10 @@ pub fn simulated(clock: &Clock, http: impl HttpClient + 'static, region: &str) -
         .retry_config(RetryConfig::standard())
         .endpoint_url("http://aws.invalid")
         .region(Region::new(region.to_owned()))
-        .credentials_provider(SharedCredentialsProvider::new(local_credentials()))
         // A `date` of the simulation would shift the signatures that follow.
         .disable_clock_skew_correction(true);
     let retries = RetryPartition::custom("simulated").build();
-    SdkConfig { shared: shared.build(), retries: Some(retries) }
+    SdkConfig { shared: shared.build(), simulated: Some(retries) }
 }
 
 /// How the SDK behaves where a release of it may change its mind.

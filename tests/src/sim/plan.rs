@@ -238,9 +238,14 @@ impl Profile {
         let doings = match kind {
             // Towards the fewer: two short runs meet more than a long one.
             Kind::Days | Kind::Quiet | Kind::Weeks => {
-                (0..4).map(|_| rng.u32(20..=60)).min().unwrap_or(20)
+                if rng.u8(0..8) == 0 {
+                    rng.u32(20..=60)
+                } else {
+                    rng.u32(20..=26)
+                }
             }
-            Kind::Failing => 60,
+            // More than the failed backups that are kept.
+            Kind::Failing => 40,
             Kind::Huge => 12,
             Kind::Sweep => happenings::SWEPT,
         };
@@ -283,7 +288,7 @@ impl Profile {
             stale: rng.bool(),
             // Each is met once an hour.
             unreadable: rng.u8(0..8) == 0 && kind != Kind::Weeks,
-            clear: rng.bool(),
+            clear: rng.u8(0..3) == 0,
             pace: pace(kind, &mut rng),
             stall_minutes: 10..=deadline * 80,
             parameters,

@@ -69,8 +69,8 @@ impl Scene {
             last
         };
         let count = match kind {
-            Kind::Failing | Kind::Sweep => 2,
-            Kind::Huge => 1,
+            Kind::Sweep => 2,
+            Kind::Failing | Kind::Huge => 1,
             _ => rng.usize(2..=6),
         };
         for number in 0..count {

@@ -113,6 +113,11 @@ impl Oracle {
                 );
             }
         }
+        // Of nothing but backups yet.
+        let others = ["restore_id", "schedule_slot", "upgrade_id"];
+        if others.iter().any(|name| !detail[*name].is_null()) {
+            return violated("announced-untrue", format!("{kind} of {key:?}: {detail}"));
+        }
         if text(detail, "status") != *needs
             || (kind == "Backup Failed") == detail["failure"].is_null()
         {

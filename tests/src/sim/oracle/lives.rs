@@ -195,6 +195,15 @@ impl Oracle {
                 format!("backup {key:?} of {created} is completed at {now}, and nothing was wrong"),
             );
         }
+        // When EC2 says that the last of them was.
+        let ended = named(row).filter_map(|(id, _)| cloud.snapshot(id)?.ended_at).max();
+        let done = ended.unwrap_or(completed).max(started);
+        if whole && completed.duration_since(done).abs() > SLACK {
+            return violated(
+                "time",
+                format!("backup {key:?} is completed at {completed}, its snapshots at {ended:?}"),
+            );
+        }
         if started + SLACK < created || completed < started || completed > now + SLACK {
             return violated(
                 "time",

@@ -1,0 +1,136 @@
+//! `DynamoDB` as the functions meet it: dynoxide, with what it never does by
+//! itself: conflicts, throttling, a replica that lags, rows of a newer release.
+
+use cloud::{Admission, Reply};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{EPOCH, World, answer};
+use crate::sim::call::Call;
+use crate::sim::life::Life;
+use crate::sim::oracle::Violation;
+use crate::sim::table::{self, Stale};
+use crate::{Failed, Result};
+
+impl World {
+    /// Rows in each shard of the due index that this release does not know.
+    pub(crate) fn plant_unreadable(&mut self) -> Result<()> {
+        let environment = &self.template.function(local::Name::Worker).map_err(Failed)?.environment;
+        let shards = environment.get("DUE_SHARDS").and_then(|text| text.parse().ok()).unwrap_or(1);
+        for shard in 0..shards {
+            let item = json!({
+                "pk": {"S": "DEPLOYMENT#1"},
+                "sk": {"S": format!("NEWS#{shard}")},
+                "due_shard": {"N": u32::to_string(&shard)},
+                "due_at": {"S": EPOCH.to_string()},
+            });
+            self.table.plant(item)?;
+            self.reach.hit("turn unreadable row planted");
+        }
+        Ok(())
+    }
+
+    /// The table.
+    pub(super) fn dynamo(
+        &mut self,
+        now: Timestamp,
+        life: &Life,
+        call: &mut Call,
+        code: Option<&str>,
+    ) -> Reply {
+        if let Some(code) = code {
+            return match code {
+                "TransactionCanceledException" => self.canceled(call),
+                code => self.refuse(now, &call.operation, code),
+            };
+        }
+        let stale = self.table.may_be_stale(&call.operation, &call.json);
+        let lag = match stale {
+            Some(_) if self.dice.happens(1_000) => Some(self.dice.millis(50..=20_000)),
+            _ => None,
+        };
+        let done = match (lag, stale) {
+            (Some(lag), Some(stale)) => {
+                let of = match stale {
+                    Stale::Index => "fault stale_index",
+                    Stale::Read => "fault stale_read",
+                };
+                self.reach.hit(of);
+                self.trace.line(now, || format!("{life} {of}"));
+                let until = now - jiff::SignedDuration::try_from(lag).unwrap_or_default();
+                Ok((self.table.stale(call, until), Vec::new()))
+            }
+            _ => self.table.call(call, now),
+        };
+        let (found, changes) = match done {
+            Ok(done) => done,
+            Err(Failed(why)) => {
+                self.judge(Err(Violation::new("simulation", why)));
+                return Reply::Hang;
+            }
+        };
+        let body = if self.trace.kept() {
+            // dynoxide writes a map in any order.
+            let body: Value = serde_json::from_str(&found.body).unwrap_or_default();
+            body.to_string()
+        } else {
+            found.body
+        };
+        self.changed(now, life, &changes);
+        Reply::Answer {
+            status: found.status,
+            content_type: "application/x-amz-json-1.0",
+            headers: Vec::new(),
+            body: body.into_bytes(),
+        }
+    }
+
+    fn changed(&mut self, now: Timestamp, life: &Life, changes: &[table::Change]) {
+        for change in changes {
+            self.trace.line(now, || {
+                let show = |row: &Option<table::RowRef>| {
+                    row.as_ref().map_or("nothing".to_owned(), ToString::to_string)
+                };
+                format!(
+                    "{life} row {:?}: {} is {}",
+                    change.key,
+                    show(&change.old),
+                    show(&change.new)
+                )
+            });
+        }
+        let Self { oracle, cloud, table, reach, .. } = self;
+        let verdict = oracle.changed(now, life, changes, cloud, table, reach);
+        self.judge(verdict);
+    }
+
+    /// A transaction that met another one on one of its rows.
+    fn canceled(&mut self, call: &Call) -> Reply {
+        let items = call.json["TransactItems"].as_array().map_or(0, Vec::len);
+        let at = self.dice.rng().usize(0..items.max(1));
+        let reasons: Vec<Value> = (0..items)
+            .map(|item| {
+                let code = if item == at { "TransactionConflict" } else { "None" };
+                json!({ "Code": code })
+            })
+            .collect();
+        answer(
+            400,
+            &json!({
+                "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+                "Message": "Transaction cancelled, please refer cancellation reasons for specific reasons",
+                "CancellationReasons": reasons,
+            }),
+        )
+    }
+
+    fn refuse(&mut self, now: Timestamp, operation: &str, code: &str) -> Reply {
+        self.arm(operation, code);
+        let admission = self.cloud.admit(now, "dynamodb", operation, &[]);
+        self.cloud.clear_faults();
+        match admission {
+            Admission::Refuse(reply) => reply,
+            _ => answer(500, &json!({"__type": "InternalServerError"})),
+        }
+    }
+}
