@@ -145,14 +145,22 @@ impl Table {
         ];
         match self.transact(items).await? {
             Ok(()) => Ok(Written::Stored),
-            Err(reasons) => match reasons.get(1).and_then(|reason| reason.item.clone()) {
-                // The row is there and it is ours: an earlier try was applied,
+            Err(reasons) => {
+                // If the row is there and it is ours, an earlier try was applied,
                 // and only its reply was lost.
-                Some(old) if old.get("token") == Some(&s(backup.token.as_str())) => {
-                    Ok(Written::Stored)
-                }
-                _ => Ok(Written::Conflict),
-            },
+                let judged = |reason: &CancellationReason| {
+                    reason.code.as_deref() == Some("ConditionalCheckFailed")
+                };
+                let ours = if reasons.iter().any(judged) {
+                    let old = reasons.get(1).and_then(|reason| reason.item.as_ref());
+                    old.and_then(|old| old.get("token")) == Some(&s(backup.token.as_str()))
+                } else {
+                    // It met another transaction, and nobody looked at the row.
+                    let stored = self.backup(read.deployment_id, backup.id).await?;
+                    stored.is_some_and(|stored| stored.token == backup.token)
+                };
+                Ok(if ours { Written::Stored } else { Written::Conflict })
+            }
         }
     }
 
