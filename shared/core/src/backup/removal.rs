@@ -125,10 +125,12 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, now: Time) -> Step {
                 Presence::Unlisted if !asked => {
                     doomed.insert(id.clone());
                 }
-                // A new snapshot is not listed at once (EC2 API reference,
-                // "Eventual consistency"): absence counts only later.
-                Presence::Unlisted => unsure |= !old_enough(backup, now),
-                Presence::NotFound => {}
+                // Of a completed backup each was described, and its delete was taken.
+                Presence::Unlisted => unsure |= backup.completed_at.is_none(),
+                // A new snapshot is not there at once (EC2 API reference,
+                // "Eventual consistency"), and a delete of it did nothing:
+                // absence counts only later.
+                Presence::NotFound => unsure |= !old_enough(backup, now),
             }
         }
     }

@@ -54,7 +54,10 @@ pub fn look(backup: &Backup, now: Time) -> Look {
         Status::Completed => Look { tagged: sweeping, ..Look::default() },
         // Also by tag, always: whatever the row did not come to know goes with it.
         Status::Failed | Status::Deleting if backup.removal_open() => {
-            Look { snapshots: ids(), tagged: true, ..Look::default() }
+            // Of what was never complete EC2 may have denied the delete, not knowing it
+            // yet: then no list tells that it is gone.
+            let confirm_missing = backup.asked && backup.completed_at.is_none();
+            Look { snapshots: ids(), tagged: true, confirm_missing, ..Look::default() }
         }
         Status::Failed | Status::Deleting => Look::default(),
     }

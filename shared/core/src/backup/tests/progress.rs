@@ -31,7 +31,7 @@ fn one_failed_snapshot_fails_the_backup_and_all_of_it_is_removed() {
     answer(&mut row, actions, |_| Outcome::Deleted, after(61));
     assert_eq!(row.status, Status::Failed);
     assert!(look(&row, after(62)).is_empty(), "a pause before the next look");
-    let gone = absent(&row, &Presence::Unlisted);
+    let gone = absent(&row, &Presence::NotFound);
     let rest = recorded(go(&row, &gone, after(120)));
     assert!(!rest.removal_open());
     assert_eq!((rest.snapshots().count(), rest.size_bytes), (0, None));

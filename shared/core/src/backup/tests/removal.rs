@@ -20,8 +20,11 @@ fn a_set_that_ec2_does_not_list_yet_is_not_taken_for_removed() {
     let (mut row, actions) = acted(go(&row, &unlisted, after(801)));
     // EC2 does not know it yet, and says NotFound to the delete too.
     answer(&mut row, actions, |_| Outcome::Deleted, after(801));
-    assert!(matches!(go(&row, &unlisted, after(820)), Step::Wait { .. }), "a leak");
-    assert!(matches!(go(&row, &unlisted, after(800 + VISIBLE.0)), Step::Record(_)));
+    assert!(look(&row, after(820)).confirm_missing, "each by its own id");
+    let unknown = absent(&row, &Presence::NotFound);
+    assert!(matches!(go(&row, &unknown, after(820)), Step::Wait { .. }), "a leak");
+    assert!(matches!(go(&row, &unlisted, after(800 + VISIBLE.0)), Step::Wait { .. }), "a leak");
+    assert!(matches!(go(&row, &unknown, after(800 + VISIBLE.0)), Step::Record(_)));
 }
 
 #[test]
@@ -60,6 +63,7 @@ fn a_deleted_backups_row_goes_only_when_each_snapshot_is_gone_and_the_bus_knows(
     assert_eq!(at, after(410), "EC2 lists what goes for some seconds more");
     let (_, again) = acted(go(&row, &seen, at));
     assert_eq!(again.len(), 2, "accepted is not gone");
+    assert!(!look(&row, at).confirm_missing, "its delete was taken");
     let mut row = recorded(go(&row, &absent(&row, &Presence::Unlisted), at));
     assert!(row.gone && row.status == Status::Deleting);
     assert_eq!(row.outbox.last().map(|one| one.kind), Some(Kind::BackupDeleted));
