@@ -303,7 +303,8 @@ impl Drive {
             for after in self.fate(&delivery, plan) {
                 let (world, functions) = (self.world.clone(), Arc::clone(&self.functions));
                 let (id, event) = (delivery.id, delivery.event.clone());
-                let tried_again = plan.crash.is_none();
+                // The control plane's word is not the tick's to repair.
+                let tried_again = plan.crash.is_none() || is_registry(&delivery);
                 if delivery.attempt > 1 && after.is_zero() {
                     world.lock().reach.hit("delivery tried again");
                 }
@@ -327,7 +328,7 @@ impl Drive {
         let world = &mut *world;
         let now = world.now();
         let detail_type = delivery.event["detail-type"].as_str().unwrap_or_default().to_owned();
-        let registry = detail_type.starts_with("Deployment");
+        let registry = is_registry(delivery);
         let (lost, doubled, late) =
             (world.profile.events_lost, world.profile.events_doubled, world.profile.events_late);
         // After the crash of a sweep the ticks alone mend what is broken.
@@ -442,6 +443,11 @@ impl Drive {
             () = tokio::time::sleep_until(Instant::now() + span) => {}
         }
     }
+}
+
+/// Whether the control plane sent it.
+fn is_registry(delivery: &Delivery) -> bool {
+    delivery.event["source"] == "supervisor.control-plane"
 }
 
 /// When the first row is due.
