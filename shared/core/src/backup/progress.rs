@@ -92,9 +92,9 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) 
     next.progress = weighed(&next);
     if all_completed && next.snapshots().next().is_some() {
         next.status = Status::Completed;
-        // As EC2 says, which is before the look; never before the start.
-        next.completed_at =
-            Some(last.unwrap_or(now).min(now).max(backup.started_at.unwrap_or(now)));
+        // As EC2 says, even if it is later than `now`: a look that waited for its
+        // answer began before. Never before the start.
+        next.completed_at = Some(last.unwrap_or(now).max(backup.started_at.unwrap_or(now)));
         next.moved_at = Some(now);
         next.progress = 100;
         next.announce(Kind::BackupCompleted, now);
