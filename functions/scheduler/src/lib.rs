@@ -35,16 +35,27 @@ const SIDE_BY_SIDE: usize = 20;
 /// What is kept of the invocation's time.
 const RESERVE: Duration = Duration::from_secs(5);
 
+/// And of that, to say that it is over.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
 /// The function's `Timeout` in template.yaml (a test compares them).
 pub const TIMEOUT: Duration = Duration::from_secs(50);
 
 /// Why a tick failed. The next one starts anew.
 #[derive(Debug)]
-pub struct Error(TableError);
+pub enum Error {
+    /// The table did not answer.
+    Table(TableError),
+    /// It stops by itself before Lambda kills it without a word.
+    OutOfTime,
+}
 
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the tick failed: {}", self.0)
+        match self {
+            Self::Table(error) => write!(f, "the tick failed: {error}"),
+            Self::OutOfTime => write!(f, "the tick's time ran out"),
+        }
     }
 }
 
@@ -75,11 +86,18 @@ impl Scheduler {
 /// One tick. The event itself says nothing.
 ///
 /// # Errors
-/// `DUE_SHARDS` is smaller than it ever was; or the last shard that could not be
+/// `DUE_SHARDS` is smaller than it ever was; its time is over; or the last shard that could not be
 /// read, after all others were.
 pub async fn handle(scheduler: &Scheduler, _: Value, remaining: Duration) -> Result<(), Error> {
+    let tick =
+        tokio::time::timeout(remaining.saturating_sub(LAST_WORD), tick(scheduler, remaining));
+    tick.await.unwrap_or(Err(Error::OutOfTime))
+}
+
+/// As [`handle`], as long as it takes.
+async fn tick(scheduler: &Scheduler, remaining: Duration) -> Result<(), Error> {
     let check = || async { scheduler.table.table_id().await.map(|_| ()) };
-    scheduler.shards_checked.get_or_try_init(check).await.map_err(Error)?;
+    scheduler.shards_checked.get_or_try_init(check).await.map_err(Error::Table)?;
     let until = tokio::time::Instant::now() + remaining.saturating_sub(RESERVE);
     let now = scheduler.clock.now();
     let mut failed = None;
@@ -98,7 +116,7 @@ pub async fn handle(scheduler: &Scheduler, _: Value, remaining: Duration) -> Res
         }
     }
     telemetry::count(Metric::OldestDueSeconds, oldest.0, scheduler.clock.timestamp());
-    failed.map_or(Ok(()), |error| Err(Error(error)))
+    failed.map_or(Ok(()), |error| Err(Error::Table(error)))
 }
 
 /// What is due in one shard. Gives how long the oldest of it has waited.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use backups_aws::ec2::tags::Whose;
 use backups_aws::random;
-use backups_aws::sdk::{ATTEMPT, OPERATION};
+use backups_aws::sdk::{ATTEMPT, OPERATION, QUICK_OPERATION};
 use backups_aws::table::{Stored, TableError, Written};
 use backups_aws::telemetry::{self, Metric};
 use backups_core::announce::OperationDue;
@@ -32,8 +32,8 @@ use crate::Worker;
 /// A wait up to this is waited out in the invocation; a longer one is stored.
 const SHORT: Seconds = Seconds(10);
 
-/// What is kept of an invocation's time for its last store and nudge.
-const RESERVE: Duration = Duration::from_secs(5);
+/// What is kept of an invocation's time for its last store.
+const RESERVE: Duration = Duration::from_secs(QUICK_OPERATION.as_secs() + 1);
 
 /// How long one look may take, all its pages together. What takes longer is
 /// looked at again, later and with fewer others.

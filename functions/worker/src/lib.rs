@@ -31,12 +31,17 @@ use events::Wake;
 /// time everywhere (`cargo lambda watch` sends a constant).
 pub const TIMEOUT: Duration = Duration::from_secs(45);
 
+/// What is kept of it to say that it is over.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
 /// Why an invocation failed. Lambda runs it again, and then puts it into the
 /// dead-letter queue with this text.
 #[derive(Debug)]
 pub enum Error {
     /// The table did not answer; the row is due, the tick comes back to it.
     Table(TableError),
+    /// So is its time: it stops by itself before Lambda kills it without a word.
+    OutOfTime,
     /// The event is not what it must be. Nothing was changed.
     Rejected(String),
 }
@@ -45,6 +50,7 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Table(error) => write!(f, "{error}"),
+            Self::OutOfTime => write!(f, "the invocation's time ran out"),
             Self::Rejected(reason) => write!(f, "event refused: {reason}"),
         }
     }
@@ -102,7 +108,8 @@ pub async fn handle(worker: &Worker, event: Value, remaining: Duration) -> Resul
     // on top of them.
     let work: Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>> =
         Box::pin(handle_one(worker, event, remaining));
-    work.instrument(span).await
+    let work = tokio::time::timeout(remaining.saturating_sub(LAST_WORD), work.instrument(span));
+    work.await.unwrap_or(Err(Error::OutOfTime))
 }
 
 /// As [`handle`], within the event's span.

@@ -11,6 +11,7 @@ use aws_sdk_dynamodb::config::retry::RetryPartition;
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::http::HttpClient;
+use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
 
 use crate::clock::Clock;
 
@@ -21,6 +22,15 @@ pub const ATTEMPT: Duration = Duration::from_secs(15);
 
 /// The longest that one call may take with all its retries.
 pub const OPERATION: Duration = Duration::from_secs(20);
+
+/// The same two of `DynamoDB` and `EventBridge`, which answer within milliseconds or
+/// not at all: a lost packet costs a request of the API 3 s, not its whole time
+/// (AWS database blog, "Tuning AWS Java SDK HTTP request settings for
+/// latency-aware Amazon DynamoDB applications").
+pub const QUICK_ATTEMPT: Duration = Duration::from_secs(3);
+
+/// See [`QUICK_ATTEMPT`].
+pub const QUICK_OPERATION: Duration = Duration::from_secs(8);
 
 /// What the service's clients are made of. One per process on AWS.
 #[derive(Debug, Clone)]
@@ -38,7 +48,8 @@ impl SdkConfig {
     }
 
     pub(crate) fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
-        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.shared);
+        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.shared)
+            .timeout_config(timeouts(QUICK_ATTEMPT, QUICK_OPERATION));
         if let Some(retries) = &self.simulated {
             config.set_retry_partition(Some(retries.clone()));
             config.set_allow_no_auth();
@@ -47,7 +58,8 @@ impl SdkConfig {
     }
 
     pub(crate) fn eventbridge(&self) -> aws_sdk_eventbridge::Client {
-        let mut config = aws_sdk_eventbridge::config::Builder::from(&self.shared);
+        let mut config = aws_sdk_eventbridge::config::Builder::from(&self.shared)
+            .timeout_config(timeouts(QUICK_ATTEMPT, QUICK_OPERATION));
         if let Some(retries) = &self.simulated {
             config.set_retry_partition(Some(retries.clone()));
             config.set_allow_no_auth();
@@ -90,11 +102,14 @@ pub fn simulated(clock: &Clock, http: impl HttpClient + 'static, region: &str) -
         .behavior_version(behavior())
         .http_client(http)
         .time_source(clock.clone())
-        .timeout_config(timeouts())
+        .timeout_config(timeouts(ATTEMPT, OPERATION))
         .sleep_impl(TokioSleep::new())
         .retry_config(RetryConfig::standard())
         .endpoint_url("http://aws.invalid")
         .region(Region::new(region.to_owned()))
+        // It watches a request's body leave, which no network takes here: every call
+        // that is slow would be given up after its 5 s.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         // A `date` of the simulation would shift the signatures that follow.
         .disable_clock_skew_correction(true);
     let retries = RetryPartition::custom("simulated").build();
@@ -110,11 +125,11 @@ fn local_credentials() -> Credentials {
     Credentials::new("local", "local", None, None, "local")
 }
 
-fn timeouts() -> TimeoutConfig {
+fn timeouts(attempt: Duration, operation: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(3))
-        .operation_attempt_timeout(ATTEMPT)
-        .operation_timeout(OPERATION)
+        .operation_attempt_timeout(attempt)
+        .operation_timeout(operation)
         .build()
 }
 
@@ -128,12 +143,16 @@ fn loader(clock: &Clock) -> aws_config::ConfigLoader {
     aws_config::defaults(behavior())
         .http_client(http)
         .time_source(clock.clone())
-        .timeout_config(timeouts())
+        .timeout_config(timeouts(ATTEMPT, OPERATION))
 }
 
 #[cfg(test)]
 mod tests {
-    use aws_smithy_runtime_api::client::http::http_client_fn;
+    use aws_smithy_runtime_api::client::http::{
+        HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+    };
+    use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -147,5 +166,34 @@ mod tests {
         assert_eq!(simulated.shared.retry_config(), real.shared.retry_config());
         assert_eq!(simulated.shared.timeout_config(), real.shared.timeout_config());
         assert_eq!(simulated.shared.behavior_version(), real.shared.behavior_version());
+    }
+
+    /// Never answers.
+    #[derive(Debug)]
+    struct Silence;
+
+    impl HttpConnector for Silence {
+        fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+            HttpConnectorFuture::new(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_simulated_call_is_waited_for_as_long_as_a_real_one() {
+        let http = http_client_fn(|_, _| SharedHttpConnector::new(Silence));
+        let (clock, _) = Clock::counted(jiff::Timestamp::UNIX_EPOCH, Instant::now());
+        let sdk = simulated(&clock, http, "us-west-1");
+        let begin = Instant::now();
+        assert!(sdk.dynamodb().get_item().table_name("t").send().await.is_err());
+        assert_eq!(begin.elapsed(), QUICK_OPERATION);
+        let begin = Instant::now();
+        assert!(sdk.eventbridge().put_events().send().await.is_err());
+        assert_eq!(begin.elapsed(), QUICK_OPERATION);
+        #[cfg(feature = "ec2")]
+        {
+            let begin = Instant::now();
+            assert!(sdk.ec2().describe_snapshots().send().await.is_err());
+            assert_eq!(begin.elapsed(), OPERATION);
+        }
     }
 }
