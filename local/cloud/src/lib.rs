@@ -61,7 +61,7 @@ pub use crate::config::{Config, Pace, Rule, Target};
 pub use crate::faults::{Admission, FaultAction, FaultSpec};
 pub use crate::instances::{InstanceSpec, Launched, ROOT_DEVICE, VolumeSpec};
 pub use crate::persist::RestoreError;
-pub use crate::view::{InstanceView, SnapshotView};
+pub use crate::view::{InstanceView, SnapshotView, VolumeView};
 pub use crate::wire::Reply;
 
 use crate::agenda::{Agenda, Work};

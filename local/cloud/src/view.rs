@@ -34,6 +34,8 @@ pub struct SnapshotView<'a> {
     pub started_at: Timestamp,
     /// When its copying ended, well or not.
     pub ended_at: Option<Timestamp>,
+    /// Since when and until when its copying stands still.
+    pub stalled: Option<(Timestamp, Timestamp)>,
 }
 
 /// An instance as it is. A terminated one is there for an AWS hour.
@@ -49,7 +51,51 @@ pub struct InstanceView<'a> {
     pub data_volumes: Vec<(&'a str, &'a str)>,
 }
 
+/// A volume as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeView<'a> {
+    /// Its id.
+    pub volume_id: &'a str,
+    /// Where it is.
+    pub zone: &'a str,
+    /// Its size.
+    pub size_gib: u32,
+    /// `gp3`, ...
+    pub volume_type: &'a str,
+    /// Its provisioned IOPS, where the type has them.
+    pub iops: Option<u32>,
+    /// Its throughput in MiB/s, where the type has it.
+    pub throughput: Option<u32>,
+    /// The KMS key's ARN, if it is encrypted.
+    pub kms_key_id: Option<&'a str>,
+    /// Whether several instances may have it at once.
+    pub multi_attach: bool,
+    /// Its tags.
+    pub tags: &'a BTreeMap<String, String>,
+    /// The device that it is attached as, and whether it goes with its instance.
+    pub attached: Option<(&'a str, bool)>,
+}
+
 impl Cloud {
+    /// The volume of that id.
+    pub fn volume(&self, id: &str) -> Option<VolumeView<'_>> {
+        let volume = self.volumes.get(id)?;
+        let mut attachments = self.instances.values().flat_map(|one| &one.attachments);
+        let attachment = attachments.find(|one| one.volume == id);
+        Some(VolumeView {
+            volume_id: &volume.id,
+            zone: &volume.zone,
+            size_gib: volume.size_gib,
+            volume_type: &volume.kind,
+            iops: volume.iops,
+            throughput: volume.throughput,
+            kms_key_id: volume.kms_key.as_deref(),
+            multi_attach: volume.multi_attach,
+            tags: &volume.tags,
+            attached: attachment.map(|one| (one.device.as_str(), one.delete_on_termination)),
+        })
+    }
+
     /// The snapshot of that id, also a deleted one that lingers.
     pub fn snapshot(&self, id: &str) -> Option<SnapshotView<'_>> {
         self.snapshots.get(id).map(SnapshotView::of)
@@ -86,6 +132,7 @@ impl<'a> SnapshotView<'a> {
             content: snapshot.content.as_deref(),
             started_at: snapshot.started_at,
             ended_at: snapshot.ended_at,
+            stalled: snapshot.stall.map(|stall| (stall.since, stall.until)),
         }
     }
 }

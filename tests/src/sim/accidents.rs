@@ -103,7 +103,8 @@ impl Accident {
             }
             Self::SnapshotStalls => {
                 let id = rng.choice(ours(world, true))?;
-                let minutes = rng.i64(world.profile.stall_minutes.clone());
+                let long = usize::from(rng.u8(0..3) == 0);
+                let minutes = rng.i64(world.profile.stalls[long].clone());
                 let until = now + SignedDuration::from_mins(minutes);
                 world.cloud.stall(now, &id, until).ok()?;
                 world.oracle.stalled(until);

@@ -74,6 +74,7 @@ impl Call {
         match self.service {
             Service::Ec2 if self.ec2_write() => dice::Kind::Ec2Write,
             Service::Ec2 if self.form.contains_key("MaxResults") => dice::Kind::Paged,
+            Service::DynamoDb if operation == "TransactWriteItems" => dice::Kind::Transaction,
             Service::DynamoDb if super::table::writes(operation) => dice::Kind::DynamoWrite,
             Service::DynamoDb if operation == "Query" => dice::Kind::Paged,
             Service::Events => dice::Kind::PutEvents,

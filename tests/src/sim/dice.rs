@@ -14,6 +14,7 @@ pub(crate) struct Dice {
     rate: u32,
     changes: u32,
     tells: u32,
+    transactions: u32,
     faults: Vec<Fault>,
     crash: Option<CrashPoint>,
     /// How many faults were drawn: each has a number by which it can be left out.
@@ -40,6 +41,7 @@ pub(crate) struct Verdict {
 pub(crate) enum Kind {
     Ec2Write,
     DynamoWrite,
+    Transaction,
     /// Its answer comes in pages.
     Paged,
     PutEvents,
@@ -58,6 +60,7 @@ impl Dice {
             rate: profile.calls,
             changes: profile.changes,
             tells: profile.tells,
+            transactions: profile.transactions,
             faults: profile.faults.clone(),
             crash,
             drawn: 0,
@@ -121,13 +124,14 @@ impl Dice {
         let rate = match kind {
             Kind::Ec2Write => self.rate.max(self.changes),
             Kind::PutEvents => self.rate.max(self.tells),
+            Kind::Transaction => self.rate.max(self.transactions),
             _ => self.rate,
         };
         if !self.happens(rate) {
             return plain;
         }
         let fits = |fault: &Fault| match fault {
-            Fault::Conflict => kind == Kind::DynamoWrite,
+            Fault::Conflict => matches!(kind, Kind::DynamoWrite | Kind::Transaction),
             Fault::AppliedLate => kind == Kind::Ec2Write,
             Fault::ShortPage => kind == Kind::Paged,
             Fault::EntriesRefused => kind == Kind::PutEvents,

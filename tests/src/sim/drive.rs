@@ -96,7 +96,13 @@ impl Drive {
             let mut world = self.world.lock();
             let world = &mut *world;
             let now = world.now();
-            let (scene, keys) = Scene::draw(&mut rng, world.profile.kind, &mut world.cloud, now);
+            let (scene, keys) = Scene::draw(
+                &mut rng,
+                world.profile.kind,
+                &mut world.cloud,
+                now,
+                world.profile.span,
+            );
             world.scene = scene;
             for one in &world.scene.deployments {
                 let detail = one.changed(&world.scene.tenants[one.tenant].id);
@@ -310,9 +316,13 @@ impl Drive {
                 }
                 self.spawn(async move {
                     tokio::time::sleep(after).await;
+                    world.lock().hand_over(id);
                     let outcome = functions.worker(event).await?;
                     let mut world = world.lock();
                     let now = world.now();
+                    if let Err(why) = &outcome {
+                        world.trace.line(now, || format!("event {id} failed: {why}"));
+                    }
                     // Of a doubled event the first answer counts.
                     let outcome = if tried_again { outcome } else { Ok(()) };
                     world.cloud.delivered(now, id, outcome);
@@ -389,6 +399,7 @@ impl Drive {
         let (skipped, doubled) = (world.profile.ticks_skipped, world.profile.ticks_doubled);
         if world.dice.happens(skipped) {
             world.reach.hit("fault tick_skipped");
+            world.trace.line(now, || "tick skipped".to_owned());
             return;
         }
         let times = if world.dice.happens(doubled) {

@@ -193,8 +193,11 @@ impl Functions {
                 Name::Worker => "invoked worker",
                 Name::Scheduler => "invoked scheduler",
             });
-            if world.running > 1 {
-                world.reach.hit("invoked side by side");
+            if life.function == Name::Worker {
+                world.workers += 1;
+                if world.workers > 1 {
+                    world.reach.hit("invoked side by side");
+                }
             }
             let most = world.profile.skew;
             let skew = if most > 0 && world.dice.happens(3_000) {
@@ -223,6 +226,7 @@ impl Functions {
         let mut world = self.world.lock();
         let world = &mut *world;
         world.running -= 1;
+        world.workers -= u32::from(life.function == Name::Worker);
         world.oracle.ended(life);
         let now = world.now();
         let how = match end {

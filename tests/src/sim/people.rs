@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use super::drive;
 use super::functions::Functions;
-use super::oracle::{Asked, What};
+use super::oracle::{Asked, Violation, What};
 use super::reply::Reply;
 use super::scene::Key;
 use super::world::Shared;
-use crate::Result;
+use crate::{Failed, Result};
 
 /// A thing that somebody does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,13 +124,18 @@ impl Person {
                 let name = self.world.lock().scene.name();
                 let mut other = self.fork();
                 let body = json!({ "name": name });
+                let world = self.world.clone();
                 let asked = tokio::spawn(async move {
-                    other.post(deployment, tenant, Key::Manage, &name, &body).await
+                    let done = other.post(deployment, tenant, Key::Manage, &name, &body).await;
+                    if let Err(Failed(why)) = done {
+                        world.lock().judge(Err(Violation::new("simulation", why)));
+                    }
                 });
                 tokio::time::sleep(patience).await;
                 // Nobody listens, but the function goes on.
-                self.world.lock().reach.hit("api given up");
-                drop(asked);
+                if !asked.is_finished() {
+                    self.world.lock().reach.hit("api given up");
+                }
                 Ok(())
             }
             Doing::Stranger => self.stranger(deployment, tenant).await,
@@ -260,7 +265,8 @@ impl Person {
         let first = world.scene.deployments.iter().find(|one| one.tenant == tenant);
         let bound_elsewhere = key == Key::Bound && first.is_none_or(|one| one.id != deployment);
         let foreign = owner.is_none_or(|one| one.tenant != tenant) || bound_elsewhere;
-        Asked { at: world.now(), deployment, key, tenant, foreign, what }
+        let good = world.scene.is_good(key, world.now());
+        Asked { at: world.now(), deployment, key, tenant, good, foreign, what }
     }
 
     /// Sends a request and waits for its answer, as long as the gateway does.
@@ -305,8 +311,16 @@ impl Person {
     }
 
     async fn stranger(&mut self, deployment: u64, tenant: usize) -> Result<()> {
-        let key =
-            [Key::Expired, Key::Unknown, Key::Read, Key::Bound, Key::Manage][self.rng.usize(0..5)];
+        let keys = [
+            Key::Missing,
+            Key::Expired,
+            Key::Unknown,
+            Key::Ending,
+            Key::Read,
+            Key::Bound,
+            Key::Manage,
+        ];
+        let key = keys[self.rng.usize(0..keys.len())];
         // A good key of another tenant.
         let tenant = if key == Key::Manage { 1 - tenant } else { tenant };
         match self.rng.u8(0..3) {
@@ -357,7 +371,7 @@ impl Person {
                 return Ok(());
             };
             let tenant = scene.tenants[one.tenant].id.clone();
-            let older = one.changed(&tenant);
+            let mut older = one.changed(&tenant);
             one.version += 1;
             match change {
                 0 => one.status = "upgrading",
@@ -375,6 +389,11 @@ impl Person {
                     detail = json!({"version": one.version, "deployment_id": one.id});
                 }
                 6 => {
+                    // The last word once more, or one before it, which was another.
+                    if self.rng.bool() && one.version > 2 {
+                        older["version"] = json!(one.version - 2);
+                        older["nodes"] = json!([]);
+                    }
                     detail = older;
                     world.reach.hit("registry older event");
                 }

@@ -1,6 +1,6 @@
-//! What a seed is: how long, how many, how bad. Everything is drawn here, before
-//! the run begins, or from generators that are forked here, so that leaving one
-//! thing out does not shift the others more than it must.
+//! What a seed is: how long, how many, how bad. All of it is drawn before the run
+//! begins, each matter from a generator of its own, so that leaving one thing out
+//! does not shift the others more than it must.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -131,11 +131,14 @@ pub(crate) enum Fault {
     AppliedLate,
     Slow,
     Conflict,
+    /// Of a transaction that is asked for again: it is still being carried out.
+    InProgress,
     ShortPage,
     EntriesRefused,
 }
 
 impl Fault {
+    /// Those that any call may meet.
     const ALL: [Self; 15] = [
         Self::CrashBefore,
         Self::CrashAfter,
@@ -170,6 +173,7 @@ impl Fault {
             Self::AppliedLate => "fault applied_late",
             Self::Slow => "fault slow",
             Self::Conflict => "fault conflict",
+            Self::InProgress => "fault transaction_in_progress",
             Self::ShortPage => "fault short_page",
             Self::EntriesRefused => "fault entries_refused",
         }
@@ -192,6 +196,8 @@ pub(crate) struct Profile {
     pub(crate) changes: u32,
     /// Of a call that tells the bus something, if it is more.
     pub(crate) tells: u32,
+    /// Of a transaction, if it is more.
+    pub(crate) transactions: u32,
     /// The faults that calls of this seed have. Not all at once: what one fault
     /// hides, another seed without it shows.
     pub(crate) faults: Vec<Fault>,
@@ -210,7 +216,7 @@ pub(crate) struct Profile {
     pub(crate) clear: bool,
     pub(crate) pace: Pace,
     /// How long a snapshot that stalls moves no more: longer than the deadline, at times.
-    pub(crate) stall_minutes: RangeInclusive<i64>,
+    pub(crate) stalls: [RangeInclusive<i64>; 2],
     /// Stack parameters.
     pub(crate) parameters: Vec<(String, String)>,
 }
@@ -253,7 +259,14 @@ impl Profile {
         let mut parameters = Vec::new();
         let mut set =
             |name: &str, value: &str| parameters.push((name.to_owned(), value.to_owned()));
-        set("DueShards", ["1", "1", "1", "1", "2", "2", "3", "6"][rng.usize(0..8)]);
+        // A tick asks each of them: many are drawn seldom.
+        let shards = match rng.u8(0..64) {
+            0 => "6",
+            1..=4 => "3",
+            5..=20 => "2",
+            _ => "1",
+        };
+        set("DueShards", shards);
         // What moves no more is looked at each minute until then: the template's
         // own day is drawn seldom.
         let deadline = match rng.u8(0..64) {
@@ -274,10 +287,15 @@ impl Profile {
             doings,
             accidents: if kind == Kind::Weeks { rng.u32(4..=16) } else { rng.u32(0..=8) },
             spells: rng.u32(0..=3),
-            calls: among(&mut rng, &[0, 0, 30, 100, 300, 800]),
+            calls: match kind {
+                // What is pruned last is not pruned again: it must be met.
+                Kind::Failing => among(&mut rng, &[300, 800, 2_000]),
+                _ => among(&mut rng, &[0, 0, 30, 100, 300, 800]),
+            },
             // What is worst to lose is lost often, in some seeds.
             changes: among(&mut rng, &[0, 0, 0, 0, 2_000]),
             tells: among(&mut rng, &[0, 0, 0, 0, 0, 2_000]),
+            transactions: among(&mut rng, &[0, 0, 0, 0, 2_000]),
             faults,
             events_lost: among(&mut rng, &[0, 500, 5_000, 10_000]),
             events_doubled: among(&mut rng, &[0, 500, 3_000]),
@@ -290,7 +308,7 @@ impl Profile {
             unreadable: rng.u8(0..8) == 0 && kind != Kind::Weeks,
             clear: rng.u8(0..3) == 0,
             pace: pace(kind, &mut rng),
-            stall_minutes: 10..=deadline * 80,
+            stalls: [5..=deadline * 45, deadline * 100..=deadline * 200],
             parameters,
         };
         if rough {
@@ -303,6 +321,7 @@ impl Profile {
             calls: 0,
             changes: 0,
             tells: 0,
+            transactions: 0,
             events_lost: 0,
             events_doubled: 0,
             events_late: 0,

@@ -7,11 +7,14 @@ use backups_core::id::{DeploymentId, TenantId};
 use backups_core::time::{Seconds, Time};
 use cloud::{Cloud, InstanceSpec, VolumeSpec};
 use fastrand::Rng;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use local::{REGION, ZONES};
 use serde_json::{Value, json};
 
 use super::plan::Kind;
+
+/// Around the end of a key's time: a request takes a while, and clocks are off.
+const UNSURE: SignedDuration = SignedDuration::from_secs(30);
 
 /// The scene.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ pub(crate) struct Scene {
     pub(crate) deployments: Vec<Deployment>,
     /// Names given to backups: each request has its own.
     pub(crate) names: u32,
+    /// When the keys end that end in the middle of the run.
+    ends: Timestamp,
 }
 
 /// A customer.
@@ -37,8 +42,12 @@ pub(crate) enum Key {
     /// Of the tenant's first deployment alone.
     Bound,
     Expired,
+    /// Its time is over in the middle of the run.
+    Ending,
     /// Nobody's.
     Unknown,
+    /// No key at all.
+    Missing,
 }
 
 /// A deployment as its control plane has it.
@@ -61,8 +70,9 @@ impl Scene {
         kind: Kind,
         cloud: &mut Cloud,
         now: Timestamp,
+        span: SignedDuration,
     ) -> (Self, Vec<KeyRow>) {
-        let mut scene = Self::default();
+        let mut scene = Self { ends: now + span / 2, ..Self::default() };
         let mut last = (1 << 53) + (rng.u64(1..1 << 40) << 4) + 1;
         let mut id = move || {
             last += 16;
@@ -106,7 +116,9 @@ impl Scene {
         let mut rows = Vec::new();
         for (number, id) in ["acme", "umbra"].into_iter().enumerate() {
             let mut keys = BTreeMap::new();
-            for kind in [Key::Manage, Key::Read, Key::Bound, Key::Expired, Key::Unknown] {
+            for kind in
+                [Key::Manage, Key::Read, Key::Bound, Key::Expired, Key::Ending, Key::Unknown]
+            {
                 let mut bytes = [0; 32];
                 rng.fill(&mut bytes);
                 let secret = Secret::from_bytes(bytes);
@@ -125,10 +137,10 @@ impl Scene {
                         },
                         deployments: (kind == Key::Bound)
                             .then(|| first.map(|one| DeploymentId(one.id)).into_iter().collect()),
-                        expires_at: if kind == Key::Expired {
-                            now
-                        } else {
-                            now + Seconds::days(60)
+                        expires_at: match kind {
+                            Key::Expired => now,
+                            Key::Ending => Time::from_unix(scene.ends.as_second()),
+                            _ => now + Seconds::days(60),
                         },
                     }
                 }));
@@ -141,6 +153,17 @@ impl Scene {
     /// The key of a tenant.
     pub(crate) fn key(&self, tenant: usize, kind: Key) -> &str {
         self.tenants.get(tenant).and_then(|one| one.keys.get(&kind)).map_or("", String::as_str)
+    }
+
+    /// Whether a key counts. None: nobody can say at this moment, with clocks that
+    /// are off.
+    pub(crate) fn is_good(&self, kind: Key, now: Timestamp) -> Option<bool> {
+        match kind {
+            Key::Manage | Key::Read | Key::Bound => Some(true),
+            Key::Expired | Key::Unknown | Key::Missing => Some(false),
+            Key::Ending if now.duration_since(self.ends).abs() < UNSURE => None,
+            Key::Ending => Some(now < self.ends),
+        }
     }
 
     /// A name that no other request has.
@@ -157,11 +180,27 @@ pub(crate) fn launch(cloud: &mut Cloud, now: Timestamp, rng: &mut Rng, volumes: 
     cloud.launch(now, spec).instance_id
 }
 
-/// A data volume.
+/// A data volume: of one kind or another, so that what is kept of it can be wrong.
 pub(crate) fn volume(rng: &mut Rng) -> VolumeSpec {
+    let plain = VolumeSpec::gib(rng.u32(1..=500));
+    let (volume_type, iops, throughput) = match rng.u8(0..6) {
+        0 => ("io2", Some(rng.u32(1..=640) * 100), None),
+        1 => ("gp3", Some(rng.u32(30..=160) * 100), Some(rng.u32(125..=1_000))),
+        2 => ("st1", None, None),
+        _ => ("gp3", plain.iops, plain.throughput),
+    };
+    let key = format!("arn:aws:kms:{REGION}:{}:key/{:08x}", local::ACCOUNT, rng.u32(..));
     VolumeSpec {
+        volume_type: volume_type.to_owned(),
+        iops,
+        throughput,
+        kms_key_id: (rng.u8(0..4) == 0).then_some(key),
+        delete_on_termination: rng.bool(),
+        tags: (0..rng.u32(0..=2))
+            .map(|tag| (format!("tag {tag}"), rng.u32(..).to_string()))
+            .collect(),
         content: Some(format!("{:08x}", rng.u32(..))),
-        ..VolumeSpec::gib(rng.u32(1..=500))
+        ..plain
     }
 }
 

@@ -206,6 +206,20 @@ impl Table {
         Ok(())
     }
 
+    /// Takes away an item that no function has written.
+    pub(crate) fn uproot(&mut self, item: &Value, now: Timestamp) -> Result<()> {
+        let key = json!({"pk": item["pk"], "sk": item["sk"]});
+        let body = json!({"TableName": self.name, "Key": key});
+        let answer = self.dynamo.call("DeleteItem", body.to_string().as_bytes());
+        if answer.code.is_some() {
+            return fail(answer.body);
+        }
+        if let Some(key) = of(&body) {
+            self.note(key, None, now);
+        }
+        Ok(())
+    }
+
     fn read(&self, key: &Key) -> Result<Option<Value>> {
         let body = json!({
             "TableName": self.name,

@@ -12,17 +12,36 @@ use super::super::table::RowRef;
 use super::{Asked, Oracle, Request, SLACK, Verdict, What, time, violated};
 use crate::rows::{FIELDS, items, named, text};
 
+/// The refusals of a create that depend on the deployment, in the order in which
+/// they are told (the contract's).
+const IN_ORDER: [&str; 6] = [
+    "plan_not_supported",
+    "storage_not_supported",
+    "deployment_not_ready",
+    "node_not_found",
+    "backup_in_progress",
+    "backup_limit_reached",
+];
+
+impl Asked {
+    /// Whether whoever asks may change the deployment's backups.
+    fn may(&self) -> bool {
+        let manages = matches!(self.key, Key::Manage | Key::Bound | Key::Ending);
+        !self.foreign && manages && self.good != Some(false)
+    }
+}
+
 impl Oracle {
     /// Somebody asks.
     pub(crate) fn ask(&mut self, asked: &Asked) {
-        let may = !asked.foreign && matches!(asked.key, Key::Manage | Key::Bound);
+        let may = asked.may();
         match &asked.what {
             What::Create { name, body } if may => {
                 let request = Request { at: asked.at, body: body.clone(), got: None };
                 self.requests.insert(name.clone(), request);
             }
             What::Delete(id) if may => {
-                self.deletes.insert((asked.deployment, *id));
+                *self.deletes.entry((asked.deployment, *id)).or_default() += 1;
             }
             _ => {}
         }
@@ -48,7 +67,18 @@ impl Oracle {
             (204, _) => reach.hit("api 204 delete"),
             _ => reach.hit(&format!("api {code}")),
         }
-        self.check(now, asked, reply, &code, disturbed)
+        self.check(now, asked, reply, &code, disturbed)?;
+        // What was refused does not happen later.
+        if let (What::Delete(id), true, 400..500) = (&asked.what, asked.may(), reply.status) {
+            let key = (asked.deployment, *id);
+            if let Some(count) = self.deletes.get_mut(&key) {
+                *count -= 1;
+                if *count == 0 {
+                    self.deletes.remove(&key);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn check(
@@ -78,11 +108,11 @@ impl Oracle {
             }
             return violated("answer", format!("{asked:?}: {} {code}, not {status}", reply.status));
         }
-        let bad_key = matches!(asked.key, Key::Expired | Key::Unknown);
-        if bad_key != (code == "unauthorized") {
+        let refused = code == "unauthorized";
+        if asked.good.is_some_and(|good| good == refused) {
             return violated("key", format!("{asked:?}: {} {code}", reply.status));
         }
-        if bad_key {
+        if refused {
             return Ok(());
         }
         if asked.foreign {
@@ -145,38 +175,8 @@ impl Oracle {
     /// A refusal holds at some moment of the request.
     fn refusal_is_true(&self, asked: &Asked, code: &str) -> Verdict {
         let deployment = self.deployment_since(asked);
-        let any = |holds: &dyn Fn(&Value) -> bool| deployment.iter().any(|row| holds(row));
-        let limit = |row: &Value| match (row["backup_limit"].as_u64(), text(row, "plan")) {
-            (Some(limit), _) => limit,
-            (None, "pro") => self.limits.pro,
-            _ => self.limits.enterprise,
-        };
-        let create = matches!(asked.what, What::Create { .. });
         let holds = match code {
             "deployment_not_found" => self.was_hidden(asked),
-            "backup_in_progress" => create && any(&|row| !row["active_backup"].is_null()),
-            "backup_limit_reached" => {
-                create && any(&|row| row["backup_count"].as_u64().unwrap_or(0) >= limit(row))
-            }
-            "deployment_not_ready" => {
-                create
-                    && any(&|row| {
-                        text(row, "status") != "initialized"
-                            || row["nodes"].as_array().is_none_or(Vec::is_empty)
-                    })
-            }
-            "plan_not_supported" => {
-                create && any(&|row| !matches!(text(row, "plan"), "pro" | "enterprise"))
-            }
-            "storage_not_supported" => {
-                create && any(&|row| !text(row, "storage_type").starts_with("network_"))
-            }
-            "node_not_found" => match &asked.what {
-                What::Create { body, .. } => {
-                    any(&|row| !items(&row["nodes"]).any(|node| node["node_id"] == body["node_id"]))
-                }
-                _ => false,
-            },
             "backup_not_found" => match asked.what {
                 What::Delete(id) => self.backup_since(asked, id).iter().any(Option::is_none),
                 _ => false,
@@ -189,15 +189,51 @@ impl Oracle {
                     .any(|row| matches!(text(row, "status"), "pending" | "in_progress")),
                 _ => false,
             },
-            _ => false,
+            code => deployment.iter().any(|row| self.applies(code, asked, row)),
         };
-        if holds {
-            return Ok(());
+        if !holds {
+            return violated(
+                "refusal-untrue",
+                format!("{asked:?}: {code}, and the deployment was {deployment:?}"),
+            );
         }
-        violated(
-            "refusal-untrue",
-            format!("{asked:?}: {code}, and the deployment was {deployment:?}"),
-        )
+        // Of several that apply the first one is told.
+        let before = IN_ORDER.iter().take_while(|one| **one != code);
+        let sooner = before
+            .filter(|_| IN_ORDER.contains(&code))
+            .find(|sooner| deployment.iter().all(|row| self.applies(sooner, asked, row)));
+        match sooner {
+            None => Ok(()),
+            Some(sooner) => violated(
+                "refusal-order",
+                format!("{asked:?}: {code}, and {sooner} comes first: {deployment:?}"),
+            ),
+        }
+    }
+
+    /// Whether a refusal of a create is true of a deployment like this.
+    fn applies(&self, code: &str, asked: &Asked, row: &Value) -> bool {
+        let What::Create { body, .. } = &asked.what else { return false };
+        let limit = match (row["backup_limit"].as_u64(), text(row, "plan")) {
+            (Some(limit), _) => limit,
+            (None, "pro") => self.limits.pro,
+            _ => self.limits.enterprise,
+        };
+        match code {
+            "plan_not_supported" => !matches!(text(row, "plan"), "pro" | "enterprise"),
+            "storage_not_supported" => !text(row, "storage_type").starts_with("network_"),
+            "deployment_not_ready" => {
+                text(row, "status") != "initialized"
+                    || row["nodes"].as_array().is_none_or(Vec::is_empty)
+            }
+            "node_not_found" => {
+                let mut nodes = items(&row["nodes"]);
+                !body["node_id"].is_null() && !nodes.any(|node| node["node_id"] == body["node_id"])
+            }
+            "backup_in_progress" => !row["active_backup"].is_null(),
+            "backup_limit_reached" => row["backup_count"].as_u64().unwrap_or(0) >= limit,
+            _ => false,
+        }
     }
 
     /// An acknowledged backup is there, under its id.
@@ -292,6 +328,9 @@ fn shape(reply: &Reply, code: &str) -> Verdict {
                 && !code.is_empty()
                 && !text(&problem, "reason").is_empty()
                 && problem["retryable"] == (reply.status >= 500)
+                && reply.header("retry-after").is_empty() == (reply.status != 503)
+                && reply.header("allow").is_empty() == (reply.status != 405)
+                && reply.header("www-authenticate").is_empty() == (reply.status != 401)
         }
     };
     if hex && whole {

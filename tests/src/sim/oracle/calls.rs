@@ -21,7 +21,7 @@ const QUICK: SignedDuration = SignedDuration::from_secs(20);
 
 /// For so long after somebody changed an instance's volumes a set of them may be
 /// another one than was planned.
-const TOUCH: SignedDuration = SignedDuration::from_secs(90);
+pub(super) const TOUCH: SignedDuration = SignedDuration::from_secs(90);
 
 /// What the tags of one of our calls say.
 #[derive(Debug)]
@@ -55,8 +55,9 @@ impl Oracle {
                 let tagged = tagged(&tags_of_call(call))?;
                 Self::may_be_taken(call, &tagged, table)?;
                 self.is_not_retaken(&tagged, cloud)?;
-                let backup = self.backups.entry(tagged.backup);
-                backup.or_default().callers.insert(tagged.node, life.id);
+                let backup = self.backups.entry(tagged.backup).or_default();
+                backup.callers.insert(tagged.node, life.id);
+                *backup.sent.entry(tagged.node).or_default() += 1;
                 tagged.backup
             }
             "DeleteSnapshot" => self.may_be_deleted(call.field("SnapshotId"), cloud)?,

@@ -83,11 +83,12 @@ impl Oracle {
         let mut ours = self.snapshots.values().filter(|one| one.backup == key);
         let refused =
             |code: &str| self.backups.get(&key).is_some_and(|backup| backup.refused.contains(code));
-        let attempts = |node: &Value| node["failed_calls"].as_u64().unwrap_or(0);
+        let sent = self.backups.get(&key).map(|backup| &backup.sent);
+        let often = || sent.is_some_and(|sent| sent.values().any(|calls| *calls >= 5));
         match code {
             "snapshot_failed" => {
                 // One that failed, or five calls that did.
-                ours.any(|one| one.doomed) || items(&row["nodes"]).any(|node| attempts(node) >= 5)
+                ours.any(|one| one.doomed) || often()
             }
             "snapshot_missing" => ours.any(|one| one.by_hand.is_some()),
             "node_missing" => {

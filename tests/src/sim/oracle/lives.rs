@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::super::life::Life;
 use super::super::reach::Reach;
-use super::{Oracle, SLACK, Verdict, time, violated};
+use super::{EXPIRED, LOOKS, Oracle, SLACK, TICKS, Verdict, time, violated};
 use crate::rows::{BackupKey, named, text};
 
 impl Oracle {
@@ -229,7 +229,7 @@ impl Oracle {
             Name::Worker => reach.hit("turn failed one pruned"),
             Name::Api => {}
         }
-        let asked = self.deletes.contains(&key);
+        let asked = self.deletes.contains_key(&key);
         let expired = time(row, "expires_at").is_some_and(|at| at <= now + SLACK);
         let newer = self
             .backups_of(key.0)
@@ -242,6 +242,7 @@ impl Oracle {
             Name::Worker => pruned,
         };
         if by {
+            self.expired_in_time(now, life, key, from, row)?;
             let backup = self.backups.entry(key).or_default();
             backup.expired = life.function == Name::Scheduler;
             return Ok(());
@@ -252,6 +253,71 @@ impl Oracle {
                 "backup {key:?}, {from}, is being deleted by {life}, and nobody asked for it: {row}"
             ),
         )
+    }
+
+    /// What has expired goes within two ticks, when nothing stands in the way.
+    fn expired_in_time(
+        &self,
+        now: Timestamp,
+        life: &Life,
+        key: BackupKey,
+        from: &str,
+        row: &Value,
+    ) -> Verdict {
+        let Some(expires) = time(row, "expires_at") else { return Ok(()) };
+        // One that ran is let finish first.
+        let rows = self.backups.get(&key).map_or(&[][..], |backup| backup.rows.as_slice());
+        let done = rows
+            .iter()
+            .find(|(_, row)| row.as_ref().is_some_and(|row| text(row, "status") == from));
+        let since = done.map_or(expires, |(at, _)| expires.max(*at));
+        let peace = life.function == Name::Scheduler && self.is_smooth(since - TICKS);
+        if peace && now > since + EXPIRED {
+            return violated(
+                "expired-late",
+                format!("backup {key:?} expired at {expires}, and goes at {now}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether nothing has stood in the service's way since then.
+    pub(super) fn is_smooth(&self, since: Timestamp) -> bool {
+        self.undisturbed && self.ticking && self.is_calm(since)
+    }
+
+    /// Whether no trouble has met a call since then.
+    pub(super) fn is_calm(&self, since: Timestamp) -> bool {
+        self.troubles.iter().all(|(_, at)| *at < since)
+    }
+
+    /// What moves no more is given up at its deadline.
+    pub(super) fn gives_up(
+        &self,
+        now: Timestamp,
+        key: BackupKey,
+        row: &Value,
+        cloud: &Cloud,
+    ) -> Verdict {
+        let mut moved = time(row, "started_at").unwrap_or(now);
+        for (id, _) in named(row) {
+            let Some(one) = cloud.snapshot(id) else { return Ok(()) };
+            let stands = one.stalled.filter(|(_, until)| *until > now).map(|(since, _)| since);
+            // It moves.
+            let Some(at) = one.ended_at.or(stands) else { return Ok(()) };
+            moved = moved.max(at);
+        }
+        let late =
+            self.limits.in_progress + if self.is_smooth(moved) { LOOKS } else { TICKS + LOOKS };
+        if self.is_calm(moved) && now > moved + late {
+            return violated(
+                "deadline-missed",
+                format!(
+                    "of backup {key:?} nothing has moved since {moved}, and it is not given up"
+                ),
+            );
+        }
+        Ok(())
     }
 
     /// The row goes when nothing of it is left.

@@ -8,8 +8,8 @@
 //! ```text
 //!   sent ──────▶ calls: may it be made?          ─┐
 //!   carried_out ▶ calls, bus: what did it do?     ├─▶ Violation
-//!   changed ───▶ rows, lives, failures: was it an │
-//!                edge, and had it a cause?        │
+//!   changed ───▶ rows, lives, failures, volumes:  │
+//!                was it an edge with a cause?     │
 //!   answered ──▶ answers: was it true?            │
 //!   at_rest ───▶ rest: is all as it should be?   ─┘
 //! ```
@@ -21,6 +21,7 @@ mod failures;
 mod lives;
 mod rest;
 mod rows;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -47,6 +48,12 @@ const SWEEP: SignedDuration = SignedDuration::from_mins(10);
 
 /// Looks and their pauses between all that, a minute or a few each.
 const TICKS: SignedDuration = SignedDuration::from_mins(30);
+
+/// A few looks with their pauses, when nothing stands in the way.
+const LOOKS: SignedDuration = SignedDuration::from_mins(12);
+
+/// Within this what has expired goes: two ticks, an index that lags, and slack.
+const EXPIRED: SignedDuration = SignedDuration::from_secs(160);
 
 /// Something that must never be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +91,8 @@ pub(crate) struct Asked {
     pub(crate) deployment: u64,
     pub(crate) key: Key,
     pub(crate) tenant: usize,
+    /// Whether it is a key that counts. None: it ends at about this moment.
+    pub(crate) good: Option<bool>,
     /// The key must not see the deployment.
     pub(crate) foreign: bool,
     pub(crate) what: What,
@@ -115,8 +124,9 @@ pub(crate) struct Oracle {
     in_flight: Vec<InFlight>,
     /// Creates that somebody may ask for, by the name: each has its own.
     requests: BTreeMap<String, Request>,
-    /// Backups whose delete somebody asked for who has the right to.
-    deletes: BTreeSet<BackupKey>,
+    /// Backups whose delete somebody asked for who has the right to, and how many
+    /// such requests were not refused.
+    deletes: BTreeMap<BackupKey, u32>,
     /// Backups with something left to be done.
     moving: BTreeSet<BackupKey>,
     /// When a trouble last met a call.
@@ -128,6 +138,8 @@ pub(crate) struct Oracle {
     quiet: bool,
     /// No call meets a fault of its own.
     undisturbed: bool,
+    /// No tick is skipped.
+    ticking: bool,
 }
 
 #[derive(Debug)]
@@ -162,6 +174,8 @@ struct Backup {
     announced: BTreeMap<String, String>,
     /// The life that sent the last call, by node.
     callers: BTreeMap<u64, u32>,
+    /// How many calls were sent, by node.
+    sent: BTreeMap<u64, u32>,
     /// The codes with which AWS refused its `CreateSnapshots`.
     refused: BTreeSet<String>,
     /// When AWS throttled them.
@@ -236,13 +250,15 @@ impl Oracle {
             snapshots: BTreeMap::new(),
             in_flight: Vec::new(),
             requests: BTreeMap::new(),
-            deletes: BTreeSet::new(),
+            deletes: BTreeMap::new(),
             moving: BTreeSet::new(),
             troubles: Vec::new(),
             touched: BTreeMap::new(),
             stalled_until: Timestamp::MIN,
             quiet: profile.kind == Kind::Quiet,
-            undisturbed: profile.calls + profile.changes + profile.tells == 0,
+            ticking: profile.ticks_skipped == 0,
+            undisturbed: profile.calls + profile.changes + profile.tells + profile.transactions
+                == 0,
         }
     }
 

@@ -67,13 +67,22 @@ impl Oracle {
             let backup = sk.strip_prefix("BACKUP#").and_then(|id| id.parse().ok());
             if let (Some(deployment), Some(id)) = (deployment, backup) {
                 deployments.insert(deployment);
-                self.backup_changed(now, life, (deployment, id), change, cloud, reach)?;
+                self.backup_changed(now, life, (deployment, id), change, (cloud, table), reach)?;
             } else if change.new.is_some() {
                 match sk {
                     "OWNER" => reach.hit("turn owner row"),
                     _ if sk.starts_with("VOLUMES#") => reach.hit("turn volumes kept"),
                     _ if sk.starts_with("TOMBSTONE#") => reach.hit("turn tombstone"),
-                    _ => {}
+                    // The stack's own facts, and the operator's keys.
+                    "TABLE" | "KEY" => {}
+                    // Of another release it may be moved on, not made.
+                    _ if change.old.is_some() => {}
+                    _ => {
+                        return violated(
+                            "ghost-row",
+                            format!("{life} made a row that is nothing: {:?}", change.new),
+                        );
+                    }
                 }
             }
         }
@@ -206,7 +215,7 @@ impl Oracle {
         life: &Life,
         key: BackupKey,
         change: &Change,
-        cloud: &Cloud,
+        (cloud, table): (&Cloud, &Table),
         reach: &mut Reach,
     ) -> Verdict {
         let status = |row: &Option<RowRef>, none: &'static str| {
@@ -242,9 +251,15 @@ impl Oracle {
             _ => self.moving.remove(&key),
         };
         let Some(new) = &change.new else { return Ok(()) };
+        if from == "in_progress" && to != "failed" {
+            self.gives_up(now, key, new, cloud)?;
+        }
         if from != to {
             match to.as_str() {
-                "completed" => self.completed(now, key, new, cloud)?,
+                "completed" => {
+                    self.completed(now, key, new, cloud)?;
+                    self.volumes_are_kept(key, new, cloud, table)?;
+                }
                 "failed" => self.failed(now, key, new, cloud, reach)?,
                 "deleting" => self.deleting(now, life, key, &from, new, reach)?,
                 _ => {}

@@ -9,25 +9,77 @@ use super::{EPOCH, World, answer};
 use crate::sim::call::Call;
 use crate::sim::life::Life;
 use crate::sim::oracle::Violation;
+use crate::sim::plan::Fault;
 use crate::sim::table::{self, Stale};
-use crate::{Failed, Result};
+use crate::{Failed, Result, rows};
+
+/// What the keys of rows begin with that this release does not know.
+const UNREADABLE: &str = "NEWS#";
+
+/// Of queries of the due index that show a row which this release cannot read,
+/// so many in ten thousand are followed by its end.
+const ENDS: u32 = 2_000;
+
+/// Of transactions that are asked for again after a lost reply, so many in ten
+/// thousand meet themselves or another one.
+const STILL_AT_WORK: u32 = 4_000;
 
 impl World {
     /// Rows in each shard of the due index that this release does not know.
     pub(crate) fn plant_unreadable(&mut self) -> Result<()> {
         let environment = &self.template.function(local::Name::Worker).map_err(Failed)?.environment;
         let shards = environment.get("DUE_SHARDS").and_then(|text| text.parse().ok()).unwrap_or(1);
-        for shard in 0..shards {
-            let item = json!({
-                "pk": {"S": "DEPLOYMENT#1"},
-                "sk": {"S": format!("NEWS#{shard}")},
-                "due_shard": {"N": u32::to_string(&shard)},
-                "due_at": {"S": EPOCH.to_string()},
-            });
-            self.table.plant(item)?;
-            self.reach.hit("turn unreadable row planted");
-        }
+        (0..shards).try_for_each(|shard| self.plant_in(shard))
+    }
+
+    fn plant_in(&mut self, shard: u32) -> Result<()> {
+        self.unreadable += 1;
+        self.table.plant(json!({
+            "pk": {"S": "DEPLOYMENT#1"},
+            "sk": {"S": format!("{UNREADABLE}{}", self.unreadable)},
+            "due_shard": {"N": u32::to_string(&shard)},
+            "due_at": {"S": EPOCH.to_string()},
+        }))?;
+        self.reach.hit("turn unreadable row planted");
         Ok(())
+    }
+
+    /// Another release is through with a row of its own just after a tick saw it in
+    /// the index, and has a new one.
+    fn end_unreadable(&mut self, now: Timestamp, found: &str) -> Result<()> {
+        if !found.contains(UNREADABLE) || !self.dice.happens(ENDS) {
+            return Ok(());
+        }
+        let found: Value = serde_json::from_str(found)?;
+        let key = |row: &Value| {
+            let text = |name: &str| row[name]["S"].as_str().map(str::to_owned);
+            Some((text("pk")?, text("sk").filter(|sk| sk.starts_with(UNREADABLE))?))
+        };
+        // The index may show what is gone already.
+        let there = |row: &&Value| key(row).is_some_and(|key| self.table.rows().contains_key(&key));
+        let Some(row) = rows::items(&found["Items"]).find(there) else { return Ok(()) };
+        self.table.uproot(row, now)?;
+        self.reach.hit("turn unreadable row ended");
+        self.trace.line(now, || format!("another release ends {row}"));
+        let shard = row["due_shard"]["N"].as_str().and_then(|text| text.parse().ok());
+        self.plant_in(shard.unwrap_or(0))
+    }
+
+    /// The fault of a transaction, if it is one that is asked for again: nobody
+    /// heard what became of it, and it is still being carried out, or another one
+    /// is on its rows (`DynamoDB` API reference, `TransactWriteItems`, errors).
+    pub(super) fn asked_again(&mut self, call: &Call, fault: Option<Fault>) -> Option<Fault> {
+        let Some(token) = call.json["ClientRequestToken"].as_str() else { return fault };
+        match fault {
+            Some(Fault::ReplyLost | Fault::Error5xxApplied | Fault::TimedOutApplied) => {
+                self.unheard.insert(token.to_owned());
+                fault
+            }
+            None if self.unheard.contains(token) && self.dice.happens(STILL_AT_WORK) => {
+                Some(if self.dice.rng().bool() { Fault::Conflict } else { Fault::InProgress })
+            }
+            _ => fault,
+        }
     }
 
     /// The table.
@@ -62,6 +114,12 @@ impl World {
             }
             _ => self.table.call(call, now),
         };
+        let done = done.and_then(|(found, changes)| {
+            if stale == Some(Stale::Index) || call.json["IndexName"].is_string() {
+                self.end_unreadable(now, &found.body)?;
+            }
+            Ok((found, changes))
+        });
         let (found, changes) = match done {
             Ok(done) => done,
             Err(Failed(why)) => {

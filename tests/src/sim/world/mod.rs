@@ -5,6 +5,7 @@ mod dynamo;
 mod ec2;
 mod events;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cloud::{Cloud, FaultAction, FaultSpec, Reply};
@@ -71,6 +72,14 @@ pub(crate) struct World {
     pub(crate) asleep_until: Timestamp,
     /// How often the tags of ours are copied as soon as they can be.
     pub(crate) copies: u32,
+    /// The newest event that was handed over.
+    newest: u64,
+    /// Workers under way.
+    pub(crate) workers: u32,
+    /// How many rows this release could not read.
+    unreadable: u32,
+    /// Transactions that were carried out, and whose reply was lost.
+    unheard: BTreeSet<String>,
     start: Instant,
 }
 
@@ -98,6 +107,10 @@ impl World {
             wake: Arc::default(),
             asleep_until: EPOCH,
             copies: u32::from(plan.seed % 4 == 1),
+            newest: 0,
+            workers: 0,
+            unreadable: 0,
+            unheard: BTreeSet::new(),
             start: Instant::now(),
         })
     }
@@ -128,6 +141,14 @@ impl World {
         }
     }
 
+    /// An event is handed over, in whatever order.
+    pub(crate) fn hand_over(&mut self, event: u64) {
+        if event < self.newest {
+            self.reach.hit("fault event_reordered");
+        }
+        self.newest = self.newest.max(event);
+    }
+
     /// A call is sent: what becomes of it.
     pub(crate) fn send(&mut self, life: &Arc<Life>, call: &mut Call) -> Verdict {
         let number = self.calls;
@@ -143,6 +164,7 @@ impl World {
         if spared && cast.fault.is_none() && self.dice.happens(5_000) {
             cast.fault = Some(Fault::ReplyLost);
         }
+        cast.fault = self.asked_again(call, cast.fault);
         self.trace.line(now, || format!("{life} #{number} > {}", call.told()));
         if let Some(fault) = cast.fault {
             self.reach.hit(fault.line());
@@ -211,6 +233,7 @@ impl World {
                 Some("TransactionCanceledException")
             }
             (Fault::Conflict, _) => Some("TransactionConflictException"),
+            (Fault::InProgress, _) => Some("TransactionInProgressException"),
             _ => None,
         }
     }
