@@ -24,7 +24,7 @@ use super::functions::Functions;
 use super::happenings::{self, Happening, Happens};
 use super::oracle::{Oracle, Violation};
 use super::people::{Doing, Person};
-use super::plan::{Plan, Profile};
+use super::plan::{Kind, Plan, Profile};
 use super::scene::Scene;
 use super::spells::Spell;
 use super::templates;
@@ -224,7 +224,8 @@ impl Drive {
                     });
                 }
                 Happens::Spell(trouble) => {
-                    let minutes = trouble.minutes(&mut rng);
+                    let swept = matches!(self.world.lock().profile.kind, Kind::Sweep(_));
+                    let minutes = if swept { 3 } else { trouble.minutes(&mut rng) };
                     let until = now + SignedDuration::from_mins(minutes);
                     let mut world = self.world.lock();
                     world.trace.line(now, || format!("{} until {until}", trouble.line()));
@@ -342,8 +343,7 @@ impl Drive {
         let (lost, doubled, late) =
             (world.profile.events_lost, world.profile.events_doubled, world.profile.events_late);
         // After the crash of a sweep the ticks alone mend what is broken.
-        let crashed =
-            plan.crash.is_some_and(|crash| world.reach.count(crash.side.fault().line()) > 0);
+        let crashed = plan.crash.is_some() && world.crashed;
         // EBS promises nothing; the stack's own bus nearly does.
         let lost = if delivery.event["source"] == "aws.ec2" { lost } else { lost.min(2_000) };
         // What the tick sends it sends over the bus.

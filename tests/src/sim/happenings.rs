@@ -25,43 +25,81 @@ pub(crate) enum Happens {
     Spell(Trouble),
 }
 
-/// What the recorded run of a sweep does: each thing once, and the control
-/// plane's each change.
-pub(crate) const SWEPT: u32 = Doing::COUNT;
+/// What the recorded run of a sweep is about: by the seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Script {
+    /// Each thing that people do, once; a backup fails, and one is lost.
+    Everything,
+    /// The control plane's changes.
+    Registry,
+    /// Backups that expire, and deletes that AWS refuses.
+    Removal,
+    /// More failed backups than are kept.
+    Failing,
+}
 
-/// Seconds between two of them: a backup is over by then.
-const APART: i64 = 780;
+impl Script {
+    /// How many there are: a sweep of as many seeds in a row has each.
+    pub(crate) const COUNT: u64 = 4;
 
-/// How long that takes.
-pub(crate) const SWEEP_HOURS: i64 = (APART * (SWEPT as i64 + 1)).div_euclid(3_600) + 1;
+    /// The script of a seed.
+    pub(crate) fn of(seed: u64) -> Self {
+        match seed % Self::COUNT {
+            1 => Self::Everything,
+            2 => Self::Registry,
+            3 => Self::Removal,
+            _ => Self::Failing,
+        }
+    }
 
-/// So that the recorded run of a sweep has a backup that fails and one that is
-/// lost: seconds after its beginning.
-const IN_A_SWEEP: [(i64, Accident); 2] =
-    [(2, Accident::SnapshotFails), (2_000, Accident::SnapshotDeleted)];
+    /// What happens, and how many seconds after its beginning.
+    fn happenings(self) -> Vec<(i64, Happens)> {
+        // A backup is over by the next one.
+        let apart =
+            |seconds: i64, all: Vec<Happens>| (0..).map(move |at| 1 + seconds * at).zip(all);
+        match self {
+            Self::Everything => {
+                // A new thing is swept without anyone thinking of it.
+                let all = Doing::every().map(Happens::Doing).collect();
+                let mut all: Vec<_> = apart(780, all).collect();
+                all.push((2, Happens::Accident(Accident::SnapshotFails)));
+                all.push((2_000, Happens::Accident(Accident::SnapshotDeleted)));
+                all
+            }
+            Self::Registry => {
+                let both = [Doing::Registry, Doing::Create, Doing::Registry].map(Happens::Doing);
+                apart(1_900, both.repeat(6)).collect()
+            }
+            Self::Removal => {
+                let create = vec![Happens::Doing(Doing::Create); 3];
+                let refused = [
+                    Trouble::ListsNothing,
+                    Trouble::DeleteInUse,
+                    Trouble::DeleteLocked,
+                    Trouble::DeleteDenied,
+                ];
+                let refused = refused.map(Happens::Spell).to_vec();
+                apart(780, [create.clone(), refused, create].concat()).collect()
+            }
+            Self::Failing => apart(300, vec![Happens::Doing(Doing::Create); 23]).collect(),
+        }
+    }
+
+    /// How long it takes: of backups that expire, until the last one has.
+    pub(crate) fn hours(self) -> i64 {
+        match self {
+            Self::Removal => 6 * 24,
+            _ => self.happenings().iter().map(|(at, _)| at / 3_600 + 1).max().unwrap_or(1),
+        }
+    }
+}
 
 /// The happenings of a run that begins then, the last one first.
 pub(crate) fn draw(plan: &Plan, profile: &Profile, begin: Timestamp) -> Vec<Happening> {
-    let mut rng = Rng::with_seed(plan.seed ^ 0x6861_7070);
-    let span = profile.span.as_secs();
-    let sweep = profile.kind == Kind::Sweep;
-    let mut all = Vec::new();
-    for number in 0..profile.doings {
-        let doing = if sweep { Doing::in_turn(number) } else { Doing::draw(&mut rng) };
-        let at = if sweep { 1 + APART * i64::from(number) } else { rng.i64(0..span) };
-        let failing = profile.kind == Kind::Failing && rng.u8(0..10) < 9;
-        all.push((at, Happens::Doing(if failing { Doing::Create } else { doing })));
-    }
-    for _ in 0..profile.accidents {
-        all.push((rng.i64(0..span), Happens::Accident(Accident::draw(&mut rng))));
-    }
-    for _ in 0..profile.spells {
-        let trouble = Trouble::ALL[rng.usize(0..Trouble::ALL.len())];
-        all.push((rng.i64(0..span), Happens::Spell(trouble)));
-    }
-    if sweep {
-        all.extend(IN_A_SWEEP.map(|(at, accident)| (at, Happens::Accident(accident))));
-    }
+    let all = match profile.kind {
+        Kind::Sweep(script) => script.happenings(),
+        _ => drawn(plan, profile),
+    };
     let mut happenings: Vec<Happening> = (0..)
         .zip(all)
         .map(|(number, (at, what))| Happening {
@@ -75,8 +113,31 @@ pub(crate) fn draw(plan: &Plan, profile: &Profile, begin: Timestamp) -> Vec<Happ
     happenings
 }
 
+/// What a seed draws.
+fn drawn(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
+    let mut rng = Rng::with_seed(plan.seed ^ 0x6861_7070);
+    let span = profile.span.as_secs();
+    let mut all = Vec::new();
+    for _ in 0..profile.doings {
+        let doing = Doing::draw(&mut rng);
+        let at = rng.i64(0..span);
+        let failing = profile.kind == Kind::Failing && rng.u8(0..10) < 9;
+        all.push((at, Happens::Doing(if failing { Doing::Create } else { doing })));
+    }
+    for _ in 0..profile.accidents {
+        all.push((rng.i64(0..span), Happens::Accident(Accident::draw(&mut rng))));
+    }
+    for _ in 0..profile.spells {
+        let trouble = Trouble::ALL[rng.usize(0..Trouble::ALL.len())];
+        all.push((rng.i64(0..span), Happens::Spell(trouble)));
+    }
+    all
+}
+
 /// How many happenings a run has: their numbers go up to here.
 pub(crate) fn count(profile: &Profile) -> u32 {
-    let more = if profile.kind == Kind::Sweep { IN_A_SWEEP.len() } else { 0 };
-    profile.doings + profile.accidents + profile.spells + u32::try_from(more).unwrap_or(0)
+    match profile.kind {
+        Kind::Sweep(script) => u32::try_from(script.happenings().len()).unwrap_or(0),
+        _ => profile.doings + profile.accidents + profile.spells,
+    }
 }

@@ -44,7 +44,7 @@ use jiff::SignedDuration;
 pub use campaign::{Campaign, Tally, campaign};
 pub use oracle::Violation;
 pub use plan::{CrashPoint, Plan, Side};
-pub use reach::{LINES, Reach};
+pub use reach::Reach;
 pub use shrink::{parse_ranges, ranges, shrink};
 
 use crate::Result;

@@ -42,7 +42,7 @@ pub(crate) enum Doing {
 
 impl Doing {
     /// Each, with how often it is drawn.
-    const ALL: [(Self, u32); Self::COUNT as usize] = [
+    const ALL: [(Self, u32); 11] = [
         (Self::Routine, 44),
         (Self::Create, 14),
         (Self::Burst, 6),
@@ -56,9 +56,6 @@ impl Doing {
         (Self::ForeignEvent, 3),
     ];
 
-    /// How many there are.
-    pub(crate) const COUNT: u32 = 11;
-
     /// One, as often as it is done.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let mut at = rng.u32(0..Self::ALL.iter().map(|(_, weight)| weight).sum());
@@ -71,10 +68,9 @@ impl Doing {
         Self::List
     }
 
-    /// Each in turn, for the sweep: a new one is swept without anyone thinking of it.
-    pub(crate) fn in_turn(number: u32) -> Self {
-        let at = usize::try_from(number).unwrap_or(0) % Self::ALL.len();
-        Self::ALL[at].0
+    /// Each of them.
+    pub(crate) fn every() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().map(|(doing, _)| doing)
     }
 }
 

@@ -11,7 +11,7 @@ use cloud::Pace;
 use fastrand::Rng;
 use jiff::SignedDuration;
 
-use super::happenings;
+use super::happenings::Script;
 
 /// What to run.
 #[derive(Debug, Clone, Default)]
@@ -111,8 +111,8 @@ pub(crate) enum Kind {
     Failing,
     /// A node with more volumes than EC2 takes in one call.
     Huge,
-    /// A short life of everything, for the sweep of crash points.
-    Sweep,
+    /// A short life for the sweep of crash points.
+    Sweep(Script),
 }
 
 /// A fault of a call.
@@ -157,25 +157,30 @@ impl Fault {
         Self::EntriesRefused,
     ];
 
-    /// Its line in the reach table.
-    pub(crate) const fn line(self) -> &'static str {
+    /// Whether the caller is no more after it.
+    pub(crate) const fn is_crash(self) -> bool {
+        matches!(self, Self::CrashBefore | Self::CrashAfter | Self::CrashAfterReply)
+    }
+
+    /// As the reach table and the trace have it.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::CrashBefore => "fault crash_before",
-            Self::CrashAfter => "fault crash_after",
-            Self::CrashAfterReply => "fault crash_after_reply",
-            Self::ReplyLost => "fault reply_lost",
-            Self::Refused => "fault refused",
-            Self::Throttled => "fault throttled",
-            Self::Error5xx => "fault error_5xx",
-            Self::Error5xxApplied => "fault error_5xx_applied",
-            Self::TimedOut => "fault timed_out",
-            Self::TimedOutApplied => "fault timed_out_applied",
-            Self::AppliedLate => "fault applied_late",
-            Self::Slow => "fault slow",
-            Self::Conflict => "fault conflict",
-            Self::InProgress => "fault transaction_in_progress",
-            Self::ShortPage => "fault short_page",
-            Self::EntriesRefused => "fault entries_refused",
+            Self::CrashBefore => "crash_before",
+            Self::CrashAfter => "crash_after",
+            Self::CrashAfterReply => "crash_after_reply",
+            Self::ReplyLost => "reply_lost",
+            Self::Refused => "refused",
+            Self::Throttled => "throttled",
+            Self::Error5xx => "error_5xx",
+            Self::Error5xxApplied => "error_5xx_applied",
+            Self::TimedOut => "timed_out",
+            Self::TimedOutApplied => "timed_out_applied",
+            Self::AppliedLate => "applied_late",
+            Self::Slow => "slow",
+            Self::Conflict => "conflict",
+            Self::InProgress => "transaction_in_progress",
+            Self::ShortPage => "short_page",
+            Self::EntriesRefused => "entries_refused",
         }
     }
 }
@@ -226,7 +231,7 @@ impl Profile {
     pub(crate) fn draw(plan: &Plan) -> Self {
         let mut rng = Rng::with_seed(plan.seed ^ 0x7072_6f66);
         let kind = match plan.seed % 32 {
-            _ if plan.crash.is_some() => Kind::Sweep,
+            _ if plan.crash.is_some() => Kind::Sweep(Script::of(plan.seed)),
             3 => Kind::Quiet,
             7 | 23 => Kind::Weeks,
             11 => Kind::Failing,
@@ -239,7 +244,7 @@ impl Profile {
             Kind::Weeks => rng.i64(7 * 24..=21 * 24),
             Kind::Failing => rng.i64(4..=8),
             Kind::Huge => rng.i64(1..=3),
-            Kind::Sweep => happenings::SWEEP_HOURS,
+            Kind::Sweep(script) => script.hours(),
         };
         let doings = match kind {
             // Towards the fewer: two short runs meet more than a long one.
@@ -253,7 +258,7 @@ impl Profile {
             // More than the failed backups that are kept.
             Kind::Failing => 40,
             Kind::Huge => 12,
-            Kind::Sweep => happenings::SWEPT,
+            Kind::Sweep(_) => 0,
         };
         let among = |rng: &mut Rng, rates: &[u32]| rates[rng.usize(0..rates.len())];
         let mut parameters = Vec::new();
@@ -330,7 +335,7 @@ impl Profile {
             skew: 0,
             stale: false,
             unreadable: false,
-            clear: kind == Kind::Sweep,
+            clear: matches!(kind, Kind::Sweep(_)),
             ..profile
         }
     }
@@ -341,7 +346,7 @@ fn pace(kind: Kind, rng: &mut Rng) -> Pace {
     const MINUTE: u64 = 60_000;
     // Every minute of a snapshot costs a look at it: most are short.
     let snapshot_ms = match rng.u8(0..64) {
-        0 if kind != Kind::Sweep => 20 * MINUTE..=90 * MINUTE,
+        0 if !matches!(kind, Kind::Sweep(_)) => 20 * MINUTE..=90 * MINUTE,
         1..=40 => 3_000..=50_000,
         _ => MINUTE..=4 * MINUTE,
     };

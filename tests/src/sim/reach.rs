@@ -4,30 +4,60 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 /// How often each line was met.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reach(BTreeMap<String, u64>);
 
-/// Every line that a run of many seeds must meet.
-pub const LINES: &[&str] = &[
-    // Calls that go wrong.
-    "fault crash_before",
-    "fault crash_after",
-    "fault crash_after_reply",
-    "fault reply_lost",
-    "fault refused",
-    "fault throttled",
-    "fault error_5xx",
-    "fault error_5xx_applied",
-    "fault timed_out",
-    "fault timed_out_applied",
-    "fault applied_late",
-    "fault slow",
-    "fault conflict",
-    "fault transaction_in_progress",
-    "fault short_page",
-    "fault entries_refused",
+/// Every line that a run of many seeds must meet: the named ones, and for each
+/// operation each fault that its calls can meet.
+static LINES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let of_calls = OPERATIONS.iter().flat_map(|(operation, more)| {
+        FAULTS.iter().chain(*more).map(move |fault| of_call(operation, fault))
+    });
+    NAMED.iter().map(|&line| line.to_owned()).chain(of_calls).collect()
+});
+
+/// The line of a fault that met a call of an operation.
+pub(crate) fn of_call(operation: &str, fault: &str) -> String {
+    format!("{operation} {fault}")
+}
+
+/// What any call can meet.
+const FAULTS: &[&str] = &[
+    "crash_before",
+    "crash_after",
+    "crash_after_reply",
+    "reply_lost",
+    "refused",
+    "throttled",
+    "error_5xx",
+    "error_5xx_applied",
+    "timed_out",
+    "timed_out_applied",
+    "slow",
+];
+
+/// Every operation that the functions call, and what else its calls can meet.
+const OPERATIONS: &[(&str, &[&str])] = &[
+    ("CreateSnapshots", &["applied_late"]),
+    ("DeleteSnapshot", &["applied_late"]),
+    ("DescribeInstances", &["short_page"]),
+    ("DescribeVolumes", &["short_page"]),
+    ("DescribeSnapshots", &["short_page"]),
+    ("PutEvents", &["entries_refused"]),
+    ("GetItem", &[]),
+    ("Query", &["short_page"]),
+    ("PutItem", &["conflict"]),
+    ("UpdateItem", &["conflict"]),
+    ("DeleteItem", &["conflict"]),
+    ("TransactWriteItems", &["conflict", "transaction_in_progress"]),
+];
+
+/// The lines that stand for more than a call.
+const NAMED: &[&str] = &[
+    // Calls that go wrong: see `OPERATIONS`. And answers that are old.
     "fault stale_index",
     "fault describe_lag",
     // Events and the tick.
@@ -181,18 +211,18 @@ impl Reach {
 
     /// The lines that were met fewer than `least` times.
     pub fn below(&self, least: u64) -> Vec<&'static str> {
-        LINES.iter().copied().filter(|line| self.count(line) < least).collect()
+        LINES.iter().map(String::as_str).filter(|line| self.count(line) < least).collect()
     }
 
     /// What was met and stands in no line: the table would not miss it.
     pub fn unlisted(&self) -> Vec<&str> {
-        self.0.keys().map(String::as_str).filter(|line| !LINES.contains(line)).collect()
+        self.0.keys().filter(|line| !LINES.contains(line)).map(String::as_str).collect()
     }
 }
 
 impl fmt::Display for Reach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in LINES {
+        for line in &*LINES {
             writeln!(f, "{:>10}  {line}", self.count(line))?;
         }
         for line in self.unlisted() {

@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use local::{REGION, ZONES};
 use serde_json::{Value, json};
 
+use super::happenings::Script;
 use super::plan::Kind;
 
 /// Around the end of a key's time: a request takes a while, and clocks are off.
@@ -79,14 +80,14 @@ impl Scene {
             last
         };
         let count = match kind {
-            Kind::Sweep => 2,
-            Kind::Failing | Kind::Huge => 1,
+            Kind::Failing | Kind::Huge | Kind::Sweep(Script::Failing) => 1,
+            Kind::Sweep(_) => 2,
             _ => rng.usize(2..=6),
         };
         for number in 0..count {
             let nodes = match kind {
-                Kind::Failing => 1,
-                Kind::Sweep => 2,
+                Kind::Failing | Kind::Sweep(Script::Failing) => 1,
+                Kind::Sweep(_) => 2,
                 _ => [1, 1, 1, 1, 1, 2, 2, 2, 3, 5][rng.usize(0..10)],
             };
             let nodes = (0..nodes)
@@ -94,7 +95,8 @@ impl Scene {
                     let volumes = match kind {
                         Kind::Failing => usize::from(rng.u8(0..4) == 0),
                         Kind::Huge => 130,
-                        Kind::Sweep => 2,
+                        Kind::Sweep(Script::Failing) => 0,
+                        Kind::Sweep(_) => 2,
                         // Now and then a node with much, and one without data.
                         _ => [1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 8, 0]
                             [rng.usize(0..if number == 0 { 16 } else { 15 })],

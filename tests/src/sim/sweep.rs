@@ -1,12 +1,17 @@
-//! Crash points without chance: a run in which everybody does everything once is
-//! recorded, and then crashed before, after, and just behind each of its calls.
-//! From the crash on no event is delivered: ticks alone repair.
+//! Crash points without chance: a run is recorded, and then crashed before, after,
+//! and just behind each of its calls. From the crash on no event is delivered:
+//! ticks alone repair.
 //!
-//! The run does what `Doing` lists, so a new lifecycle is swept without anyone
+//! What the run is about is a script, by the seed: [`SCRIPTS`] seeds in a row have
+//! each. One does what `Doing` lists, so a new lifecycle is swept without anyone
 //! thinking of it.
 
+use super::happenings::Script;
 use super::{CrashPoint, Outcome, Plan, Side, run};
 use crate::{Result, fail};
+
+/// How many scripts there are.
+pub const SCRIPTS: u64 = Script::COUNT;
 
 /// The recorded run of a seed, without a crash.
 ///

@@ -55,6 +55,9 @@ const LOOKS: SignedDuration = SignedDuration::from_mins(12);
 /// Within this what has expired goes: two ticks, an index that lags, and slack.
 const EXPIRED: SignedDuration = SignedDuration::from_secs(160);
 
+/// How many failed backups a deployment keeps (the contract's).
+const KEPT: usize = 20;
+
 /// Something that must never be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {

@@ -11,9 +11,6 @@ use super::bus::KINDS;
 use super::{Oracle, Verdict, violated};
 use crate::rows::{items, named, text};
 
-/// How many failed backups a deployment keeps (the contract's).
-const KEPT: usize = 20;
-
 impl Oracle {
     /// The last word. `cleared`: every backup was deleted.
     pub(crate) fn at_rest(
@@ -29,7 +26,6 @@ impl Oracle {
         self.no_row_is_left(table)?;
         self.expired_in_peace(now)?;
         self.registry_is_new(cloud)?;
-        self.failed_are_few()?;
         if cleared { self.nothing_is_there(cloud) } else { Ok(()) }
     }
 
@@ -49,21 +45,6 @@ impl Oracle {
                 return violated(
                     "registry-behind",
                     format!("deployment {id} is at {known:?}, the last {kind} said {version}"),
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// Of the failed backups of a deployment the newest twenty are kept.
-    fn failed_are_few(&self) -> Verdict {
-        for id in self.deployments.keys() {
-            let failed = self.backups_of(*id).filter(|(_, row)| text(row, "status") == "failed");
-            let count = failed.count();
-            if count > KEPT {
-                return violated(
-                    "failed-kept",
-                    format!("deployment {id} has {count} failed backups"),
                 );
             }
         }

@@ -11,7 +11,7 @@ use super::super::life::Life;
 use super::super::reach::Reach;
 use super::super::spells::Trouble;
 use super::super::table::{Change, RowRef, Table};
-use super::{Backup, HELD, Oracle, TICKS, Verdict, time, violated};
+use super::{Backup, HELD, KEPT, Oracle, TICKS, Verdict, time, violated};
 use crate::rows::{BackupKey, moves, text};
 
 /// The contract's edges, with the row's birth and end.
@@ -86,7 +86,25 @@ impl Oracle {
                 }
             }
         }
-        deployments.into_iter().try_for_each(|id| self.slot_and_count(id, table))
+        deployments.into_iter().try_for_each(|id| {
+            self.slot_and_count(id, table)?;
+            self.failed_are_pruned(id)
+        })
+    }
+
+    /// As long as a deployment has more failed backups than it keeps, one of them is
+    /// not at rest: whoever looks after that one removes the others.
+    fn failed_are_pruned(&self, deployment: u64) -> Verdict {
+        let failed =
+            || self.backups_of(deployment).filter(|(_, row)| text(row, "status") == "failed");
+        let count = failed().count();
+        if count > KEPT && !failed().any(|(_, row)| moves(row)) {
+            return violated(
+                "failed-kept",
+                format!("deployment {deployment} has {count} failed backups, all at rest"),
+            );
+        }
+        Ok(())
     }
 
     /// Two never run at once; the slot and the count say what is.

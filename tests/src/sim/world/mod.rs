@@ -20,7 +20,7 @@ use super::dice::{Dice, Verdict};
 use super::life::Life;
 use super::oracle::{self, Oracle, Violation};
 use super::plan::{Fault, Plan, Profile};
-use super::reach::Reach;
+use super::reach::{self, Reach};
 use super::scene::Scene;
 use super::spells::Spell;
 use super::table::Table;
@@ -72,6 +72,8 @@ pub(crate) struct World {
     pub(crate) asleep_until: Timestamp,
     /// How often the tags of ours are copied as soon as they can be.
     pub(crate) copies: u32,
+    /// An invocation has crashed.
+    pub(crate) crashed: bool,
     /// The newest event that was handed over.
     newest: u64,
     /// Workers under way.
@@ -107,6 +109,7 @@ impl World {
             wake: Arc::default(),
             asleep_until: EPOCH,
             copies: u32::from(plan.seed % 4 == 1),
+            crashed: false,
             newest: 0,
             workers: 0,
             unreadable: 0,
@@ -167,8 +170,9 @@ impl World {
         cast.fault = self.asked_again(call, cast.fault);
         self.trace.line(now, || format!("{life} #{number} > {}", call.told()));
         if let Some(fault) = cast.fault {
-            self.reach.hit(fault.line());
-            self.trace.line(now, || format!("{life} #{number} {}", fault.line()));
+            self.reach.hit(&reach::of_call(&call.operation, fault.name()));
+            self.trace.line(now, || format!("{life} #{number} fault {}", fault.name()));
+            self.crashed |= fault.is_crash();
             life.disturb();
         }
         // What never leaves the machine is no call.
