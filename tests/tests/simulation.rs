@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use tests::sim::{self, Campaign, Plan, Tally, sweep};
+use tests::sim::{self, Campaign, Plan, Reach, Tally, sweep};
 use tests::{Failed, Result};
 
 // A third of a run went into the system's allocator.
@@ -54,13 +54,22 @@ fn a_share_of_the_seeds_is_clean() -> Result<()> {
     let tally = ran(32, &Plan::of)?;
     assert_eq!(tally.violations, []);
     assert_eq!(tally.reach.unlisted(), Vec::<&str>::new());
+    // What so few seeds meet for sure.
+    let never = tally.reach.below(1);
+    let common = ["edge ", "announced ", "invoked ", "turn called", "turn adopted", "api 20"];
+    let missed: Vec<_> =
+        never.iter().filter(|line| common.iter().any(|one| line.starts_with(one))).collect();
+    assert!(missed.is_empty(), "never met: {missed:?}");
     Ok(())
 }
 
 #[test]
 fn a_share_of_the_crash_points_is_repaired_by_ticks_alone() -> Result<()> {
+    let mut reach = Reach::default();
     for seed in 1..=sweep::SCRIPTS {
-        let points = sweep::points(sweep::record(seed)?.calls, 131);
+        let recorded = sweep::record(seed)?;
+        reach.merge(&recorded.reach);
+        let points = sweep::points(recorded.calls, 131);
         let plan = |number| {
             let at = usize::try_from(number).expect("a number of a point");
             sweep::plan(seed, points[at])
@@ -68,5 +77,11 @@ fn a_share_of_the_crash_points_is_repaired_by_ticks_alone() -> Result<()> {
         let tally = ran(points.len() as u64, &plan)?;
         assert_eq!(tally.violations, [], "of seed {seed}");
     }
+    // What is not in a recorded run is crashed at none of its calls.
+    let never = reach.below(1);
+    let turns = ["edge ", "announced ", "turn expiry", "turn failed", "turn tombstone", "held "];
+    let missed: Vec<_> =
+        never.iter().filter(|line| turns.iter().any(|one| line.starts_with(one))).collect();
+    assert!(missed.is_empty(), "never met: {missed:?}");
     Ok(())
 }

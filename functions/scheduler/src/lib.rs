@@ -6,6 +6,7 @@
 //! conditional write that moves its due time on, so that a row nobody can help
 //! never starves those behind it. What is not reached is due at the next tick.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use backups_aws::bus::Bus;
@@ -89,50 +90,54 @@ impl Scheduler {
 /// `DUE_SHARDS` is smaller than it ever was; its time is over; or the last shard that could not be
 /// read, after all others were.
 pub async fn handle(scheduler: &Scheduler, _: Value, remaining: Duration) -> Result<(), Error> {
-    let tick =
-        tokio::time::timeout(remaining.saturating_sub(LAST_WORD), tick(scheduler, remaining));
-    tick.await.unwrap_or(Err(Error::OutOfTime))
+    let until = tokio::time::Instant::now() + remaining.saturating_sub(RESERVE);
+    let oldest = AtomicI64::new(0);
+    let tick = tick(scheduler, until, &oldest);
+    let done = tokio::time::timeout(remaining.saturating_sub(LAST_WORD), tick).await;
+    // Also of a tick whose time ran out: that is the day for which it is counted.
+    let oldest = oldest.into_inner();
+    telemetry::count(Metric::OldestDueSeconds, oldest, scheduler.clock.timestamp());
+    done.unwrap_or(Err(Error::OutOfTime))
 }
 
-/// As [`handle`], as long as it takes.
-async fn tick(scheduler: &Scheduler, remaining: Duration) -> Result<(), Error> {
+/// As [`handle`], as long as it takes. `oldest`: for how many seconds something
+/// has been due.
+async fn tick(
+    scheduler: &Scheduler,
+    until: tokio::time::Instant,
+    oldest: &AtomicI64,
+) -> Result<(), Error> {
     let check = || async { scheduler.table.table_id().await.map(|_| ()) };
     scheduler.shards_checked.get_or_try_init(check).await.map_err(Error::Table)?;
-    let until = tokio::time::Instant::now() + remaining.saturating_sub(RESERVE);
     let now = scheduler.clock.now();
     let mut failed = None;
-    let mut oldest = Seconds(0);
     // A different shard goes first each minute: a herd in one starves no other.
     let shards = scheduler.table.due_shards();
     let first = u32::try_from((now.unix() / 60) % i64::from(shards)).unwrap_or(0);
     for offset in 0..shards {
         let shard = (first + offset) % shards;
-        match one_shard(scheduler, shard, now, until).await {
-            Ok(waited) => oldest = oldest.max(waited),
-            Err(error) => {
-                tracing::error!(%error, shard, "a shard of the due index could not be read");
-                failed = Some(error);
-            }
+        if let Err(error) = one_shard(scheduler, shard, now, until, oldest).await {
+            tracing::error!(%error, shard, "a shard of the due index could not be read");
+            failed = Some(error);
         }
     }
-    telemetry::count(Metric::OldestDueSeconds, oldest.0, scheduler.clock.timestamp());
     failed.map_or(Ok(()), |error| Err(Error::Table(error)))
 }
 
-/// What is due in one shard. Gives how long the oldest of it has waited.
+/// What is due in one shard.
 async fn one_shard(
     scheduler: &Scheduler,
     shard: u32,
     now: Time,
     until: tokio::time::Instant,
-) -> Result<Seconds, TableError> {
+    oldest: &AtomicI64,
+) -> Result<(), TableError> {
     let mut page = None;
-    let mut oldest = Seconds(0);
     loop {
         let (rows, next) = scheduler.table.due(shard, now, page).await?;
         for row in &rows {
             if let DueRow::Backup { due_at, .. } = row {
-                oldest = oldest.max(now - *due_at);
+                oldest.fetch_max((now - *due_at).0, Ordering::Relaxed);
             }
         }
         // One bad row never stops the rest.
@@ -155,9 +160,9 @@ async fn one_shard(
             Some(next) if tokio::time::Instant::now() < until => page = Some(next),
             Some(_) => {
                 tracing::warn!(shard, "the tick's time is over; the rest stays due");
-                return Ok(oldest);
+                return Ok(());
             }
-            None => return Ok(oldest),
+            None => return Ok(()),
         }
     }
 }

@@ -221,8 +221,9 @@ impl Advance<'_> {
                     // After the row: a crash in between costs the events, and
                     // the tick makes up for them; before it, it would leave
                     // rows that nobody removes.
-                    for smallest in &stored.owners {
-                        self.worker.table.own(smallest, &stored).await?;
+                    for wave in stored.owners.chunks(SIDE_BY_SIDE) {
+                        let table = &self.worker.table;
+                        try_join_all(wave.iter().map(|one| table.own(one, &stored))).await?;
                     }
                 }
                 if stored.status != row.status {

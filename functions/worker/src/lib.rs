@@ -108,8 +108,14 @@ pub async fn handle(worker: &Worker, event: Value, remaining: Duration) -> Resul
     // on top of them.
     let work: Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>> =
         Box::pin(handle_one(worker, event, remaining));
-    let work = tokio::time::timeout(remaining.saturating_sub(LAST_WORD), work.instrument(span));
-    work.await.unwrap_or(Err(Error::OutOfTime))
+    let in_time = async {
+        let done = tokio::time::timeout(remaining.saturating_sub(LAST_WORD), work).await;
+        done.unwrap_or_else(|_| {
+            tracing::error!("the invocation's time ran out; the tick goes on from what is stored");
+            Err(Error::OutOfTime)
+        })
+    };
+    in_time.instrument(span).await
 }
 
 /// As [`handle`], within the event's span.

@@ -120,6 +120,12 @@ fn chosen(nodes: &[Node], asked: Option<NodeId>) -> Result<Vec<NodeRun>, Refusal
         failed_calls: 0,
         take: Take::Open { attempt: 0, not_before: None },
     };
+    if nodes.is_empty() {
+        return Err(Refusal::new(
+            Code::DeploymentNotReady,
+            "The deployment has no nodes yet; wait until the control plane reports them.",
+        ));
+    }
     match asked {
         Some(id) => match nodes.iter().find(|node| node.node_id == id) {
             Some(node) => Ok(vec![run(node)]),
@@ -127,10 +133,6 @@ fn chosen(nodes: &[Node], asked: Option<NodeId>) -> Result<Vec<NodeRun>, Refusal
                 Err(Refusal::new(Code::NodeNotFound, format!("The deployment has no node {id}.")))
             }
         },
-        None if nodes.is_empty() => Err(Refusal::new(
-            Code::DeploymentNotReady,
-            "The deployment has no nodes yet; wait until the control plane reports them.",
-        )),
         None => Ok(nodes.iter().map(run).collect()),
     }
 }

@@ -134,9 +134,19 @@ fn many(options: &Options) -> Result<bool> {
     if !unlisted.is_empty() {
         println!("in no line of the reach table: {}", unlisted.join(", "));
     }
+    let few = tally.runs >= MANY && tally.median_completed() < COMPLETED;
+    if few {
+        println!("the median seed completed fewer than {COMPLETED} backups");
+    }
     let violated = report(options, &tally, &plan)?;
-    Ok(!violated && missed.is_empty() && unlisted.is_empty())
+    Ok(!violated && !few && missed.is_empty() && unlisted.is_empty())
 }
+
+/// Of so many seeds the median is asked for.
+const MANY: u64 = 200;
+
+/// So many backups the median seed completes at the least.
+const COMPLETED: u64 = 10;
 
 #[expect(clippy::cast_precision_loss, reason = "for people to read")]
 fn told(tally: &Tally, seconds: f64) {

@@ -107,8 +107,9 @@ impl Dice {
         &mut self.rng
     }
 
-    /// What becomes of the call with this number.
-    pub(crate) fn cast(&mut self, number: u64, kind: Kind) -> Verdict {
+    /// What becomes of the call with this number. `quick`: its caller waits for 3 s
+    /// and not for 15.
+    pub(crate) fn cast(&mut self, number: u64, kind: Kind, quick: bool) -> Verdict {
         // As long as such calls take: what overlaps must be able to.
         let there = self.millis(if kind == Kind::Ec2Write { 50..=2_000 } else { 1..=20 });
         // Mostly nothing happens between AWS's answer and its arrival.
@@ -132,19 +133,20 @@ impl Dice {
         }
         let fits = |fault: &Fault| match fault {
             Fault::Conflict => matches!(kind, Kind::DynamoWrite | Kind::Transaction),
-            Fault::AppliedLate => kind == Kind::Ec2Write,
+            Fault::AppliedLate => !matches!(kind, Kind::Paged | Kind::Other),
             Fault::ShortPage => kind == Kind::Paged,
             Fault::EntriesRefused => kind == Kind::PutEvents,
             _ => true,
         };
         let fitting: Vec<Fault> = self.faults.iter().copied().filter(fits).collect();
         let fault = self.rng.choice(fitting);
+        let slow = if quick { 500..=2_900 } else { 2_000..=14_000 };
         match fault {
             // Also slow to refuse.
             Some(Fault::Slow | Fault::EntriesRefused) if self.rng.bool() => {
-                Verdict { fault, there: self.millis(2_000..=14_000), back }
+                Verdict { fault, there: self.millis(slow), back }
             }
-            Some(Fault::Slow) => Verdict { fault, there, back: self.millis(2_000..=14_000) },
+            Some(Fault::Slow) => Verdict { fault, there, back: self.millis(slow) },
             fault => Verdict { fault, there, back },
         }
     }

@@ -113,6 +113,9 @@ impl Functions {
         let work = async move { worker::handle(&handler, event, worker::TIMEOUT).await };
         match self.run(&instance.life, &instance.clock, work).await? {
             End::Done(result) => {
+                if matches!(result, Err(worker::Error::OutOfTime)) {
+                    self.ran_out_of_time(&instance.life);
+                }
                 self.idle().worker.push(instance);
                 Ok(result.map_err(|error| error.to_string()))
             }
@@ -129,11 +132,15 @@ impl Functions {
             |settings, sdk, clock| Arc::new(Scheduler::new(&settings, sdk, clock)),
         )?;
         let handler = Arc::clone(&instance.handler);
-        let work = Box::pin(async move {
+        let work =
+            Box::pin(
+                async move { scheduler::handle(&handler, json!({}), scheduler::TIMEOUT).await },
+            );
+        if let End::Done(done) = self.run(&instance.life, &instance.clock, work).await? {
             // A tick that fails is told by its metric; the next one comes.
-            let _ = scheduler::handle(&handler, json!({}), scheduler::TIMEOUT).await;
-        });
-        if let End::Done(()) = self.run(&instance.life, &instance.clock, work).await? {
+            if matches!(done, Err(scheduler::Error::OutOfTime)) {
+                self.ran_out_of_time(&instance.life);
+            }
             self.idle().scheduler.push(instance);
         }
         Ok(())
@@ -227,8 +234,9 @@ impl Functions {
         let world = &mut *world;
         world.running -= 1;
         world.workers -= u32::from(life.function == Name::Worker);
-        world.oracle.ended(life);
         let now = world.now();
+        let verdict = world.oracle.ended(now, life, matches!(end, End::Done(_)));
+        world.judge(verdict);
         let how = match end {
             End::Done(_) => "done",
             End::Crashed => "crashed",
@@ -241,6 +249,15 @@ impl Functions {
         world.trace.line(now, || format!("{life} {how}"));
         world.wake.notify_one();
         Ok(end)
+    }
+
+    /// An invocation has ended itself, for want of time.
+    fn ran_out_of_time(&self, life: &Life) {
+        let mut world = self.world.lock();
+        let now = world.now();
+        world.trace.line(now, || format!("{life} ran out of time"));
+        let verdict = world.oracle.out_of_time(life);
+        world.judge(verdict);
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {

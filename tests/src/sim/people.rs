@@ -12,7 +12,7 @@ use super::drive;
 use super::functions::Functions;
 use super::oracle::{Asked, Violation, What};
 use super::reply::Reply;
-use super::scene::Key;
+use super::scene::{self, Key};
 use super::world::Shared;
 use crate::{Failed, Result};
 
@@ -319,6 +319,8 @@ impl Person {
         let key = keys[self.rng.usize(0..keys.len())];
         // A good key of another tenant.
         let tenant = if key == Key::Manage { 1 - tenant } else { tenant };
+        // Or one that there never was.
+        let deployment = if self.rng.u8(0..4) == 0 { 1 << 60 } else { deployment };
         match self.rng.u8(0..3) {
             0 => self.get(deployment, tenant, key).await?,
             1 => {
@@ -370,6 +372,11 @@ impl Person {
             let mut older = one.changed(&tenant);
             one.version += 1;
             match change {
+                10 => {
+                    let node = one.nodes.iter().map(|(node, _)| *node).max().unwrap_or(one.id) + 16;
+                    let new = scene::launch(&mut world.cloud, now, &mut self.rng, 1);
+                    one.nodes.push((node, new));
+                }
                 0 => one.status = "upgrading",
                 1 => one.plan = "basic",
                 2 => one.storage = "local_ssd",
@@ -386,7 +393,9 @@ impl Person {
                 }
                 6 => {
                     // The last word once more, or one before it, which was another.
-                    if self.rng.bool() && one.version > 2 {
+                    // Only if it is known: else it would be the newest.
+                    let known = world.oracle.knows(one.id);
+                    if self.rng.bool() && one.version > 2 && known >= one.version - 1 {
                         older["version"] = json!(one.version - 2);
                         older["nodes"] = json!([]);
                     }

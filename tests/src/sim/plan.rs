@@ -308,12 +308,13 @@ impl Profile {
             ticks_skipped: among(&mut rng, &[0, 500, 3_000]),
             ticks_doubled: among(&mut rng, &[0, 500, 2_000]),
             skew: i64::from(among(&mut rng, &[0, 500, 4_000])),
-            stale: rng.bool(),
+            stale: rng.u8(0..3) == 0,
             // Each is met once an hour.
             unreadable: rng.u8(0..8) == 0 && kind != Kind::Weeks,
             clear: rng.u8(0..3) == 0,
             pace: pace(kind, &mut rng),
-            stalls: [5..=deadline * 45, deadline * 100..=deadline * 200],
+            // Between the two: whether it is given up then is for either to say.
+            stalls: [5..=deadline * 45, deadline * 110..=deadline * 190],
             parameters,
         };
         if rough {

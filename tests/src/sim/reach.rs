@@ -46,13 +46,13 @@ const OPERATIONS: &[(&str, &[&str])] = &[
     ("DescribeInstances", &["short_page"]),
     ("DescribeVolumes", &["short_page"]),
     ("DescribeSnapshots", &["short_page"]),
-    ("PutEvents", &["entries_refused"]),
+    ("PutEvents", &["applied_late", "entries_refused"]),
     ("GetItem", &[]),
     ("Query", &["short_page"]),
-    ("PutItem", &["conflict"]),
-    ("UpdateItem", &["conflict"]),
-    ("DeleteItem", &["conflict"]),
-    ("TransactWriteItems", &["conflict", "transaction_in_progress"]),
+    ("PutItem", &["applied_late", "conflict"]),
+    ("UpdateItem", &["applied_late", "conflict"]),
+    ("DeleteItem", &["applied_late", "conflict"]),
+    ("TransactWriteItems", &["applied_late", "conflict", "transaction_in_progress"]),
 ];
 
 /// The lines that stand for more than a call.
@@ -72,7 +72,9 @@ const NAMED: &[&str] = &[
     "fault clock_skew",
     // What goes wrong for a while.
     "spell ec2_down",
+    "spell ec2_slow",
     "spell dynamodb_down",
+    "spell dynamodb_slow",
     "spell events_down",
     "spell describe_throttled",
     "spell describe_denied",

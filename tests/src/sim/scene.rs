@@ -94,7 +94,14 @@ impl Scene {
                 .map(|_| {
                     let volumes = match kind {
                         Kind::Failing => usize::from(rng.u8(0..4) == 0),
-                        Kind::Huge => 130,
+                        // More than EC2 takes in one call, or some rows full of them.
+                        Kind::Huge => {
+                            if rng.bool() {
+                                130
+                            } else {
+                                rng.usize(21..=45)
+                            }
+                        }
                         Kind::Sweep(Script::Failing) => 0,
                         Kind::Sweep(_) => 2,
                         // Now and then a node with much, and one without data.

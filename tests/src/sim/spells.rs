@@ -1,21 +1,25 @@
 //! What goes wrong for a while: a service that is down, a quota that is full, a
 //! right that somebody took away.
 
+use std::ops::RangeInclusive;
+
 use fastrand::Rng;
 use jiff::Timestamp;
 
-use super::call::Call;
+use super::call::{Call, Service};
 use super::people::Doing;
 
 /// A kind of trouble that lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trouble {
     Ec2Down,
+    Ec2Slow,
     DescribeThrottled,
     DescribeDenied,
     /// Lists are empty, of what has been there for long.
     ListsNothing,
     DynamoDown,
+    DynamoSlow,
     EventsDown,
     CreateThrottled,
     CreateDenied,
@@ -56,12 +60,14 @@ impl Spell {
 }
 
 impl Trouble {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Ec2Down,
+        Self::Ec2Slow,
         Self::DescribeThrottled,
         Self::DescribeDenied,
         Self::ListsNothing,
         Self::DynamoDown,
+        Self::DynamoSlow,
         Self::EventsDown,
         Self::CreateThrottled,
         Self::CreateDenied,
@@ -75,9 +81,13 @@ impl Trouble {
     /// What somebody does in the middle of it, or it would stand in nobody's way.
     pub(crate) const fn invites(self) -> Option<Doing> {
         match self {
-            Self::CreateThrottled | Self::CreateDenied | Self::CreateKms | Self::CreateQuota => {
-                Some(Doing::Create)
-            }
+            Self::Ec2Down
+            | Self::CreateThrottled
+            | Self::CreateDenied
+            | Self::CreateKms
+            | Self::CreateQuota
+            | Self::Ec2Slow
+            | Self::DynamoSlow => Some(Doing::Create),
             Self::ListsNothing | Self::DeleteInUse | Self::DeleteLocked | Self::DeleteDenied => {
                 Some(Doing::Delete)
             }
@@ -89,10 +99,12 @@ impl Trouble {
     pub(crate) const fn line(self) -> &'static str {
         match self {
             Self::Ec2Down => "spell ec2_down",
+            Self::Ec2Slow => "spell ec2_slow",
             Self::DescribeThrottled => "spell describe_throttled",
             Self::DescribeDenied => "spell describe_denied",
             Self::ListsNothing => "spell lists_nothing",
             Self::DynamoDown => "spell dynamodb_down",
+            Self::DynamoSlow => "spell dynamodb_slow",
             Self::EventsDown => "spell events_down",
             Self::CreateThrottled => "spell create_throttled",
             Self::CreateDenied => "spell create_denied",
@@ -109,12 +121,22 @@ impl Trouble {
     pub(crate) fn minutes(self, rng: &mut Rng) -> i64 {
         match (self, rng.u8(0..4)) {
             // Four hours, and a backup is given up.
-            (Self::CreateThrottled, 0 | 1) => rng.i64(60..=300),
+            (Self::CreateThrottled, 0) => rng.i64(60..=300),
             // A delete is tried again hourly in the end.
             (Self::DeleteInUse | Self::DeleteLocked | Self::DeleteDenied, 0) => rng.i64(60..=240),
             // Every row that is due is tried each minute.
-            (_, 0) => rng.i64(30..=90),
+            (_, 0) => rng.i64(30..=60),
             _ => rng.i64(1..=30),
+        }
+    }
+
+    /// How many milliseconds a call takes until it is carried out, if this trouble is
+    /// about it: up to just less than its caller waits.
+    pub(crate) const fn slows(self, service: Service) -> Option<RangeInclusive<u64>> {
+        match (self, service) {
+            (Self::Ec2Slow, Service::Ec2) => Some(3_000..=14_500),
+            (Self::DynamoSlow, Service::DynamoDb) => Some(700..=2_900),
+            _ => None,
         }
     }
 

@@ -2,6 +2,7 @@
 //! meets its fault, and is carried out by the world.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +16,17 @@ use cloud::Reply;
 use http::StatusCode;
 use jiff::SignedDuration;
 
-use super::call::Call;
+use super::call::{Call, Service};
 use super::life::Life;
 use super::plan::Fault;
 use super::world::Shared;
 
-/// When a call that was given up may still be carried out: mostly soon, at times
-/// just before its caller looks for the last time.
-const LATE: [std::ops::RangeInclusive<u64>; 2] = [15_500..=40_000, 61_000..=540_000];
+/// When a call of EC2 that was given up may still be carried out, in milliseconds:
+/// soon, or just before its caller looks for the last time.
+const LATE: [RangeInclusive<u64>; 2] = [15_500..=40_000, 61_000..=540_000];
+
+/// And one of another service: while its caller tries again, and a little later.
+const LATE_QUICK: [RangeInclusive<u64>; 2] = [3_100..=8_000, 8_000..=20_000];
 
 /// The way from one instance to AWS.
 #[derive(Debug, Clone)]
@@ -96,7 +100,8 @@ impl Wire {
     /// It is carried out when nobody waits for it any more.
     fn late(&self, call: Call) {
         let mut world = self.world.lock();
-        let span = LATE[world.dice.rng().usize(0..LATE.len())].clone();
+        let spans = if call.service == Service::Ec2 { LATE } else { LATE_QUICK };
+        let span = spans[world.dice.rng().usize(0..spans.len())].clone();
         let after = world.dice.millis(span);
         let at = world.now() + SignedDuration::try_from(after).unwrap_or_default();
         world.late.push((at, Arc::clone(&self.life), call));

@@ -3,6 +3,7 @@
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use backups_core::backup::{Backup, Volume};
 use backups_core::id::{BackupId, DeploymentId, NodeId, SnapshotId};
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -60,14 +61,15 @@ impl Table {
         attempt: u32,
         volumes: &[Volume],
     ) -> Result<(), TableError> {
-        for (part, volumes) in volumes.chunks(VOLUMES_A_ROW).enumerate() {
+        let puts = volumes.chunks(VOLUMES_A_ROW).enumerate().map(|(part, volumes)| async move {
             let sk = volumes_sk(backup.id, node, part);
             let mut item = to_item(&sk, &Volumes { attempt, volumes: volumes.to_vec() })?;
             item.insert("pk".into(), s(deployment_pk(backup.deployment_id)));
             item.insert("sk".into(), s(sk));
-            self.put(item).await?;
-        }
-        Ok(())
+            self.put(item).await
+        });
+        // Side by side: a node may have some hundred volumes, and the lease runs.
+        try_join_all(puts).await.map(|_| ())
     }
 
     /// Removes the kept volumes of a backup.

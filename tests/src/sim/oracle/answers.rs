@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::super::reach::Reach;
 use super::super::reply::Reply;
 use super::super::scene::Key;
 use super::super::table::RowRef;
-use super::{Asked, Oracle, Request, SLACK, Verdict, What, time, violated};
+use super::{Asked, EXPIRED, Oracle, Request, Verdict, What, time, violated};
 use crate::rows::{FIELDS, items, named, text};
 
 /// The refusals of a create that depend on the deployment, in the order in which
@@ -197,6 +197,11 @@ impl Oracle {
                 format!("{asked:?}: {code}, and the deployment was {deployment:?}"),
             );
         }
+        let create = matches!(asked.what, What::Create { .. });
+        let hidden = !deployment.is_empty() && deployment.iter().all(|row| row["deleted"] == true);
+        if create && hidden && code != "deployment_not_found" {
+            return violated("refusal-order", format!("{asked:?}: {code} of a deleted deployment"));
+        }
         // Of several that apply the first one is told.
         let before = IN_ORDER.iter().take_while(|one| **one != code);
         let sooner = before
@@ -295,14 +300,13 @@ impl Oracle {
         Ok(())
     }
 
-    /// What expires goes within two ticks, as long as nothing is wrong.
+    /// At rest nothing is there that should have expired.
     pub(super) fn expired_in_peace(&self, now: Timestamp) -> Verdict {
-        let late = SignedDuration::from_secs(150) + SLACK;
         for (key, backup) in &self.backups {
             let Some(row) = backup.row() else { continue };
             let expires = time(row, "expires_at")
                 .filter(|_| matches!(text(row, "status"), "completed" | "failed"));
-            if expires.is_some_and(|at| at + late < now) {
+            if expires.is_some_and(|at| at + EXPIRED < now) {
                 return violated(
                     "expired-late",
                     format!("backup {key:?} expired at {expires:?}, and it is {now}"),

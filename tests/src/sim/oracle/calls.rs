@@ -14,7 +14,7 @@ use super::{Backup, InFlight, Oracle, Snapshot, Verdict, Violation, time, violat
 use crate::rows::{BackupKey, items, named, text};
 
 /// A client has given a call up after this (the service's own time-out).
-const GIVEN_UP: SignedDuration = SignedDuration::from_secs(15);
+pub(super) const GIVEN_UP: SignedDuration = SignedDuration::from_secs(15);
 
 /// A call that is carried out within this is what its caller waits for.
 const QUICK: SignedDuration = SignedDuration::from_secs(20);
@@ -55,9 +55,8 @@ impl Oracle {
                 let tagged = tagged(&tags_of_call(call))?;
                 Self::may_be_taken(call, &tagged, table)?;
                 self.is_not_retaken(&tagged, cloud)?;
-                let backup = self.backups.entry(tagged.backup).or_default();
-                backup.callers.insert(tagged.node, life.id);
-                *backup.sent.entry(tagged.node).or_default() += 1;
+                let backup = self.backups.entry(tagged.backup);
+                backup.or_default().callers.insert(tagged.node, life.id);
                 tagged.backup
             }
             "DeleteSnapshot" => self.may_be_deleted(call.field("SnapshotId"), cloud)?,
@@ -85,7 +84,9 @@ impl Oracle {
                 ),
             );
         }
-        self.in_flight.push(InFlight { life: life.id, number: call.number, at: now, backup });
+        let create = call.operation == "CreateSnapshots";
+        let number = call.number;
+        self.in_flight.push(InFlight { life: life.id, create, number, at: now, backup });
         Ok(())
     }
 

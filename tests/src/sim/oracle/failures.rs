@@ -83,8 +83,8 @@ impl Oracle {
         let mut ours = self.snapshots.values().filter(|one| one.backup == key);
         let refused =
             |code: &str| self.backups.get(&key).is_some_and(|backup| backup.refused.contains(code));
-        let sent = self.backups.get(&key).map(|backup| &backup.sent);
-        let often = || sent.is_some_and(|sent| sent.values().any(|calls| *calls >= 5));
+        let tried = self.backups.get(&key).map(|backup| &backup.tried);
+        let often = || tried.is_some_and(|tried| tried.values().any(|calls| *calls >= 5));
         match code {
             "snapshot_failed" => {
                 // One that failed, or five calls that did.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::super::life::Life;
 use super::super::reach::Reach;
-use super::{EXPIRED, LOOKS, Oracle, SLACK, TICKS, Verdict, time, violated};
+use super::{EXPIRED, KEPT, LOOKS, Oracle, SLACK, TICKS, Verdict, time, violated};
 use crate::rows::{BackupKey, named, text};
 
 impl Oracle {
@@ -235,7 +235,7 @@ impl Oracle {
             .backups_of(key.0)
             .filter(|(id, row)| *id > key.1 && text(row, "status") == "failed");
         let newer = newer.count();
-        let pruned = from == "failed" && newer >= 20;
+        let pruned = from == "failed" && newer >= KEPT;
         let by = match life.function {
             Name::Api => asked,
             Name::Scheduler => expired,

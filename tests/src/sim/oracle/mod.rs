@@ -177,8 +177,8 @@ struct Backup {
     announced: BTreeMap<String, String>,
     /// The life that sent the last call, by node.
     callers: BTreeMap<u64, u32>,
-    /// How many calls were sent, by node.
-    sent: BTreeMap<u64, u32>,
+    /// How many calls were about to be sent, by node.
+    tried: BTreeMap<u64, u32>,
     /// The codes with which AWS refused its `CreateSnapshots`.
     refused: BTreeSet<String>,
     /// When AWS throttled them.
@@ -223,6 +223,8 @@ struct Request {
 #[derive(Debug)]
 struct InFlight {
     life: u32,
+    /// It is a `CreateSnapshots`.
+    create: bool,
     number: u64,
     at: Timestamp,
     backup: BackupKey,
@@ -259,7 +261,8 @@ impl Oracle {
             touched: BTreeMap::new(),
             stalled_until: Timestamp::MIN,
             quiet: profile.kind == Kind::Quiet,
-            ticking: profile.ticks_skipped == 0,
+            // In a sweep one call does.
+            ticking: !matches!(profile.kind, Kind::Sweep(_)) && profile.ticks_skipped == 0,
             undisturbed: profile.calls + profile.changes + profile.tells + profile.transactions
                 == 0,
         }
@@ -282,6 +285,12 @@ impl Oracle {
     pub(crate) fn backups_of(&self, deployment: u64) -> impl Iterator<Item = (u64, &RowRef)> {
         let all = self.backups.range((deployment, 0)..=(deployment, u64::MAX));
         all.filter_map(|((_, id), backup)| Some((*id, backup.row()?)))
+    }
+
+    /// Which word of the control plane a deployment's row has.
+    pub(crate) fn knows(&self, deployment: u64) -> u64 {
+        let rows = self.deployments.get(&deployment).and_then(|one| one.rows.last());
+        rows.and_then(|(_, row)| row["registry_version"].as_u64()).unwrap_or(0)
     }
 
     /// Whether a snapshot was made by a call of ours.
@@ -355,9 +364,28 @@ impl Oracle {
         self.touched.insert(instance.to_owned(), now);
     }
 
-    /// An invocation is over, one way or another.
-    pub(crate) fn ended(&mut self, life: &Life) {
+    /// An invocation is over. `itself`: it ended, and was not ended.
+    pub(crate) fn ended(&mut self, now: Timestamp, life: &Life, itself: bool) -> Verdict {
+        let cut = self.in_flight.iter().find(|one| {
+            one.life == life.id && one.create && now.duration_since(one.at) < calls::GIVEN_UP
+        });
+        let cut = cut.filter(|_| itself).map(|one| one.number);
         self.in_flight.retain(|one| one.life != life.id);
+        match cut {
+            Some(number) => violated(
+                "cut-off",
+                format!("{life} ended while its CreateSnapshots #{number} was on its way"),
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// An invocation ended itself before it was done.
+    pub(crate) fn out_of_time(&self, life: &Life) -> Verdict {
+        if self.quiet {
+            return violated("out-of-time", format!("{life}, and nothing stood in its way"));
+        }
+        Ok(())
     }
 }
 

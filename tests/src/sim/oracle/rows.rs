@@ -11,8 +11,8 @@ use super::super::life::Life;
 use super::super::reach::Reach;
 use super::super::spells::Trouble;
 use super::super::table::{Change, RowRef, Table};
-use super::{Backup, HELD, KEPT, Oracle, TICKS, Verdict, time, violated};
-use crate::rows::{BackupKey, moves, text};
+use super::{Backup, HELD, KEPT, LOOKS, Oracle, TICKS, Verdict, time, violated};
+use crate::rows::{BackupKey, items, moves, text};
 
 /// The contract's edges, with the row's birth and end.
 const EDGES: &[(&str, &str)] = &[
@@ -95,10 +95,11 @@ impl Oracle {
     /// As long as a deployment has more failed backups than it keeps, one of them is
     /// not at rest: whoever looks after that one removes the others.
     fn failed_are_pruned(&self, deployment: u64) -> Verdict {
-        let failed =
-            || self.backups_of(deployment).filter(|(_, row)| text(row, "status") == "failed");
-        let count = failed().count();
-        if count > KEPT && !failed().any(|(_, row)| moves(row)) {
+        let all = self.backups_of(deployment);
+        let failed: Vec<u64> =
+            all.filter(|(_, row)| text(row, "status") == "failed").map(|(id, _)| id).collect();
+        let count = failed.len();
+        if count > KEPT && !failed.iter().any(|id| self.moving.contains(&(deployment, *id))) {
             return violated(
                 "failed-kept",
                 format!("deployment {deployment} has {count} failed backups, all at rest"),
@@ -262,13 +263,25 @@ impl Oracle {
             (None, None) => {}
         }
         let backup = self.backups.entry(key).or_default();
+        for node in called(change) {
+            *backup.tried.entry(node).or_default() += 1;
+        }
         backup.rows.push((now, change.new.clone()));
         backup.statuses.insert(to.clone());
-        match &change.new {
-            Some(row) if moves(row) => self.moving.insert(key),
-            _ => self.moving.remove(&key),
+        let Some(new) = &change.new else {
+            self.moving.remove(&key);
+            return Ok(());
         };
-        let Some(new) = &change.new else { return Ok(()) };
+        // Due because it expires, and with something left to be done, it moves too.
+        let due = time(new, "due_at").is_some_and(|due| due <= now);
+        if moves(new) || due || self.is_unfinished(key, new, cloud) {
+            self.moving.insert(key);
+        } else {
+            self.moving.remove(&key);
+        }
+        if from == "pending" && to == "pending" {
+            self.starts_or_fails(now, key, new)?;
+        }
         if from == "in_progress" && to != "failed" {
             self.gives_up(now, key, new, cloud)?;
         }
@@ -301,13 +314,46 @@ impl Oracle {
         let Some(created) = created.filter(|_| from == "pending") else { return Ok(()) };
         // While the table is down nothing can be written, and while the bus is
         // nobody is told to; after it the tick has to come.
-        let down = [Trouble::DynamoDown, Trouble::EventsDown]
+        let down = [Trouble::DynamoDown, Trouble::DynamoSlow, Trouble::EventsDown]
             .into_iter()
             .any(|trouble| self.met_since(trouble, created));
         if !down && now.duration_since(created) > self.limits.pending_total + TICKS {
             return violated("pending-late", format!("backup {key:?} of {created} was pending"));
         }
         Ok(())
+    }
+
+    /// A backup that cannot start is given up at its deadline, too: the time in which
+    /// AWS throttles it does not count.
+    fn starts_or_fails(&self, now: Timestamp, key: BackupKey, row: &Value) -> Verdict {
+        let Some(created) = time(row, "created_at") else { return Ok(()) };
+        let troubles = [
+            Trouble::CreateThrottled,
+            Trouble::DescribeThrottled,
+            Trouble::DynamoDown,
+            Trouble::DynamoSlow,
+            Trouble::EventsDown,
+        ];
+        let excused = troubles.into_iter().any(|trouble| self.met_since(trouble, created))
+            || self.backups.get(&key).is_none_or(|backup| !backup.throttled.is_empty());
+        if !excused && now > created + self.limits.pending + TICKS {
+            return violated(
+                "deadline-missed",
+                format!("backup {key:?} of {created} is pending, and is not given up"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether something is left to be done for it.
+    fn is_unfinished(&self, key: BackupKey, row: &Value, cloud: &Cloud) -> bool {
+        let status = text(row, "status");
+        let announces = row["outbox"].as_array().is_some_and(|outbox| !outbox.is_empty());
+        let leaves = status == "failed"
+            && self.snapshots.iter().any(|(id, one)| {
+                one.backup == key && cloud.snapshot(id).is_some_and(|one| one.exists)
+            });
+        !matches!(status, "completed" | "failed") || announces || leaves
     }
 
     /// Whatever is unfinished stands in the `due` index, an expiry too.
@@ -319,12 +365,7 @@ impl Oracle {
         cloud: &Cloud,
     ) -> Verdict {
         let status = text(row, "status");
-        let announces = row["outbox"].as_array().is_some_and(|outbox| !outbox.is_empty());
-        let leaves = status == "failed"
-            && self.snapshots.iter().any(|(id, one)| {
-                one.backup == key && cloud.snapshot(id).is_some_and(|one| one.exists)
-            });
-        let unfinished = !matches!(status, "completed" | "failed") || announces || leaves;
+        let unfinished = self.is_unfinished(key, row, cloud);
         let due = time(row, "due_at");
         if unfinished && (due.is_none() || row["due_shard"].is_null()) {
             return violated(
@@ -332,7 +373,8 @@ impl Oracle {
                 format!("backup {key:?} is {status} and in no shard of the index: {row}"),
             );
         }
-        if unfinished && due.is_some_and(|due| due > now + HELD) {
+        let pause = if matches!(status, "failed" | "deleting") { HELD } else { LOOKS };
+        if unfinished && due.is_some_and(|due| due > now + pause) {
             return violated(
                 "due-late",
                 format!("backup {key:?} is {status}, and looked at no sooner than {due:?}"),
@@ -349,6 +391,15 @@ impl Oracle {
         }
         Ok(())
     }
+}
+
+/// The nodes of which a change says that their call is about to be sent.
+fn called(change: &Change) -> impl Iterator<Item = u64> {
+    let old = change.old.as_ref().map_or(&Value::Null, |row| &row["nodes"]);
+    let new = change.new.as_ref().map_or(&Value::Null, |row| &row["nodes"]);
+    let both = items(old).zip(items(new));
+    both.filter(|(old, new)| text(new, "take") == "called" && text(old, "take") != "called")
+        .filter_map(|(_, new)| new["node_id"].as_u64())
 }
 
 /// What of the lifecycle's turns shows in a change, for the reach table.

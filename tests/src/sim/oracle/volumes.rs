@@ -25,17 +25,23 @@ impl Oracle {
             let begin = format!("VOLUMES#BACKUP#{:020}#{of:020}#", key.1);
             let rows = table.rows().range((pk.clone(), begin.clone())..);
             let rows = rows.take_while(|((other, sk), _)| *other == pk && sk.starts_with(&begin));
-            let kept: BTreeMap<&str, &Value> = rows
-                .flat_map(|(_, row)| items(&row["volumes"]))
-                .map(|one| (text(one, "volume_id"), one))
+            let kept: BTreeMap<(u64, &str), &Value> = rows
+                .flat_map(|(_, row)| {
+                    let attempt = row["attempt"].as_u64().unwrap_or(0);
+                    items(&row["volumes"]).map(move |one| ((attempt, text(one, "volume_id")), one))
+                })
                 .collect();
             for one in items(&node["set"]) {
                 let snapshot = text(one, "snapshot_id");
                 let volume = text(one, "volume_id");
-                let Some(kept) = kept.get(volume) else {
+                // As they were before the very call that made the set.
+                let attempt = self.snapshots.get(snapshot).map_or(0, |one| one.attempt);
+                let Some(kept) = kept.get(&(attempt, volume)) else {
                     return violated(
                         "volume-unkept",
-                        format!("backup {key:?} has {snapshot} of {volume}, which is not kept"),
+                        format!(
+                            "backup {key:?} has {snapshot} of {volume}, which was not kept for attempt {attempt}"
+                        ),
                     );
                 };
                 // A volume that is gone cannot be compared any more.

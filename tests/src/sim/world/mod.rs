@@ -158,7 +158,8 @@ impl World {
         self.calls += 1;
         call.number = number;
         let now = self.now();
-        let mut cast = self.dice.cast(number, call.kind());
+        let quick = call.service != Service::Ec2;
+        let mut cast = self.dice.cast(number, call.kind(), quick);
         // Trouble on one node, and no word from the other: the worst of both.
         let spared = self
             .spells
@@ -168,6 +169,14 @@ impl World {
             cast.fault = Some(Fault::ReplyLost);
         }
         cast.fault = self.asked_again(call, cast.fault);
+        let mut spells = self.spells.iter().filter(|spell| spell.is_on(spell.trouble, now));
+        let slow = spells.find_map(|one| Some((one.trouble, one.trouble.slows(call.service)?)));
+        if let Some((trouble, span)) = slow {
+            cast.there = self.dice.millis(span);
+            self.reach.hit(trouble.line());
+            self.oracle.met(trouble, now);
+            life.disturb();
+        }
         self.trace.line(now, || format!("{life} #{number} > {}", call.told()));
         if let Some(fault) = cast.fault {
             self.reach.hit(&reach::of_call(&call.operation, fault.name()));
