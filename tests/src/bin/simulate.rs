@@ -1,13 +1,15 @@
 //! `cargo run --release -p tests --bin simulate -- --seeds 20000`: the whole
 //! service through as many bad days as there are seeds.
 
+use std::io::Write as _;
 use std::process::ExitCode;
+use std::str::FromStr as _;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tests::sim::{self, Campaign, CrashPoint, Plan, Tally, sweep};
-use tests::{Failed, Result};
+use tests::{Failed, Result, fail};
 use tokio::time::Instant;
 
 // A third of a run went into the system's allocator.
@@ -22,7 +24,7 @@ const SHRINKS: u32 = 400;
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 struct Options {
     /// How many seeds
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
 
     /// The first seed
@@ -34,44 +36,58 @@ struct Options {
     seed: Option<u64>,
 
     /// Prints all that happened in that seed
-    #[arg(long, requires = "seed")]
+    #[arg(long, requires = "seed", conflicts_with_all = ["seeds", "from", "sweep"])]
     trace: bool,
 
     /// Leaves these of its happenings out: `1,3-7`
-    #[arg(long, requires = "seed", default_value = "")]
-    without: String,
+    #[arg(
+        long,
+        requires = "seed",
+        conflicts_with_all = ["seeds", "from", "sweep"],
+        value_parser = sim::Numbers::from_str
+    )]
+    without: Option<sim::Numbers>,
 
     /// Crashes its recorded run at this call alone: `17:before`, `17:after`, `17:after-reply`
-    #[arg(long, requires = "seed")]
+    #[arg(long, requires = "seed", conflicts_with_all = ["seeds", "from", "sweep"])]
     crash: Option<CrashPoint>,
 
     /// Lets these of its faults pass
-    #[arg(long, requires = "seed", default_value = "")]
-    unstruck: String,
+    #[arg(
+        long,
+        requires = "seed",
+        conflicts_with_all = ["seeds", "from", "sweep"],
+        value_parser = sim::Numbers::from_str
+    )]
+    unstruck: Option<sim::Numbers>,
 
     /// Crashes a recorded run of each seed at each of its calls instead
     #[arg(long)]
     sweep: bool,
 
     /// Ends at the first violation, and does not shorten it
-    #[arg(long)]
+    #[arg(long, conflicts_with = "seed")]
     first: bool,
 
     /// One line of JSON and nothing else
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["seed", "sweep"])]
     json: bool,
 
     /// The least count of each line of the reach table [default: one in 200 seeds, at most 100]
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["seed", "sweep"])]
     least: Option<u64>,
 
     /// Seeds side by side [default: as many as there are cores]
-    #[arg(long)]
-    jobs: Option<usize>,
+    #[arg(long, conflicts_with = "seed", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if options.from.checked_add(options.seeds).is_none() {
+        eprintln!("there are not so many seeds: the last one is {}", u64::MAX);
+        return ExitCode::from(2);
+    }
     let done = match options.seed {
         Some(seed) => one(seed, &options),
         None if options.sweep => swept(&options),
@@ -90,14 +106,20 @@ fn main() -> ExitCode {
 /// One seed, told in full.
 fn one(seed: u64, options: &Options) -> Result<bool> {
     let plan = Plan {
-        without: sim::parse_ranges(&options.without)?,
-        unstruck: sim::parse_ranges(&options.unstruck)?,
+        without: options.without.clone().unwrap_or_default().0,
+        unstruck: options.unstruck.clone().unwrap_or_default().0,
         crash: options.crash,
         trace: options.trace,
         ..Plan::of(seed)
     };
     let outcome = sim::run(&plan)?;
-    print!("{}", outcome.trace);
+    if plan.crash.is_some_and(|crash| crash.call >= outcome.calls) {
+        return fail(format!("its recorded run has {} calls, from 0", outcome.calls));
+    }
+    if plan.without.last().is_some_and(|last| *last >= outcome.happenings) {
+        return fail(format!("seed {seed} has {} happenings, from 0", outcome.happenings));
+    }
+    show(&outcome.trace);
     eprintln!(
         "seed {seed}: {} calls, {} backups completed, {} h",
         outcome.calls,
@@ -168,9 +190,14 @@ fn shortened(plan: &Plan) -> Result<()> {
     let (mut plan, _) = sim::shrink(plan, SHRINKS)?;
     plan.trace = true;
     let outcome = sim::run(&plan)?;
-    print!("{}", outcome.trace);
+    show(&outcome.trace);
     println!("replay: {} --trace", replay(&plan));
     Ok(())
+}
+
+/// Prints a trace. Whoever reads it may have read enough.
+fn show(trace: &str) {
+    let _ = std::io::stdout().write_all(trace.as_bytes());
 }
 
 /// The command that runs a plan again.
@@ -210,7 +237,7 @@ fn swept(options: &Options) -> Result<bool> {
 /// Runs the plans, with a progress bar.
 fn told_of(options: &Options, runs: u64, plan: &(dyn Fn(u64) -> Plan + Sync)) -> Result<Tally> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let jobs = options.jobs.unwrap_or(cores);
+    let jobs = options.jobs.map_or(cores, usize::from);
     let bar = bar(options, runs)?;
     let tally = sim::campaign(Campaign { runs, jobs, first: options.first }, plan, &|tally| {
         bar.set_position(tally.runs);

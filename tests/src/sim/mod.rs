@@ -45,7 +45,7 @@ pub use campaign::{Campaign, Tally, campaign};
 pub use oracle::Violation;
 pub use plan::{CrashPoint, Plan, Side};
 pub use reach::Reach;
-pub use shrink::{parse_ranges, ranges, shrink};
+pub use shrink::{Numbers, ranges, shrink};
 
 use crate::Result;
 

@@ -61,7 +61,7 @@ impl FromStr for CrashPoint {
             let side = Side::ALL.into_iter().find(|one| one.name() == side)?;
             Some(Self { call: call.parse().ok()?, side })
         };
-        point().ok_or_else(|| "not a call and a side".to_owned())
+        point().ok_or_else(|| "not like 17:before, 17:after or 17:after-reply".to_owned())
     }
 }
 

@@ -2,6 +2,7 @@
 //! fewer faults, the same check.
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
 use super::{Outcome, Plan, run};
 use crate::Result;
@@ -73,17 +74,29 @@ pub fn ranges(numbers: &BTreeSet<u32>) -> String {
     parts.into_iter().map(part).collect::<Vec<_>>().join(",")
 }
 
-/// Reads [`ranges`].
-///
-/// # Errors
-/// What is not a number.
-pub fn parse_ranges(text: &str) -> Result<BTreeSet<u32>> {
-    let mut numbers = BTreeSet::new();
-    for part in text.split(',').filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        numbers.extend(first.parse::<u32>()?..=last.parse::<u32>()?);
+/// Numbers of happenings or faults, as [`ranges`] writes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Numbers(pub BTreeSet<u32>);
+
+/// No seed has so many of anything.
+const MOST: u32 = 100_000;
+
+impl FromStr for Numbers {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let mut numbers = BTreeSet::new();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            match (first.parse::<u32>(), last.parse::<u32>()) {
+                (Ok(first), Ok(last)) if first <= last && last < MOST => {
+                    numbers.extend(first..=last);
+                }
+                _ => return Err(format!("`{part}` is no number, and no range like 3-7")),
+            }
+        }
+        Ok(Self(numbers))
     }
-    Ok(numbers)
 }
 
 #[cfg(test)]
@@ -94,8 +107,10 @@ mod tests {
     fn numbers_are_written_and_read_alike() {
         let numbers: BTreeSet<u32> = [1, 3, 4, 5, 9].into();
         assert_eq!(ranges(&numbers), "1,3-5,9");
-        assert_eq!(parse_ranges("1,3-5,9").expect("numbers"), numbers);
-        assert!(parse_ranges("a").is_err());
-        assert_eq!(parse_ranges("").expect("none"), BTreeSet::new());
+        assert_eq!("1,3-5,9".parse(), Ok(Numbers(numbers)));
+        assert_eq!("".parse(), Ok(Numbers::default()));
+        for wrong in ["a", "3-", "7-3", "0-4294967295"] {
+            assert!(wrong.parse::<Numbers>().is_err(), "{wrong}");
+        }
     }
 }

@@ -23,6 +23,14 @@ const QUICK: SignedDuration = SignedDuration::from_secs(20);
 /// another one than was planned.
 pub(super) const TOUCH: SignedDuration = SignedDuration::from_secs(90);
 
+/// The codes with which EC2 says "not now" (EC2 API reference, "Error codes").
+const THROTTLES: [&str; 4] = [
+    "RequestLimitExceeded",
+    "ConcurrentSnapshotLimitExceeded",
+    "PendingSnapshotLimitExceeded",
+    "SnapshotCreationPerVolumeRateExceeded",
+];
+
 /// What the tags of one of our calls say.
 #[derive(Debug)]
 struct Tagged {
@@ -162,7 +170,8 @@ impl Oracle {
         let (Some((code, _)), Ok(tagged)) = (code, tagged(&tags_of_call(call))) else { return };
         let backup = self.backups.entry(tagged.backup).or_default();
         backup.refused.insert(code.to_owned());
-        if code == "RequestLimitExceeded" {
+        // Too many snapshots at a time are waited for, as too many calls are.
+        if THROTTLES.contains(&code) {
             backup.throttled.push(now);
         }
     }
