@@ -249,10 +249,10 @@ impl Profile {
         let doings = match kind {
             // Towards the fewer: two short runs meet more than a long one.
             Kind::Days | Kind::Quiet | Kind::Weeks => {
-                if rng.u8(0..8) == 0 {
+                if rng.u8(0..16) == 0 {
                     rng.u32(20..=60)
                 } else {
-                    rng.u32(20..=26)
+                    rng.u32(20..=22)
                 }
             }
             // More than the failed backups that are kept.
