@@ -379,7 +379,14 @@ impl Person {
                 }
                 0 => one.status = "upgrading",
                 1 => one.plan = "basic",
-                2 => one.storage = "local_ssd",
+                2 => {
+                    one.odd = self.rng.choice([
+                        ("storage_type", json!("local_ssd")),
+                        ("cloud", json!("gcp")),
+                        ("variant", json!("byoc")),
+                        ("shared", json!(true)),
+                    ]);
+                }
                 3 => one.limit = Some(self.rng.u64(0..6)),
                 4 => one.nodes = one.nodes.split_off(one.nodes.len() / 2),
                 _ => {}
@@ -431,8 +438,8 @@ impl Person {
         let scene = &mut world.scene;
         if let Some(one) = scene.deployments.iter_mut().find(|one| one.id == deployment) {
             one.version += 1;
-            (one.status, one.plan, one.storage) = ("initialized", "pro", "network_balanced");
-            one.limit = None;
+            (one.status, one.plan) = ("initialized", "pro");
+            (one.limit, one.odd) = (None, None);
             let detail = one.changed(&scene.tenants[one.tenant].id);
             let kind = "Deployment Changed";
             drive::control_plane(&mut world.cloud, &mut world.oracle, now, kind, &detail);

@@ -60,8 +60,9 @@ pub(crate) struct Deployment {
     pub(crate) nodes: Vec<(u64, String)>,
     pub(crate) status: &'static str,
     pub(crate) plan: &'static str,
-    pub(crate) storage: &'static str,
     pub(crate) limit: Option<u64>,
+    /// Something about it for which nothing can be backed up, and its value.
+    pub(crate) odd: Option<(&'static str, Value)>,
 }
 
 impl Scene {
@@ -118,8 +119,8 @@ impl Scene {
                 nodes,
                 status: "initialized",
                 plan: if rng.bool() { "pro" } else { "enterprise" },
-                storage: "network_balanced",
                 limit: None,
+                odd: None,
             });
         }
         let mut rows = Vec::new();
@@ -219,9 +220,11 @@ impl Deployment {
         let nodes: Vec<Value> = self
             .nodes
             .iter()
+            // In no order that would mean anything.
+            .rev()
             .map(|(node, instance)| json!({"node_id": node, "instance_id": instance}))
             .collect();
-        json!({
+        let mut detail = json!({
             "version": self.version,
             "deployment_id": self.id,
             "tenant_id": tenant,
@@ -229,11 +232,15 @@ impl Deployment {
             "plan": self.plan,
             "cloud": "aws",
             "variant": "managed",
-            "storage_type": self.storage,
+            "storage_type": "network_balanced",
             "shared": false,
             "region": REGION,
             "backup_limit": self.limit,
             "nodes": nodes,
-        })
+        });
+        if let Some((name, value)) = &self.odd {
+            detail[*name] = value.clone();
+        }
+        detail
     }
 }

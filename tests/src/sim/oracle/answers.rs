@@ -68,6 +68,7 @@ impl Oracle {
             _ => reach.hit(&format!("api {code}")),
         }
         self.check(now, asked, reply, &code, disturbed)?;
+        self.tells_nothing(asked, reply, &code)?;
         // What was refused does not happen later.
         if let (What::Delete(id), true, 400..500) = (&asked.what, asked.may(), reply.status) {
             let key = (asked.deployment, *id);
@@ -79,6 +80,24 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// Whose deployment it is, whether there is one, and what is wrong with a key
+    /// shows in nothing that is told: to the letter one answer, but for `instance`.
+    fn tells_nothing(&mut self, asked: &Asked, reply: &Reply, code: &str) -> Verdict {
+        if !matches!(code, "unauthorized" | "deployment_not_found") {
+            return Ok(());
+        }
+        let mut told = reply.json();
+        told["instance"] = Value::Null;
+        if let Some(reason) = told["reason"].as_str() {
+            told["reason"] = reason.replace(&asked.deployment.to_string(), "#").into();
+        }
+        let first = self.told.entry(code.to_owned()).or_insert_with(|| told.clone());
+        if *first == told {
+            return Ok(());
+        }
+        violated("tells", format!("{asked:?}: {told}, and another time {first}"))
     }
 
     fn check(
@@ -226,7 +245,7 @@ impl Oracle {
         };
         match code {
             "plan_not_supported" => !matches!(text(row, "plan"), "pro" | "enterprise"),
-            "storage_not_supported" => !text(row, "storage_type").starts_with("network_"),
+            "storage_not_supported" => !stores(row),
             "deployment_not_ready" => {
                 text(row, "status") != "initialized"
                     || row["nodes"].as_array().is_none_or(Vec::is_empty)
@@ -315,6 +334,15 @@ impl Oracle {
         }
         Ok(())
     }
+}
+
+/// Whether a deployment's volumes can be backed up: EBS of a managed deployment of
+/// its own.
+pub(super) fn stores(row: &Value) -> bool {
+    text(row, "storage_type").starts_with("network_")
+        && text(row, "cloud") == "aws"
+        && text(row, "variant") == "managed"
+        && row["shared"] == false
 }
 
 /// What every answer has.

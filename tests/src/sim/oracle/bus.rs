@@ -123,6 +123,15 @@ impl Oracle {
         {
             return violated("announced-untrue", format!("{kind} of {key:?}: {detail}"));
         }
+        let failed = backup.rows.iter().filter_map(|(_, row)| row.as_ref());
+        let failed = failed.into_iter().find(|row| text(row, "status") == "failed");
+        if failed.is_some_and(|row| kind == "Backup Failed" && row["failure"] != detail["failure"])
+        {
+            return violated(
+                "announced-untrue",
+                format!("{kind} of {key:?}: {}, its row had {failed:?}", detail["failure"]),
+            );
+        }
         if kind == "Backup Expired" && time(&row, "expires_at").is_none_or(|at| at > now + SLACK) {
             return violated(
                 "announced-untrue",

@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::super::life::Life;
 use super::super::reach::Reach;
+use super::calls::TOUCH;
 use super::{EXPIRED, KEPT, LOOKS, Oracle, SLACK, TICKS, Verdict, time, violated};
-use crate::rows::{BackupKey, named, text};
+use crate::rows::{BackupKey, items, named, text};
 
 impl Oracle {
     /// A new backup is one that somebody asked for, and that the deployment allows.
@@ -42,7 +43,7 @@ impl Oracle {
             );
         }
         let allowed = matches!(text(meta, "plan"), "pro" | "enterprise")
-            && text(meta, "storage_type").starts_with("network_")
+            && super::answers::stores(meta)
             && text(meta, "status") == "initialized"
             && meta["deleted"] != true;
         if !allowed {
@@ -141,6 +142,7 @@ impl Oracle {
                 );
             }
         }
+        self.in_order(key, &nodes, cloud)?;
         for (id, volume) in named(row) {
             let Some(ours) = self.snapshots.get(id) else {
                 return violated(
@@ -211,6 +213,28 @@ impl Oracle {
             );
         }
         Ok(())
+    }
+
+    /// The lists name snapshots by node, then by device.
+    fn in_order(&self, key: BackupKey, nodes: &[Value], cloud: &Cloud) -> Verdict {
+        let ids = nodes.iter().map(|node| node["node_id"].as_u64());
+        let mut right = ids.is_sorted();
+        for node in nodes {
+            let set: Vec<_> = items(&node["set"]).collect();
+            let first = set.first().and_then(|one| self.snapshots.get(text(one, "snapshot_id")));
+            let Some(first) = first else { continue };
+            let touched =
+                self.touched.get(&first.instance).is_some_and(|at| *at + TOUCH >= first.at);
+            let Some(instance) = cloud.instance(&first.instance).filter(|_| !touched) else {
+                continue;
+            };
+            let devices = instance.data_volumes.iter().map(|(volume, _)| *volume);
+            right &= devices.eq(set.iter().map(|one| text(one, "volume_id")));
+        }
+        if right {
+            return Ok(());
+        }
+        violated("order", format!("backup {key:?} names its snapshots out of order: {nodes:?}"))
     }
 
     /// Deleted is only what somebody asked for, what has expired, and what failed

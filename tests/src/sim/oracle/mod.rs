@@ -137,6 +137,8 @@ pub(crate) struct Oracle {
     /// When an instance was last changed by hand.
     touched: BTreeMap<String, Timestamp>,
     stalled_until: Timestamp,
+    /// What whoever may not know is told, by its code: always the same.
+    told: BTreeMap<String, Value>,
     /// Nothing goes wrong at all.
     quiet: bool,
     /// No call meets a fault of its own.
@@ -260,6 +262,7 @@ impl Oracle {
             troubles: Vec::new(),
             touched: BTreeMap::new(),
             stalled_until: Timestamp::MIN,
+            told: BTreeMap::new(),
             quiet: profile.kind == Kind::Quiet,
             // In a sweep one call does.
             ticking: !matches!(profile.kind, Kind::Sweep(_)) && profile.ticks_skipped == 0,

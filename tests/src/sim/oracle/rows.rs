@@ -176,6 +176,9 @@ impl Oracle {
                 "status",
                 "plan",
                 "storage_type",
+                "cloud",
+                "variant",
+                "shared",
                 "region",
                 "backup_limit",
                 "nodes",
@@ -206,10 +209,19 @@ impl Oracle {
                 format!("deployment {id} says it is deleted, at a version {version} that does not"),
             );
         }
-        for name in
-            ["tenant_id", "status", "plan", "storage_type", "backup_limit", "region", "nodes"]
-        {
-            if new[name] != said[name] {
+        for name in [
+            "tenant_id",
+            "status",
+            "plan",
+            "storage_type",
+            "cloud",
+            "variant",
+            "shared",
+            "backup_limit",
+            "region",
+            "nodes",
+        ] {
+            if in_no_order(&new[name]) != in_no_order(&said[name]) {
                 return violated(
                     "registry",
                     format!(
@@ -390,6 +402,18 @@ impl Oracle {
             );
         }
         Ok(())
+    }
+}
+
+/// A value; of a list, the same whatever its order.
+fn in_no_order(value: &Value) -> Value {
+    match value {
+        Value::Array(list) => {
+            let mut texts: Vec<_> = list.iter().map(Value::to_string).collect();
+            texts.sort();
+            texts.into()
+        }
+        other => other.clone(),
     }
 }
 
