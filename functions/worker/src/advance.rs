@@ -71,8 +71,9 @@ struct Advance<'a> {
     owner: Nonce,
     /// Announcements that the bus surely has, and that the next store takes out.
     published: Vec<Nonce>,
-    /// Whether this invocation has stored anything yet.
-    stored: bool,
+    /// Whether this invocation has brought the backup on: a look, or a call that AWS
+    /// did not answer well, does not.
+    got_on: bool,
     until: Deadline,
 }
 
@@ -100,7 +101,7 @@ pub(crate) async fn backup(
         whose,
         owner: random::nonce(),
         published: announced.into_iter().collect(),
-        stored: false,
+        got_on: false,
         until,
     };
     // Boxed: its state is kilobytes, and callers move it around.
@@ -125,7 +126,11 @@ impl Advance<'_> {
                 Step::Act { .. } if !self.until.fits(ATTEMPT) => {
                     return self.hand_over(row, now).await;
                 }
-                Step::Record(next) => self.store(&row, next, Some(now + LEASE)).await?,
+                Step::Record(next) => {
+                    let stored = self.store(&row, next, Some(now + LEASE)).await?;
+                    self.got_on |= stored.is_some();
+                    stored
+                }
                 Step::Act { intent, actions } => self.act(&row, intent, actions).await?,
                 Step::Wait { until, note } => match self.wait(&row, until, note).await? {
                     Some(next) => Some(next),
@@ -188,6 +193,7 @@ impl Advance<'_> {
             backup::apply(&mut next, &outcomes, now);
             next.lease = None;
             if let Some(stored) = self.store(&row, next, Some(now + LEASE)).await? {
+                self.got_on |= outcomes.iter().any(|(_, one)| one.is_success());
                 return Ok(Some(stored));
             }
             // What EC2 answered is merged into the newer row, never dropped.
@@ -210,7 +216,6 @@ impl Advance<'_> {
         due_at: Option<Time>,
     ) -> Result<Option<Backup>, TableError> {
         let next = self.without_published(&next);
-        self.stored = true;
         match self.worker.table.write_backup(row, next, due_at).await? {
             Stored::Yes(stored) => {
                 let held = |row: &Backup| row.held.as_ref().map_or(0, |held| held.times);
@@ -337,15 +342,17 @@ impl Advance<'_> {
     /// The invocation's time runs low: another one goes on at once, unless this
     /// one got nowhere; then it waits for the tick, and longer each time.
     async fn hand_over(&mut self, row: Backup, now: Time) -> Result<(), TableError> {
-        let got_on = self.stored;
+        let got_on = self.got_on;
         let mut next = row.clone();
         next.lease = None;
         if !got_on {
             next.troubles = next.troubles.saturating_add(1);
         }
         let pause = if got_on { Seconds(0) } else { Seconds(30_i64 << next.troubles.min(4)) };
-        self.store(&row, next, Some(now + pause)).await?;
-        if got_on {
+        // Of two that hand over one nudges, the one that wrote: else each of them
+        // would go on in another for ever, and a doubled event would double them.
+        let wrote = self.store(&row, next, Some(now + pause)).await?.is_some();
+        if got_on && wrote {
             let due = OperationDue::backup(row.deployment_id, row.id);
             match tokio::time::timeout(BUS, self.worker.bus.due(&due)).await {
                 Ok(Ok(())) => {}

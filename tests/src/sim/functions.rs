@@ -132,10 +132,8 @@ impl Functions {
             |settings, sdk, clock| Arc::new(Scheduler::new(&settings, sdk, clock)),
         )?;
         let handler = Arc::clone(&instance.handler);
-        let work =
-            Box::pin(
-                async move { scheduler::handle(&handler, json!({}), scheduler::TIMEOUT).await },
-            );
+        let tick = async move { scheduler::handle(&handler, json!({}), scheduler::TIMEOUT).await };
+        let work = Box::pin(tick);
         if let End::Done(done) = self.run(&instance.life, &instance.clock, work).await? {
             // A tick that fails is told by its metric; the next one comes.
             if matches!(done, Err(scheduler::Error::OutOfTime)) {

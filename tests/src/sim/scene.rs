@@ -87,7 +87,7 @@ impl Scene {
         };
         for number in 0..count {
             let nodes = match kind {
-                Kind::Failing | Kind::Sweep(Script::Failing) => 1,
+                Kind::Failing | Kind::Huge | Kind::Sweep(Script::Failing) => 1,
                 Kind::Sweep(_) => 2,
                 _ => [1, 1, 1, 1, 1, 2, 2, 2, 3, 5][rng.usize(0..10)],
             };
@@ -100,7 +100,7 @@ impl Scene {
                             if rng.bool() {
                                 130
                             } else {
-                                rng.usize(21..=45)
+                                rng.usize(21..=28)
                             }
                         }
                         Kind::Sweep(Script::Failing) => 0,

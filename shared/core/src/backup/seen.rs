@@ -193,3 +193,10 @@ pub enum Outcome {
     /// It did not succeed.
     Failed(CallError),
 }
+
+impl Outcome {
+    /// Whether AWS has done what it was asked for.
+    pub const fn is_success(&self) -> bool {
+        matches!(self, Self::Created(_) | Self::Deleted)
+    }
+}

@@ -115,7 +115,7 @@ impl World {
             _ => self.table.call(call, now),
         };
         let done = done.and_then(|(found, changes)| {
-            if stale == Some(Stale::Index) || call.json["IndexName"].is_string() {
+            if call.json["IndexName"].is_string() {
                 self.end_unreadable(now, &found.body)?;
             }
             Ok((found, changes))

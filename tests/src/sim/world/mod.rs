@@ -30,6 +30,9 @@ use crate::Result;
 /// When every simulation begins. A winter day; no schedule depends on it.
 const EPOCH: Timestamp = Timestamp::constant(1_893_456_000, 0);
 
+/// No run makes so many calls: some six thousand are the most that was seen.
+const MOST: u64 = 30_000;
+
 /// The world, shared by all that runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared(Arc<Mutex<World>>);
@@ -156,6 +159,9 @@ impl World {
     pub(crate) fn send(&mut self, life: &Arc<Life>, call: &mut Call) -> Verdict {
         let number = self.calls;
         self.calls += 1;
+        if number == MOST {
+            self.judge(Err(Violation::new("storm", format!("{MOST} calls, and no end"))));
+        }
         call.number = number;
         let now = self.now();
         let quick = call.service != Service::Ec2;
