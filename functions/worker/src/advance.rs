@@ -210,7 +210,7 @@ impl Advance<'_> {
     /// Stores `next` over `row`, without what the bus has taken. None: somebody
     /// else wrote the row since it was read.
     async fn store(
-        &mut self,
+        &self,
         row: &Backup,
         next: Backup,
         due_at: Option<Time>,
