@@ -62,7 +62,8 @@ impl Script {
                 // A new thing is swept without anyone thinking of it.
                 let all = Doing::every().map(Happens::Doing).collect();
                 let mut all: Vec<_> = apart(780, all).collect();
-                all.push((2, Happens::Accident(Accident::SnapshotFails)));
+                // While one is being made: of several moments one is right.
+                all.extend([4, 8, 784].map(|at| (at, Happens::Accident(Accident::SnapshotFails))));
                 all.push((2_000, Happens::Accident(Accident::SnapshotDeleted)));
                 all
             }
@@ -71,15 +72,26 @@ impl Script {
                 apart(1_900, both.repeat(6)).collect()
             }
             Self::Removal => {
-                let create = vec![Happens::Doing(Doing::Create); 3];
                 let refused = [
-                    Trouble::ListsNothing,
+                    Trouble::DeleteDenied,
                     Trouble::DeleteInUse,
                     Trouble::DeleteLocked,
-                    Trouble::DeleteDenied,
+                    Trouble::ListsNothing,
                 ];
-                let refused = refused.map(Happens::Spell).to_vec();
-                apart(780, [create.clone(), refused, create].concat()).collect()
+                // Two to delete at a time; and in the end some that expire.
+                let each = refused.into_iter().zip(0..).flat_map(|(trouble, at)| {
+                    let at = 1 + 2_400 * at;
+                    [
+                        (at, Happens::Doing(Doing::Create)),
+                        (at + 780, Happens::Doing(Doing::Create)),
+                        (at + 1_560, Happens::Spell(trouble)),
+                        (at + 1_580, Happens::Doing(Doing::Delete)),
+                        (at + 1_600, Happens::Doing(Doing::Delete)),
+                        (at + 1_620, Happens::Doing(Doing::Delete)),
+                    ]
+                });
+                let last = (0..3).map(|at| (10_000 + 780 * at, Happens::Doing(Doing::Create)));
+                each.chain(last).collect()
             }
             Self::Failing => apart(300, vec![Happens::Doing(Doing::Create); 23]).collect(),
         }
