@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use backups_aws::bus::Bus;
-use backups_aws::clock::Clock;
+use backups_aws::clock::{self, Clock};
 use backups_aws::random;
 use backups_aws::sdk::SdkConfig;
 use backups_aws::settings::Settings;
@@ -35,9 +35,6 @@ const SIDE_BY_SIDE: usize = 20;
 
 /// What is kept of the invocation's time.
 const RESERVE: Duration = Duration::from_secs(5);
-
-/// And of that, to say that it is over.
-const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// The function's `Timeout` in template.yaml (a test compares them).
 pub const TIMEOUT: Duration = Duration::from_secs(50);
@@ -87,17 +84,20 @@ impl Scheduler {
 /// One tick. The event itself says nothing.
 ///
 /// # Errors
-/// `DUE_SHARDS` is smaller than it ever was; its time is over; or the last shard that could not be
-/// read, after all others were.
+/// `DUE_SHARDS` is smaller than it ever was; its time is over; or the last shard
+/// that could not be read, after all others were.
 pub async fn handle(scheduler: &Scheduler, _: Value, remaining: Duration) -> Result<(), Error> {
     let until = tokio::time::Instant::now() + remaining.saturating_sub(RESERVE);
     let oldest = AtomicI64::new(0);
-    let tick = tick(scheduler, until, &oldest);
-    let done = tokio::time::timeout(remaining.saturating_sub(LAST_WORD), tick).await;
-    // Also of a tick whose time ran out: that is the day for which it is counted.
+    let done = clock::in_time(remaining, tick(scheduler, until, &oldest)).await;
+    let done = done.unwrap_or(Err(Error::OutOfTime));
+    // Also of a tick that failed, if it has seen anything: that is the day for which
+    // it is counted. That it saw nothing does not say that nothing waits.
     let oldest = oldest.into_inner();
-    telemetry::count(Metric::OldestDueSeconds, oldest, scheduler.clock.timestamp());
-    done.unwrap_or(Err(Error::OutOfTime))
+    if done.is_ok() || oldest > 0 {
+        telemetry::count(Metric::OldestDueSeconds, oldest, scheduler.clock.timestamp());
+    }
+    done
 }
 
 /// As [`handle`], as long as it takes. `oldest`: for how many seconds something

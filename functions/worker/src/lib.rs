@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use backups_aws::bus::Bus;
-use backups_aws::clock::Clock;
+use backups_aws::clock::{self, Clock};
 use backups_aws::ec2::Ec2;
 use backups_aws::sdk::SdkConfig;
 use backups_aws::settings::Settings;
@@ -30,9 +30,6 @@ use events::Wake;
 /// counted from the invocation's start: the context's deadline is not an epoch
 /// time everywhere (`cargo lambda watch` sends a constant).
 pub const TIMEOUT: Duration = Duration::from_secs(45);
-
-/// What is kept of it to say that it is over.
-const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// Why an invocation failed. Lambda runs it again, and then puts it into the
 /// dead-letter queue with this text.
@@ -108,14 +105,13 @@ pub async fn handle(worker: &Worker, event: Value, remaining: Duration) -> Resul
     // on top of them.
     let work: Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>> =
         Box::pin(handle_one(worker, event, remaining));
-    let in_time = async {
-        let done = tokio::time::timeout(remaining.saturating_sub(LAST_WORD), work).await;
-        done.unwrap_or_else(|_| {
+    let done = async {
+        clock::in_time(remaining, work).await.unwrap_or_else(|| {
             tracing::error!("the invocation's time ran out; the tick goes on from what is stored");
             Err(Error::OutOfTime)
         })
     };
-    in_time.instrument(span).await
+    done.instrument(span).await
 }
 
 /// As [`handle`], within the event's span.

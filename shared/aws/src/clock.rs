@@ -85,6 +85,15 @@ impl Clock {
     }
 }
 
+/// What is kept of an invocation's time to say that it is over.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
+/// Does the work of an invocation that Lambda ends after `remaining`. None: it was
+/// stopped just before that, so that somebody hears of it.
+pub async fn in_time<T>(remaining: Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(remaining.saturating_sub(LAST_WORD), work).await.ok()
+}
+
 impl TimeSource for Clock {
     fn now(&self) -> SystemTime {
         #[expect(
