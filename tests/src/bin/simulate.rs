@@ -3,7 +3,6 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::str::FromStr as _;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,6 +18,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// How many runs the search for a shorter failure may take.
 const SHRINKS: u32 = 400;
 
+/// The flags of more seeds than one: clap lets `requires` pass beside them.
+const MANY_SEEDS: [&str; 3] = ["seeds", "from", "sweep"];
+
 /// Runs the real functions in a simulated AWS, seed by seed.
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
@@ -32,33 +34,23 @@ struct Options {
     from: u64,
 
     /// One seed alone
-    #[arg(long, conflicts_with_all = ["seeds", "from", "sweep"])]
+    #[arg(long, conflicts_with_all = MANY_SEEDS)]
     seed: Option<u64>,
 
     /// Prints all that happened in that seed
-    #[arg(long, requires = "seed", conflicts_with_all = ["seeds", "from", "sweep"])]
+    #[arg(long, requires = "seed", conflicts_with_all = MANY_SEEDS)]
     trace: bool,
 
     /// Leaves these of its happenings out: `1,3-7`
-    #[arg(
-        long,
-        requires = "seed",
-        conflicts_with_all = ["seeds", "from", "sweep"],
-        value_parser = sim::Numbers::from_str
-    )]
+    #[arg(long, requires = "seed", conflicts_with_all = MANY_SEEDS)]
     without: Option<sim::Numbers>,
 
     /// Crashes its recorded run at this call alone: `17:before`, `17:after`, `17:after-reply`
-    #[arg(long, requires = "seed", conflicts_with_all = ["seeds", "from", "sweep"])]
+    #[arg(long, requires = "seed", conflicts_with_all = MANY_SEEDS)]
     crash: Option<CrashPoint>,
 
     /// Lets these of its faults pass
-    #[arg(
-        long,
-        requires = "seed",
-        conflicts_with_all = ["seeds", "from", "sweep"],
-        value_parser = sim::Numbers::from_str
-    )]
+    #[arg(long, requires = "seed", conflicts_with_all = MANY_SEEDS)]
     unstruck: Option<sim::Numbers>,
 
     /// Crashes a recorded run of each seed at each of its calls instead

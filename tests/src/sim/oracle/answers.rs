@@ -238,13 +238,9 @@ impl Oracle {
     /// Whether a refusal of a create is true of a deployment like this.
     fn applies(&self, code: &str, asked: &Asked, row: &Value) -> bool {
         let What::Create { body, .. } = &asked.what else { return false };
-        let limit = match (row["backup_limit"].as_u64(), text(row, "plan")) {
-            (Some(limit), _) => limit,
-            (None, "pro") => self.limits.pro,
-            _ => self.limits.enterprise,
-        };
+        let limit = self.limits.of(row);
         match code {
-            "plan_not_supported" => !matches!(text(row, "plan"), "pro" | "enterprise"),
+            "plan_not_supported" => limit.is_none(),
             "storage_not_supported" => !stores(row),
             "deployment_not_ready" => {
                 text(row, "status") != "initialized"
@@ -255,7 +251,9 @@ impl Oracle {
                 !body["node_id"].is_null() && !nodes.any(|node| node["node_id"] == body["node_id"])
             }
             "backup_in_progress" => !row["active_backup"].is_null(),
-            "backup_limit_reached" => row["backup_count"].as_u64().unwrap_or(0) >= limit,
+            "backup_limit_reached" => {
+                limit.is_some_and(|limit| row["backup_count"].as_u64().unwrap_or(0) >= limit)
+            }
             _ => false,
         }
     }

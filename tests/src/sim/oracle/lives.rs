@@ -30,12 +30,7 @@ impl Oracle {
         let Some((_, meta)) = seen.rows.last() else {
             return violated("born", format!("backup {key:?} is of no deployment"));
         };
-        let limit = match (meta["backup_limit"].as_u64(), text(meta, "plan")) {
-            (Some(limit), _) => limit,
-            (None, "pro") => self.limits.pro,
-            (None, "enterprise") => self.limits.enterprise,
-            _ => 0,
-        };
+        let limit = self.limits.of(meta).unwrap_or(0);
         if meta["backup_count"].as_u64().unwrap_or(0) > limit {
             return violated(
                 "over-limit",

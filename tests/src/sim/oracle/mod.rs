@@ -35,7 +35,7 @@ use super::plan::{Kind, Profile};
 use super::scene::Key;
 use super::spells::Trouble;
 use super::table::RowRef;
-use crate::rows::BackupKey;
+use crate::rows::{BackupKey, text};
 
 /// By how much times may differ: clocks that are off, cut to whole seconds.
 const SLACK: SignedDuration = SignedDuration::from_secs(10);
@@ -156,6 +156,18 @@ struct Limits {
     in_progress: SignedDuration,
     /// The longest that a snapshot takes which does not stall.
     snapshot: SignedDuration,
+}
+
+impl Limits {
+    /// How many backups a deployment like this may have. None: its plan has none.
+    fn of(&self, row: &Value) -> Option<u64> {
+        match text(row, "plan") {
+            plan @ ("pro" | "enterprise") => row["backup_limit"]
+                .as_u64()
+                .or(Some(if plan == "pro" { self.pro } else { self.enterprise })),
+            _ => None,
+        }
+    }
 }
 
 /// A deployment, as its row has been.

@@ -42,6 +42,20 @@ const FIXED: &[&str] = &[
     "expires_at",
 ];
 
+/// What the control plane says of a deployment.
+const REGISTRY: [&str; 10] = [
+    "tenant_id",
+    "status",
+    "plan",
+    "storage_type",
+    "cloud",
+    "variant",
+    "shared",
+    "backup_limit",
+    "region",
+    "nodes",
+];
+
 impl Oracle {
     /// One call has changed these rows.
     pub(crate) fn changed(
@@ -171,20 +185,7 @@ impl Oracle {
             return violated("id-reuse", format!("deployment {id}: the next id went back"));
         }
         let registry = |row: &Value| {
-            [
-                "tenant_id",
-                "status",
-                "plan",
-                "storage_type",
-                "cloud",
-                "variant",
-                "shared",
-                "region",
-                "backup_limit",
-                "nodes",
-                "deleted",
-            ]
-            .map(|name| row[name].clone())
+            REGISTRY.iter().chain(&["deleted"]).map(|name| row[*name].clone()).collect::<Vec<_>>()
         };
         if change.old.as_ref().is_some_and(|old| registry(old) == registry(new)) {
             return Ok(());
@@ -209,18 +210,7 @@ impl Oracle {
                 format!("deployment {id} says it is deleted, at a version {version} that does not"),
             );
         }
-        for name in [
-            "tenant_id",
-            "status",
-            "plan",
-            "storage_type",
-            "cloud",
-            "variant",
-            "shared",
-            "backup_limit",
-            "region",
-            "nodes",
-        ] {
+        for name in REGISTRY {
             if in_no_order(&new[name]) != in_no_order(&said[name]) {
                 return violated(
                     "registry",
