@@ -89,7 +89,7 @@ impl Scheduler {
 pub async fn handle(scheduler: &Scheduler, _: Value, remaining: Duration) -> Result<(), Error> {
     let until = tokio::time::Instant::now() + remaining.saturating_sub(RESERVE);
     let oldest = AtomicI64::new(0);
-    let done = clock::in_time(remaining, tick(scheduler, until, &oldest)).await;
+    let done = clock::in_time(remaining, Box::pin(tick(scheduler, until, &oldest))).await;
     let done = done.unwrap_or(Err(Error::OutOfTime));
     // Also of a tick that failed, if it has seen anything: that is the day for which
     // it is counted. That it saw nothing does not say that nothing waits.

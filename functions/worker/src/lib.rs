@@ -9,7 +9,6 @@ mod advance;
 mod events;
 mod registry;
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use backups_aws::bus::Bus;
@@ -101,10 +100,7 @@ impl Worker {
 pub async fn handle(worker: &Worker, event: Value, remaining: Duration) -> Result<(), Error> {
     let id = event["id"].as_str().unwrap_or_default().to_owned();
     let span = tracing::info_span!("event", event_id = id);
-    // Boxed and without its type: the SDK's futures are deep, and callers' own go
-    // on top of them.
-    let work: Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>> =
-        Box::pin(handle_one(worker, event, remaining));
+    let work = Box::pin(handle_one(worker, event, remaining));
     let done = async {
         clock::in_time(remaining, work).await.unwrap_or_else(|| {
             tracing::error!("the invocation's time ran out; the tick goes on from what is stored");

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_smithy_async::time::TimeSource;
 use backups_core::time::Time;
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -90,7 +91,10 @@ const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// Does the work of an invocation that Lambda ends after `remaining`. None: it was
 /// stopped just before that, so that somebody hears of it.
-pub async fn in_time<T>(remaining: Duration, work: impl Future<Output = T>) -> Option<T> {
+///
+/// The work comes boxed and without its type: the SDK's futures are deep, callers'
+/// own go on top of them, and the compiler looks through no more than 128.
+pub async fn in_time<T>(remaining: Duration, work: BoxFuture<'_, T>) -> Option<T> {
     tokio::time::timeout(remaining.saturating_sub(LAST_WORD), work).await.ok()
 }
 
