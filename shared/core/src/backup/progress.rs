@@ -94,10 +94,11 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) 
         next.status = Status::Completed;
         // As EC2 says, even if it is later than `now`: a look that waited for its
         // answer began before. Never before the start.
-        next.completed_at = Some(last.unwrap_or(now).max(backup.started_at.unwrap_or(now)));
+        let completed = last.unwrap_or(now).max(backup.started_at.unwrap_or(now));
+        next.completed_at = Some(completed);
         next.moved_at = Some(now);
         next.progress = 100;
-        next.announce(Kind::BackupCompleted, now);
+        next.announce(Kind::BackupCompleted, completed.max(now));
         return Step::Record(next);
     }
     let noted = backup.moved_at.is_some_and(|at| now - at < NOTE_EVERY);

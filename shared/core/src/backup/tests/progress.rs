@@ -83,5 +83,8 @@ fn a_backup_is_completed_when_ec2_says_that_its_last_snapshot_was() {
     }
     assert_eq!(recorded(go(&row, &seen, after(300))).completed_at, Some(after(70)));
     // EC2's answer came seconds after the look began.
-    assert_eq!(recorded(go(&row, &seen, after(62))).completed_at, Some(after(70)));
+    let early = recorded(go(&row, &seen, after(62)));
+    assert_eq!(early.completed_at, Some(after(70)));
+    // And what is told of it did not happen before it.
+    assert_eq!(early.outbox.last().map(|told| told.at), Some(after(70)));
 }
