@@ -86,6 +86,7 @@ pub struct Cloud {
     saved: Option<Meta>,
     /// Neither logs nor changed rows are kept: see [`Cloud::quiet`].
     quiet: bool,
+    short_pages: Option<usize>,
     instances: Table<String, Instance>,
     volumes: Table<String, Volume>,
     snapshots: Table<String, Snapshot>,
@@ -126,6 +127,7 @@ impl Cloud {
             next: 1,
             saved: None,
             quiet: false,
+            short_pages: None,
             instances: Table::new("instance"),
             volumes: Table::new("volume"),
             snapshots: Table::new("snapshot"),
@@ -141,6 +143,13 @@ impl Cloud {
             events: Log::new("event", 1_000),
             dead: Log::new("dead", 1_000),
         })
+    }
+
+    /// From now on a page of a describe that asks for pages has at most so many rows:
+    /// "the number of items may be less" (EC2 API reference, pagination). None: as many
+    /// as are asked for.
+    pub fn short_pages(&mut self, rows: Option<usize>) {
+        self.short_pages = rows;
     }
 
     /// Does all work that fell due until `now`, in time order. A clock that

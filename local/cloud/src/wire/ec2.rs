@@ -219,7 +219,7 @@ impl Cloud {
             ],
             true,
         )?;
-        let paging = Paging::parse(query, None)?;
+        let paging = Paging::parse(query, None)?.at_most(self.short_pages);
         end_of_dry_run(query)?;
         let ours =
             owners.is_empty() || owners.iter().any(|o| o == "self" || *o == self.config.account);
@@ -259,7 +259,7 @@ impl Cloud {
             ],
             true,
         )?;
-        let paging = Paging::parse(query, Some(&ids))?;
+        let paging = Paging::parse(query, Some(&ids))?.at_most(self.short_pages);
         end_of_dry_run(query)?;
         let ids = narrowed(ids, &filters, "instance-id");
         let rows = self.instances.pick(ids.as_ref()).filter(|i| {
@@ -298,7 +298,7 @@ impl Cloud {
             ],
             true,
         )?;
-        let paging = Paging::parse(query, None)?;
+        let paging = Paging::parse(query, None)?.at_most(self.short_pages);
         end_of_dry_run(query)?;
         let ids = narrowed(ids, &filters, "volume-id");
         let attached = self.attached();
@@ -330,7 +330,7 @@ impl Cloud {
     fn describe_tags(&self, query: &Query) -> Ec2Result<Vec<Node>> {
         let names = &["key", "resource-id", "resource-type", "value"];
         let filters = Filters::parse(query, names, true)?;
-        let paging = Paging::parse(query, None)?;
+        let paging = Paging::parse(query, None)?.at_most(self.short_pages);
         end_of_dry_run(query)?;
         let instances = self.instances.values().map(|i| (IdKind::Instance, &i.id, &i.tags));
         let volumes = self.volumes.values().map(|v| (IdKind::Volume, &v.id, &v.tags));

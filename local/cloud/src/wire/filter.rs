@@ -150,6 +150,15 @@ impl Paging {
         Ok(Paging { size, after: after.transpose()? })
     }
 
+    /// AWS may give fewer than it is asked for.
+    pub(crate) fn at_most(mut self, rows: Option<usize>) -> Paging {
+        self.size = match (self.size, rows) {
+            (Some(size), Some(rows)) => Some(size.min(rows)),
+            (size, _) => size,
+        };
+        self
+    }
+
     /// The page of these rows, which are in the order of their keys, and the
     /// token's element if there is more.
     pub(crate) fn page<T>(
