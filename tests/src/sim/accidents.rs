@@ -113,33 +113,28 @@ impl Accident {
             Self::SnapshotDeleted => {
                 let running = rng.bool();
                 let id = rng.choice(ours(world, running))?;
-                world.oracle.deleted_by_hand(now, &id);
                 world.cloud.delete(now, &id).ok()?;
+                world.oracle.deleted_by_hand(now, &id);
                 Some(id)
             }
-            Self::NodeStopped | Self::NodeStarted => {
-                let state = |id: &str| world.cloud.instance(id).map_or("none", |one| one.state);
-                let stopped = nodes.iter().find(|(_, _, id)| state(id) == "stopped");
-                if let (Self::NodeStarted, Some((_, _, id))) = (self, stopped) {
-                    world.cloud.start(now, id).ok()?;
-                    return Some(id.clone());
-                }
+            Self::NodeStopped => {
                 let (_, _, id) = rng.choice(nodes)?;
                 world.cloud.stop(now, &id).ok()?;
-                (self == Self::NodeStopped).then_some(id)
+                Some(id)
             }
+            Self::NodeStarted => starts(world, rng, now, &nodes),
             Self::NodeTerminated => {
                 let (_, _, id) = rng.choice(nodes)?;
-                world.oracle.touched(now, &id);
                 world.cloud.terminate(now, &id).ok()?;
+                world.oracle.touched(now, &id);
                 Some(id)
             }
             Self::NodeReplaced => {
                 let (deployment, node, old) = rng.choice(nodes)?;
                 let volumes = rng.usize(1..=3);
                 let new = scene::launch(&mut world.cloud, now, rng, volumes);
-                world.oracle.touched(now, &old);
                 world.cloud.terminate(now, &old).ok()?;
+                world.oracle.touched(now, &old);
                 let scene = &mut world.scene;
                 let one = scene.deployments.iter_mut().find(|one| one.id == deployment)?;
                 one.version += 1;
@@ -154,8 +149,12 @@ impl Accident {
                 let (_, _, id) = rng.choice(nodes)?;
                 let mut spec = scene::volume(rng);
                 spec.multi_attach = self == Self::MultiAttach;
+                let volume = world.cloud.attach(now, &id, spec).ok()?;
                 world.oracle.touched(now, &id);
-                world.cloud.attach(now, &id, spec).ok()
+                if self == Self::MultiAttach {
+                    world.oracle.shared(&id);
+                }
+                Some(volume)
             }
             Self::VolumeDetached => {
                 let (_, _, id) = rng.choice(nodes)?;
@@ -164,8 +163,8 @@ impl Accident {
                     instance.data_volumes.iter().map(|(volume, _)| (*volume).to_owned()).collect()
                 };
                 let volume = rng.choice(volumes)?;
-                world.oracle.touched(now, &id);
                 world.cloud.detach(now, &volume).ok()?;
+                world.oracle.touched(now, &id);
                 Some(volume)
             }
             Self::TagsCopied => {
@@ -177,6 +176,24 @@ impl Accident {
             }
         }
     }
+}
+
+/// A stopped node is started, or one is stopped that can be, in a while.
+fn starts(
+    world: &mut World,
+    rng: &mut Rng,
+    now: Timestamp,
+    nodes: &[(u64, u64, String)],
+) -> Option<String> {
+    let state = |id: &str| world.cloud.instance(id).map_or("none", |one| one.state);
+    if let Some((_, _, id)) = nodes.iter().find(|(_, _, id)| state(id) == "stopped") {
+        world.cloud.start(now, id).ok()?;
+        return Some(id.clone());
+    }
+    if !nodes.iter().any(|(_, _, id)| state(id) == "stopping") {
+        Accident::NodeStopped.happens(world, rng);
+    }
+    None
 }
 
 /// A `CreateSnapshot` by somebody else, of another volume (EC2 lets nobody take a

@@ -97,16 +97,10 @@ impl Call {
             .take_while(|id| !id.is_empty())
     }
 
-    /// AWS gives shorter pages than it is asked for: "the number of items may be
-    /// less" (EC2 API reference, pagination; `DynamoDB`: 1 MB a page).
+    /// `DynamoDB` gives pages of 1 MB: so many rows at most, if they are large.
     pub(crate) fn shorten_page(&mut self) {
-        if self.service == Service::Ec2 {
-            self.form.insert("MaxResults".to_owned(), "5".to_owned());
-            let mut form = form_urlencoded::Serializer::new(String::new());
-            form.extend_pairs(&self.form);
-            self.body = form.finish().into_bytes();
-        } else {
-            self.json["Limit"] = Value::from(2);
+        if self.service == Service::DynamoDb {
+            self.json["Limit"] = Value::from(1);
             self.body = self.json.to_string().into_bytes();
         }
     }

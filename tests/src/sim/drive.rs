@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::functions::Functions;
 use super::happenings::{self, Happening, Happens};
+use super::logs::has_secret;
 use super::oracle::{Oracle, Violation};
 use super::people::{Doing, Person};
 use super::plan::{Kind, Plan, Profile};
@@ -323,6 +324,9 @@ impl Drive {
                     let now = world.now();
                     if let Err(why) = &outcome {
                         world.trace.line(now, || format!("event {id} failed: {why}"));
+                        if has_secret(why.as_bytes()) {
+                            world.judge(Err(Violation::new("secret", why)));
+                        }
                     }
                     // Of a doubled event the first answer counts.
                     let outcome = if tried_again { outcome } else { Ok(()) };

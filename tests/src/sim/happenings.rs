@@ -5,7 +5,7 @@ use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 
 use super::accidents::Accident;
-use super::people::Doing;
+use super::people::{Doing, Person};
 use super::plan::{Kind, Plan, Profile};
 use super::spells::Trouble;
 
@@ -68,8 +68,10 @@ impl Script {
                 all
             }
             Self::Registry => {
-                let both = [Doing::Registry, Doing::Create, Doing::Registry].map(Happens::Doing);
-                apart(1_900, both.repeat(6)).collect()
+                let each = (0..Person::CHANGES).flat_map(|change| {
+                    [Doing::Registry(Some(change)), Doing::Create].map(Happens::Doing)
+                });
+                apart(1_900, each.collect()).collect()
             }
             Self::Removal => {
                 let refused = [

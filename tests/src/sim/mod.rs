@@ -24,10 +24,12 @@ mod drive;
 mod functions;
 mod happenings;
 mod life;
+mod logs;
 mod oracle;
 mod people;
 mod plan;
 mod reach;
+mod registry;
 mod reply;
 mod scene;
 mod shrink;
@@ -78,5 +80,14 @@ pub struct Outcome {
 pub fn run(plan: &Plan) -> Result<Outcome> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
-    runtime.block_on(drive::run(plan))
+    let logs = logs::Logs::default();
+    let searched = logs.search(plan);
+    let mut outcome = runtime.block_on(drive::run(plan))?;
+    drop(searched);
+    let (lines, secret) = logs.found();
+    (0..lines).for_each(|_| outcome.reach.hit("turn log line searched"));
+    if let (None, Some(line)) = (&outcome.violation, secret) {
+        outcome.violation = Some(Violation::new("secret", format!("it is logged: {line}")));
+    }
+    Ok(outcome)
 }

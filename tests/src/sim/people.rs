@@ -6,13 +6,14 @@ use std::time::Duration;
 use axum::body::Body;
 use fastrand::Rng;
 use http::Request;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::drive;
 use super::functions::Functions;
+use super::logs::has_secret;
 use super::oracle::{Asked, Violation, What};
 use super::reply::Reply;
-use super::scene::{self, Key};
+use super::scene::Key;
 use super::world::Shared;
 use crate::{Failed, Result};
 
@@ -34,15 +35,17 @@ pub(crate) enum Doing {
     Stranger,
     /// Requests that are wrong.
     Malformed,
-    /// The control plane changes something, and mends it later.
-    Registry,
+    /// A key is revoked, and there is another one.
+    Keys,
+    /// The control plane changes something, this if it is named, and mends it later.
+    Registry(Option<u8>),
     /// An event that is not ours, or not one at all.
     ForeignEvent,
 }
 
 impl Doing {
     /// Each, with how often it is drawn.
-    const ALL: [(Self, u32); 11] = [
+    const ALL: [(Self, u32); 12] = [
         (Self::Routine, 44),
         (Self::Create, 14),
         (Self::Burst, 6),
@@ -52,7 +55,8 @@ impl Doing {
         (Self::GiveUp, 4),
         (Self::Stranger, 4),
         (Self::Malformed, 4),
-        (Self::Registry, 5),
+        (Self::Keys, 3),
+        (Self::Registry(None), 5),
         (Self::ForeignEvent, 3),
     ];
 
@@ -136,7 +140,8 @@ impl Person {
             }
             Doing::Stranger => self.stranger(deployment, tenant).await,
             Doing::Malformed => self.malformed(deployment, tenant).await,
-            Doing::Registry => self.registry(deployment).await,
+            Doing::Keys => self.keys(deployment, tenant).await,
+            Doing::Registry(change) => self.registry(deployment, tenant, change).await,
             Doing::ForeignEvent => self.foreign_event().await,
         }
     }
@@ -191,7 +196,7 @@ impl Person {
         Ok(())
     }
 
-    async fn create(&mut self, deployment: u64, tenant: usize) -> Result<Option<Reply>> {
+    pub(crate) async fn create(&mut self, deployment: u64, tenant: usize) -> Result<Option<Reply>> {
         let (name, nodes, long) = {
             let mut world = self.world.lock();
             let long = world.profile.span.as_hours() > 72;
@@ -261,7 +266,7 @@ impl Person {
         let first = world.scene.deployments.iter().find(|one| one.tenant == tenant);
         let bound_elsewhere = key == Key::Bound && first.is_none_or(|one| one.id != deployment);
         let foreign = owner.is_none_or(|one| one.tenant != tenant) || bound_elsewhere;
-        let good = world.scene.is_good(key, world.now());
+        let good = world.scene.is_good(tenant, key, world.now(), world.now());
         Asked { at: world.now(), deployment, key, tenant, good, foreign, what }
     }
 
@@ -293,6 +298,8 @@ impl Person {
         let mut world = self.world.lock();
         let world = &mut *world;
         let now = world.now();
+        let good = world.scene.is_good(asked.tenant, asked.key, asked.at, now);
+        let asked = Asked { good, ..asked };
         world.trace.line(now, || match &reply {
             None => format!("somebody < {method} {path}: no answer"),
             Some(reply) => {
@@ -300,6 +307,11 @@ impl Person {
                 format!("somebody < {method} {path}: {} {body}", reply.status)
             }
         });
+        if let Some(reply) = &reply
+            && (has_secret(&reply.body) || has_secret(format!("{:?}", reply.headers).as_bytes()))
+        {
+            world.judge(Err(Violation::new("secret", format!("{asked:?}: {reply:?}"))));
+        }
         let verdict =
             world.oracle.answered(now, &asked, reply.as_ref(), disturbed, &mut world.reach);
         world.judge(verdict);
@@ -312,11 +324,21 @@ impl Person {
             Key::Expired,
             Key::Unknown,
             Key::Ending,
+            Key::Ending,
             Key::Read,
             Key::Bound,
             Key::Manage,
         ];
         let key = keys[self.rng.usize(0..keys.len())];
+        if key == Key::Ending && self.rng.bool() {
+            // In its last seconds, or in the first after them.
+            let at = {
+                let world = self.world.lock();
+                let ends = world.scene.ends + SignedDuration::from_secs(self.rng.i64(-20..=12));
+                ends.duration_since(world.now())
+            };
+            tokio::time::sleep(Duration::try_from(at).unwrap_or_default()).await;
+        }
         // A good key of another tenant.
         let tenant = if key == Key::Manage { 1 - tenant } else { tenant };
         // Or one that there never was.
@@ -358,92 +380,26 @@ impl Person {
         self.ask(asked, method, &path, content_type, body).await.map(|_| ())
     }
 
-    async fn registry(&mut self, deployment: u64) -> Result<()> {
-        let change = self.rng.u8(0..11);
+    /// A key is revoked while instances keep it in mind, and a new one is used at once.
+    async fn keys(&mut self, deployment: u64, tenant: usize) -> Result<()> {
+        for key in [Key::Old, Key::New] {
+            self.get(deployment, tenant, key).await?;
+        }
         {
             let mut world = self.world.lock();
             let now = world.now();
             let world = &mut *world;
-            let scene = &mut world.scene;
-            let Some(one) = scene.deployments.iter_mut().find(|one| one.id == deployment) else {
-                return Ok(());
-            };
-            let tenant = scene.tenants[one.tenant].id.clone();
-            let mut older = one.changed(&tenant);
-            one.version += 1;
-            match change {
-                10 => {
-                    let node = one.nodes.iter().map(|(node, _)| *node).max().unwrap_or(one.id) + 16;
-                    let new = scene::launch(&mut world.cloud, now, &mut self.rng, 1);
-                    one.nodes.push((node, new));
-                }
-                0 => one.status = "upgrading",
-                1 => one.plan = "basic",
-                2 => {
-                    one.odd = self.rng.choice([
-                        ("storage_type", json!("local_ssd")),
-                        ("cloud", json!("gcp")),
-                        ("variant", json!("byoc")),
-                        ("shared", json!(true)),
-                    ]);
-                }
-                3 => one.limit = Some(self.rng.u64(0..6)),
-                4 => one.nodes = one.nodes.split_off(one.nodes.len() / 2),
-                _ => {}
-            }
-            let mut detail = one.changed(&tenant);
-            let mut kind = "Deployment Changed";
-            match change {
-                5 => {
-                    kind = "Deployment Deleted";
-                    detail = json!({"version": one.version, "deployment_id": one.id});
-                }
-                6 => {
-                    // The last word once more, or one before it, which was another.
-                    // Only if it is known: else it would be the newest.
-                    let known = world.oracle.knows(one.id);
-                    if self.rng.bool() && one.version > 2 && known >= one.version - 1 {
-                        older["version"] = json!(one.version - 2);
-                        older["nodes"] = json!([]);
-                    }
-                    detail = older;
-                    world.reach.hit("registry older event");
-                }
-                7 => {
-                    detail["tenant_id"] = json!("somebody else");
-                    world.reach.hit("registry other tenant");
-                }
-                8 => detail["nodes"] = json!("none"),
-                _ => {}
-            }
-            if change == 9 {
-                // Of one that lived so shortly that its end comes first.
-                let mut short = one.clone();
-                (short.id, short.version) = ((1 << 60) + one.id + one.version, 1);
-                detail = short.changed(&tenant);
-                let gone = json!({"version": 2, "deployment_id": short.id});
-                let kind = "Deployment Deleted";
-                drive::control_plane(&mut world.cloud, &mut world.oracle, now, kind, &gone);
-                world.reach.hit("registry deleted first");
-            }
-            drive::control_plane(&mut world.cloud, &mut world.oracle, now, kind, &detail);
-            world.wake_if_sooner();
+            world.scene.renew(tenant, now, &mut world.table)?;
         }
-        let pause = Duration::from_secs(self.rng.u64(60..3600));
-        tokio::time::sleep(pause).await;
-        // And it is mended: a deleted deployment may come back.
-        let mut world = self.world.lock();
-        let world = &mut *world;
-        let now = world.now();
-        let scene = &mut world.scene;
-        if let Some(one) = scene.deployments.iter_mut().find(|one| one.id == deployment) {
-            one.version += 1;
-            (one.status, one.plan) = ("initialized", "pro");
-            (one.limit, one.odd) = (None, None);
-            let detail = one.changed(&scene.tenants[one.tenant].id);
-            let kind = "Deployment Changed";
-            drive::control_plane(&mut world.cloud, &mut world.oracle, now, kind, &detail);
-            world.wake_if_sooner();
+        for key in [Key::New, Key::Old] {
+            self.get(deployment, tenant, key).await?;
+        }
+        let soon = self.rng.u64(39..60);
+        tokio::time::sleep(Duration::from_secs(soon)).await;
+        if let Some(reply) = self.get(deployment, tenant, Key::Old).await?
+            && reply.status == 401
+        {
+            self.world.lock().reach.hit("turn revoked key known");
         }
         Ok(())
     }
@@ -472,8 +428,14 @@ impl Person {
             "account": local::ACCOUNT, "time": "2030-01-01T00:00:00Z", "region": local::REGION,
             "resources": [], "detail": detail,
         });
-        // Its answer is for Lambda.
-        let _ = self.functions.worker(event).await?;
+        // What is not ours is no error; what is nothing goes to the dead letters.
+        let answer = self.functions.worker(event).await?;
+        let refused = answer.as_ref().is_err_and(|why| why.starts_with("event refused"));
+        // Of ours nobody asks AWS first, so that nothing can stand in its way.
+        if (kind < 2 && refused) || (kind >= 2 && answer.is_ok()) {
+            let what = format!("{source} {detail_type}: {answer:?}");
+            self.world.lock().judge(Err(Violation::new("foreign-event", what)));
+        }
         Ok(())
     }
 }

@@ -157,6 +157,20 @@ impl Fault {
         Self::EntriesRefused,
     ];
 
+    /// Whether it shows in AWS's answer: it is counted when it does, for something else
+    /// may have refused the call, or there is but one page.
+    pub(crate) const fn is_of_the_answer(self) -> bool {
+        matches!(
+            self,
+            Self::Throttled
+                | Self::Error5xx
+                | Self::Conflict
+                | Self::InProgress
+                | Self::ShortPage
+                | Self::EntriesRefused
+        )
+    }
+
     /// Whether the caller is no more after it.
     pub(crate) const fn is_crash(self) -> bool {
         matches!(self, Self::CrashBefore | Self::CrashAfter | Self::CrashAfterReply)
@@ -307,7 +321,7 @@ impl Profile {
             events_late: among(&mut rng, &[0, 500, 3_000]),
             ticks_skipped: among(&mut rng, &[0, 500, 3_000]),
             ticks_doubled: among(&mut rng, &[0, 500, 2_000]),
-            skew: i64::from(among(&mut rng, &[0, 500, 4_000])),
+            skew: i64::from(among(&mut rng, &[0, 500, 4_000, 7_000])),
             stale: rng.u8(0..3) == 0,
             // Each is met once an hour.
             unreadable: rng.u8(0..8) == 0 && kind != Kind::Weeks,

@@ -140,6 +140,8 @@ const NAMED: &[&str] = &[
     "turn expiry began the delete",
     "turn failed one pruned",
     "turn outbox published late",
+    "turn log line searched",
+    "turn revoked key known",
     // The API.
     "api 200 list",
     "api 204 create",
@@ -169,6 +171,8 @@ const NAMED: &[&str] = &[
     "registry deleted",
     "registry deleted first",
     "registry other tenant",
+    "registry other region",
+    "registry malformed",
     // Announcements that the bus took.
     "announced Backup Requested",
     "announced Backup Started",

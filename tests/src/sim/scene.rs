@@ -13,9 +13,13 @@ use serde_json::{Value, json};
 
 use super::happenings::Script;
 use super::plan::Kind;
+use super::table::Table;
 
-/// Around the end of a key's time: a request takes a while, and clocks are off.
-const UNSURE: SignedDuration = SignedDuration::from_secs(30);
+/// Around the end of a key's time nobody can say: clocks are off, and cut to seconds.
+const UNSURE: SignedDuration = SignedDuration::from_secs(9);
+
+/// Within this a revoked key is known to be (the contract's).
+const REVOKED: SignedDuration = SignedDuration::from_secs(30);
 
 /// The scene.
 #[derive(Debug, Default)]
@@ -25,7 +29,7 @@ pub(crate) struct Scene {
     /// Names given to backups: each request has its own.
     pub(crate) names: u32,
     /// When the keys end that end in the middle of the run.
-    ends: Timestamp,
+    pub(crate) ends: Timestamp,
 }
 
 /// A customer.
@@ -33,6 +37,8 @@ pub(crate) struct Scene {
 pub(crate) struct Tenant {
     pub(crate) id: String,
     pub(crate) keys: BTreeMap<Key, String>,
+    /// When its old key was revoked, and it had got a new one.
+    pub(crate) renewed: Option<Timestamp>,
 }
 
 /// The kinds of key that a tenant has.
@@ -45,6 +51,10 @@ pub(crate) enum Key {
     Expired,
     /// Its time is over in the middle of the run.
     Ending,
+    /// Good until it is revoked.
+    Old,
+    /// Good from then on.
+    New,
     /// Nobody's.
     Unknown,
     /// No key at all.
@@ -89,7 +99,7 @@ impl Scene {
             let nodes = match kind {
                 Kind::Failing | Kind::Huge | Kind::Sweep(Script::Failing) => 1,
                 Kind::Sweep(_) => 2,
-                _ => [1, 1, 1, 1, 1, 2, 2, 2, 3, 5][rng.usize(0..10)],
+                _ => [1, 1, 1, 1, 1, 2, 2, 2, 3, rng.usize(4..=5)][rng.usize(0..10)],
             };
             let nodes = (0..nodes)
                 .map(|_| {
@@ -106,7 +116,7 @@ impl Scene {
                         Kind::Sweep(Script::Failing) => 0,
                         Kind::Sweep(_) => 2,
                         // Now and then a node with much, and one without data.
-                        _ => [1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 8, 0]
+                        _ => [1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, rng.usize(4..=8), 0]
                             [rng.usize(0..if number == 0 { 16 } else { 15 })],
                     };
                     (id(), launch(cloud, now, rng, volumes))
@@ -126,16 +136,23 @@ impl Scene {
         let mut rows = Vec::new();
         for (number, id) in ["acme", "umbra"].into_iter().enumerate() {
             let mut keys = BTreeMap::new();
-            for kind in
-                [Key::Manage, Key::Read, Key::Bound, Key::Expired, Key::Ending, Key::Unknown]
-            {
+            for kind in [
+                Key::Manage,
+                Key::Read,
+                Key::Bound,
+                Key::Expired,
+                Key::Ending,
+                Key::Old,
+                Key::New,
+                Key::Unknown,
+            ] {
                 let mut bytes = [0; 32];
                 rng.fill(&mut bytes);
                 let secret = Secret::from_bytes(bytes);
                 keys.insert(kind, secret.expose().to_owned());
                 let first = scene.deployments.iter().find(|one| one.tenant == number);
                 let now = Time::from_unix(now.as_second());
-                rows.extend((kind != Key::Unknown).then(|| {
+                rows.extend((!matches!(kind, Key::New | Key::Unknown)).then(|| {
                     KeyRow {
                         hash: secret.hash(),
                         key_id: format!("{id}-{kind:?}"),
@@ -155,7 +172,7 @@ impl Scene {
                     }
                 }));
             }
-            scene.tenants.push(Tenant { id: id.to_owned(), keys });
+            scene.tenants.push(Tenant { id: id.to_owned(), keys, renewed: None });
         }
         (scene, rows)
     }
@@ -165,15 +182,55 @@ impl Scene {
         self.tenants.get(tenant).and_then(|one| one.keys.get(&kind)).map_or("", String::as_str)
     }
 
-    /// Whether a key counts. None: nobody can say at this moment, with clocks that
-    /// are off.
-    pub(crate) fn is_good(&self, kind: Key, now: Timestamp) -> Option<bool> {
+    /// Whether a key counts, for a request between these times. None: nobody can say.
+    pub(crate) fn is_good(
+        &self,
+        tenant: usize,
+        kind: Key,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Option<bool> {
+        let renewed = self.tenants.get(tenant).and_then(|one| one.renewed);
         match kind {
             Key::Manage | Key::Read | Key::Bound => Some(true),
             Key::Expired | Key::Unknown | Key::Missing => Some(false),
-            Key::Ending if now.duration_since(self.ends).abs() < UNSURE => None,
-            Key::Ending => Some(now < self.ends),
+            Key::Ending if until + UNSURE < self.ends => Some(true),
+            Key::Ending => (from - UNSURE >= self.ends).then_some(false),
+            Key::Old => match renewed.filter(|at| *at <= until) {
+                None => Some(true),
+                // Instances that keep it count by clocks of their own.
+                Some(at) => (from >= at + REVOKED + UNSURE).then_some(false),
+            },
+            Key::New => match renewed.filter(|at| *at <= until) {
+                None => Some(false),
+                Some(at) => (from >= at).then_some(true),
+            },
         }
+    }
+
+    /// The operator revokes the tenant's old key and makes a new one.
+    pub(crate) fn renew(
+        &mut self,
+        tenant: usize,
+        now: Timestamp,
+        table: &mut Table,
+    ) -> crate::Result<()> {
+        let Some(one) = self.tenants.get_mut(tenant).filter(|one| one.renewed.is_none()) else {
+            return Ok(());
+        };
+        let row = |kind| {
+            let hash = Secret::parse(&one.keys[&kind]).map(|secret| secret.hash());
+            format!("KEY#{}", hash.unwrap_or_default())
+        };
+        let old = table.item(&(row(Key::Old), "KEY".to_owned()));
+        let old = old.ok_or_else(|| crate::Failed("a key has no row".to_owned()))?;
+        let mut new = Value::clone(&old);
+        new["pk"]["S"] = row(Key::New).into();
+        new["hash"]["S"] = row(Key::New).trim_start_matches("KEY#").into();
+        new["key_id"]["S"] = format!("{}-New", one.id).into();
+        one.renewed = Some(now);
+        table.uproot(&old, now)?;
+        table.plant(new)
     }
 
     /// A name that no other request has.

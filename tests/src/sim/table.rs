@@ -193,6 +193,11 @@ impl Table {
         Ok((answer, changes))
     }
 
+    /// An item as it is on the wire.
+    pub(crate) fn item(&self, key: &Key) -> Option<Arc<Value>> {
+        self.items.get(key).cloned()
+    }
+
     /// Puts an item that no function has written.
     pub(crate) fn plant(&mut self, item: Value) -> Result<()> {
         let body = json!({"TableName": self.name, "Item": item});

@@ -26,7 +26,7 @@ const IN_ORDER: [&str; 6] = [
 impl Asked {
     /// Whether whoever asks may change the deployment's backups.
     fn may(&self) -> bool {
-        let manages = matches!(self.key, Key::Manage | Key::Bound | Key::Ending);
+        let manages = !matches!(self.key, Key::Read);
         !self.foreign && manages && self.good != Some(false)
     }
 }
@@ -37,7 +37,8 @@ impl Oracle {
         let may = asked.may();
         match &asked.what {
             What::Create { name, body } if may => {
-                let request = Request { at: asked.at, body: body.clone(), got: None };
+                let request =
+                    Request { at: asked.at, body: body.clone(), got: None, refused: None };
                 self.requests.insert(name.clone(), request);
             }
             What::Delete(id) if may => {
@@ -70,6 +71,11 @@ impl Oracle {
         self.check(now, asked, reply, &code, disturbed)?;
         self.tells_nothing(asked, reply, &code)?;
         // What was refused does not happen later.
+        if let (What::Create { name, .. }, 400..500) = (&asked.what, reply.status)
+            && let Some(request) = self.requests.get_mut(name)
+        {
+            request.refused = Some(code.clone());
+        }
         if let (What::Delete(id), true, 400..500) = (&asked.what, asked.may(), reply.status) {
             let key = (asked.deployment, *id);
             if let Some(count) = self.deletes.get_mut(&key) {

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::super::call::Call;
 use super::super::life::Life;
 use super::super::reach::Reach;
-use super::{Oracle, SLACK, Verdict, time, violated};
+use super::super::table::RowRef;
+use super::{DECIDED, Oracle, SLACK, Verdict, time, violated};
 use crate::rows::{items, text};
 
 /// What an announcement has, no more and no less.
@@ -55,10 +56,15 @@ impl Oracle {
                 return violated("bus", format!("{life} sends {entry}"));
             }
             let kind = text(entry, "DetailType");
+            let detail: Value = serde_json::from_str(text(entry, "Detail")).unwrap_or_default();
             if kind == "Operation Due" {
+                let id = |name: &str| detail[name].as_u64().unwrap_or(0);
+                let known = self.backups.contains_key(&(id("deployment_id"), id("id")));
+                if detail["operation"] != "backup" || detail["version"] != 1 || !known {
+                    return violated("nudge", format!("{life} nudges for {detail}"));
+                }
                 continue;
             }
-            let detail: Value = serde_json::from_str(text(entry, "Detail")).unwrap_or_default();
             self.announced(now, kind, &detail, cloud)?;
             reach.hit(&format!("announced {kind}"));
             if kind == "Backup Requested" && life.function == Name::Worker {
@@ -117,6 +123,22 @@ impl Oracle {
         let others = ["restore_id", "schedule_slot", "upgrade_id"];
         if others.iter().any(|name| !detail[*name].is_null()) {
             return violated("announced-untrue", format!("{kind} of {key:?}: {detail}"));
+        }
+        // When the look began that led to that status, or a little later.
+        let at = time(detail, "at");
+        let at_all = |(when, row): &(Timestamp, Option<RowRef>)| {
+            let Some((row, at)) = row.as_ref().zip(at) else { return false };
+            let completed = time(row, "completed_at").filter(|_| kind == "Backup Completed");
+            text(row, "status") == *needs
+                && (at - SLACK..=at + DECIDED).contains(when)
+                && completed.is_none_or(|completed| completed <= at)
+        };
+        let gone = kind == "Backup Deleted" && at.is_some_and(|at| at <= now + SLACK);
+        if !gone && !backup.rows.iter().any(at_all) {
+            return violated(
+                "announced-untrue",
+                format!("{kind} of {key:?} at {at:?}, which nothing happened at"),
+            );
         }
         if text(detail, "status") != *needs
             || (kind == "Backup Failed") == detail["failure"].is_null()

@@ -67,7 +67,7 @@ impl Oracle {
                 backup.or_default().callers.insert(tagged.node, life.id);
                 tagged.backup
             }
-            "DeleteSnapshot" => self.may_be_deleted(call.field("SnapshotId"), cloud)?,
+            "DeleteSnapshot" => self.may_be_deleted(call.field("SnapshotId"), cloud, table)?,
             _ => return violated("rights", format!("{life} calls {call}")),
         };
         // Whoever holds the operation holds it until this call is over.
@@ -110,6 +110,13 @@ impl Oracle {
         };
         let mut nodes = items(&row["nodes"]);
         let stored = nodes.find(|one| one["node_id"].as_u64() == Some(*node));
+        let instance = stored.map_or("", |one| text(one, "instance_id"));
+        if call.field("InstanceSpecification.InstanceId") != instance {
+            return violated(
+                "taken-elsewhere",
+                format!("{call} for node {node} of backup {backup:?}, which is on {instance}"),
+            );
+        }
         let stored = stored.and_then(|one| one["attempt"].as_u64());
         if stored.is_none_or(|stored| stored < *attempt) {
             return violated(
@@ -126,7 +133,7 @@ impl Oracle {
             );
         }
         let token = text(row, "token");
-        if token.len() < 16 || !call.field("Description").ends_with(token) {
+        if !call.field("Description").ends_with(token) {
             return violated(
                 "token",
                 format!("the snapshots of backup {backup:?} do not bear its token"),
@@ -167,7 +174,12 @@ impl Oracle {
     fn refused(&mut self, now: Timestamp, call: &Call, body: &[u8]) {
         let said = String::from_utf8_lossy(body);
         let code = said.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
-        let (Some((code, _)), Ok(tagged)) = (code, tagged(&tags_of_call(call))) else { return };
+        let Some((code, _)) = code else { return };
+        if let Some(one) = self.snapshots.get(call.field("SnapshotId")) {
+            let backup = self.backups.entry(one.backup).or_default();
+            backup.held_by.insert(code.to_owned());
+        }
+        let Ok(tagged) = tagged(&tags_of_call(call)) else { return };
         let backup = self.backups.entry(tagged.backup).or_default();
         backup.refused.insert(code.to_owned());
         // Too many snapshots at a time are waited for, as too many calls are.
@@ -177,14 +189,24 @@ impl Oracle {
     }
 
     /// Only what is ours goes, and nothing that a backup still needs.
-    fn may_be_deleted(&self, id: &str, cloud: &Cloud) -> Result<BackupKey, Violation> {
+    fn may_be_deleted(
+        &self,
+        id: &str,
+        cloud: &Cloud,
+        table: &Table,
+    ) -> Result<BackupKey, Violation> {
         let Some(ours) = self.snapshots.get(id) else {
             let there = cloud.snapshot(id).map(|one| one.description.to_owned());
             let what = format!("{id} is to be deleted, which is not ours: {there:?}");
             return Err(Violation::new("foreign-deleted", what));
         };
         let Some(row) = self.backups.get(&ours.backup).and_then(Backup::row) else {
-            return Ok(ours.backup);
+            // A row that is missing gives nobody leave; one that was deleted does.
+            if tombstone(ours.backup, table).is_some() {
+                return Ok(ours.backup);
+            }
+            let what = format!("{id} is to be deleted, and no row or tombstone knows it");
+            return Err(Violation::new("rowless-deleted", what));
         };
         let status = text(row, "status");
         let names = named(row).any(|(one, _)| one == id);
@@ -224,7 +246,7 @@ impl Oracle {
             return Ok(());
         }
         match (call.service, call.operation.as_str()) {
-            (Service::Ec2, "CreateSnapshots") => self.taken(now, call, body, quick, cloud),
+            (Service::Ec2, "CreateSnapshots") => self.taken(now, call, body, quick, cloud, table),
             (Service::Ec2, "DeleteSnapshot") => {
                 self.removed(call.field("SnapshotId"), reach);
                 Ok(())
@@ -246,7 +268,10 @@ impl Oracle {
         body: &[u8],
         quick: bool,
         cloud: &Cloud,
+        table: &Table,
     ) -> Verdict {
+        let stack = table.rows().get(&("STACK".to_owned(), "TABLE".to_owned()));
+        let table_id = stack.map_or("", |row| text(row, "table_id"));
         let tagged = tagged(&tags_of_call(call))?;
         let backup = self.backups.entry(tagged.backup).or_default();
         let calls = backup.calls.entry((tagged.node, tagged.attempt)).or_default();
@@ -275,9 +300,9 @@ impl Oracle {
             let Some(one) = cloud.snapshot(id) else {
                 return violated("simulation", format!("{id} was taken and is not there"));
             };
-            for key in ["ld:stack", "ld:table"] {
-                if one.tags.get(key).is_none_or(String::is_empty) {
-                    return violated("tags", format!("{id} has no {key}: {:?}", one.tags));
+            for (key, value) in [("ld:stack", self.stack.as_str()), ("ld:table", table_id)] {
+                if one.tags.get(key).is_none_or(|tag| tag != value || value.is_empty()) {
+                    return violated("tags", format!("{id} is {key} {value}: {:?}", one.tags));
                 }
             }
             // Somebody may have changed the volumes since the call was planned, the
@@ -309,6 +334,12 @@ impl Oracle {
         let named = row.is_some_and(|row| named(row).any(|(one, _)| one == id));
         reach.hit(if named { "turn snapshot removed" } else { "turn stray removed" });
     }
+}
+
+/// What is left in the table of a backup that is gone.
+pub(super) fn tombstone(key: BackupKey, table: &Table) -> Option<&RowRef> {
+    let sk = format!("TOMBSTONE#BACKUP#{:020}", key.1);
+    table.rows().get(&(format!("DEPLOYMENT#{}", key.0), sk))
 }
 
 /// The worker has read a row that another one holds.

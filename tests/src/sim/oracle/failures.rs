@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::reach::Reach;
 use super::super::spells::Trouble;
-use super::{Oracle, SLACK, Verdict, time, violated};
+use super::{LOOKS, Oracle, SLACK, Verdict, time, violated};
 use crate::rows::{BackupKey, items, text};
 
 impl Oracle {
@@ -45,6 +45,23 @@ impl Oracle {
         )
     }
 
+    /// What is said to hold up a removal is what AWS said.
+    pub(super) fn held(&self, now: Timestamp, key: BackupKey, row: &Value) -> Verdict {
+        let said =
+            |code: &str| self.backups.get(&key).is_some_and(|backup| backup.held_by.contains(code));
+        let looked = || self.met_since(Trouble::DescribeDenied, now - super::HELD);
+        let founded = match text(&row["failure"], "code") {
+            "snapshot_in_use" => said("InvalidSnapshot.InUse"),
+            "snapshot_locked" => said("OperationNotPermitted"),
+            "permission_denied" => said("UnauthorizedOperation") || looked(),
+            _ => false,
+        };
+        if founded {
+            return Ok(());
+        }
+        violated("held-unfounded", format!("backup {key:?} is held: {}", row["failure"]))
+    }
+
     /// Pending for longer than it may be, without the time in which AWS throttled
     /// it; or with it, for longer than even that.
     fn pending_too_long(&self, now: Timestamp, key: BackupKey, created: Timestamp) -> bool {
@@ -65,6 +82,39 @@ impl Oracle {
             _ => SignedDuration::ZERO,
         };
         age - lost >= self.limits.pending - SLACK - SignedDuration::from_secs(60)
+    }
+
+    /// Nothing of it has moved on EC2 for as long as it may stand still.
+    fn stands_for_too_long(
+        &self,
+        now: Timestamp,
+        started: Timestamp,
+        row: &Value,
+        cloud: &Cloud,
+    ) -> bool {
+        // Since the service's last look, or since EC2 did not let it look.
+        let blind = [
+            Trouble::Ec2Down,
+            Trouble::Ec2Slow,
+            Trouble::DescribeThrottled,
+            Trouble::DescribeDenied,
+            Trouble::ListsNothing,
+        ];
+        let unseen = if blind.into_iter().any(|one| self.met_since(one, now - LOOKS - LOOKS)) {
+            SignedDuration::from_hours(2)
+        } else {
+            LOOKS
+        };
+        let moved = |id: &str| {
+            let Some(one) = cloud.snapshot(id) else { return started };
+            let stands = one.stalled.filter(|(_, until)| *until + unseen > now);
+            let stands = stands.map(|(since, _)| since);
+            one.ended_at.into_iter().chain(stands).min().unwrap_or(now - unseen).max(started)
+        };
+        let last = crate::rows::named(row).map(|(id, _)| moved(id)).max().unwrap_or(started);
+        // A step of progress takes a while, and a list may lag.
+        let step = SignedDuration::from_secs(120);
+        now.duration_since(last) >= self.limits.in_progress - SLACK - step
     }
 
     fn founded(
@@ -101,28 +151,16 @@ impl Oracle {
             }
             "no_volumes" => instances().any(|id| volumes(id) == 0) || touched(),
             "too_many_volumes" => instances().any(|id| volumes(id) > 128),
-            "multi_attach" => instances().any(|id| self.touched.contains_key(id)),
+            "multi_attach" => instances().any(|id| self.shared.contains(id)),
             "permission_denied" => {
                 refused("UnauthorizedOperation") || self.met_since(Trouble::DescribeDenied, since)
             }
             "kms_unavailable" => refused("InvalidKMSKey.InvalidState"),
             "quota" => refused("ResourceLimitExceeded"),
-            "deadline_exceeded" => {
-                let started = time(row, "started_at");
-                let rows =
-                    self.backups.get(&key).map(|backup| backup.rows.as_slice()).unwrap_or_default();
-                match started {
-                    None => self.pending_too_long(now, key, created),
-                    // Since progress was last stored; more may have been seen.
-                    Some(started) => {
-                        let moved =
-                            rows.iter().rev().find_map(|(_, row)| time(row.as_ref()?, "moved_at"));
-                        let since = moved.unwrap_or(started).max(started);
-                        now.duration_since(since)
-                            >= self.limits.in_progress - SLACK - SignedDuration::from_secs(60)
-                    }
-                }
-            }
+            "deadline_exceeded" => match time(row, "started_at") {
+                None => self.pending_too_long(now, key, created),
+                Some(started) => self.stands_for_too_long(now, started, row, cloud),
+            },
             _ => false,
         }
     }

@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::super::life::Life;
 use super::super::reach::Reach;
-use super::calls::TOUCH;
-use super::{EXPIRED, KEPT, LOOKS, Oracle, SLACK, TICKS, Verdict, time, violated};
+use super::super::table::Table;
+use super::calls::{self, TOUCH};
+use super::{DECIDED, EXPIRED, KEPT, LOOKS, Oracle, SLACK, TICKS, Verdict, time, violated};
 use crate::rows::{BackupKey, items, named, text};
 
 impl Oracle {
@@ -54,6 +55,9 @@ impl Oracle {
         let Some(request) = self.requests.get_mut(text(row, "name")) else {
             return violated("unasked", format!("nobody asked for backup {key:?}: {row}"));
         };
+        if let Some(code) = &request.refused {
+            return violated("refused-and-made", format!("backup {key:?}: {code}, and {row}"));
+        }
         if let Some(other) = request.got.replace(key) {
             return violated("made-twice", format!("{other:?} and {key:?} are of one request"));
         }
@@ -87,27 +91,21 @@ impl Oracle {
                 ),
             );
         }
-        // Each node that it is of, once.
-        let nodes = |of: &Value| -> BTreeSet<u64> {
-            of["nodes"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(|node| node["node_id"].as_u64())
-                .collect()
-        };
-        let wanted = asked["node_id"].as_u64().map_or_else(|| nodes(meta), |node| [node].into());
-        if nodes(row) != wanted || !wanted.is_subset(&nodes(meta)) {
-            return violated(
-                "nodes",
-                format!("backup {key:?} is of {:?}, not of {wanted:?}", nodes(row)),
-            );
+        of_its_nodes(key, row, meta, asked)?;
+        for name in ["started_at", "completed_at", "size_bytes", "failure"] {
+            if !row[name].is_null() {
+                return violated("born", format!("backup {key:?} is new and has {name}: {row}"));
+            }
+        }
+        let token = text(row, "token");
+        if token.len() < 16 || !self.tokens.insert(token.to_owned()) {
+            return violated("token", format!("the token of backup {key:?} is {token}"));
         }
         Ok(())
     }
 
-    /// Complete: each node's whole set is there, each snapshot finished.
-    pub(super) fn completed(
+    /// Started: each node's whole set was made by one call.
+    pub(super) fn started(
         &self,
         now: Timestamp,
         key: BackupKey,
@@ -115,21 +113,20 @@ impl Oracle {
         cloud: &Cloud,
     ) -> Verdict {
         let nodes = row["nodes"].as_array().cloned().unwrap_or_default();
-        let mut size = 0;
         for node in &nodes {
             let ids: BTreeSet<&str> = named(&serde_json::json!({"nodes": [node]}))
                 .map(|(id, _)| self.snapshots.get_key_value(id).map_or("", |(id, _)| id.as_str()))
                 .collect();
             let Some(first) = ids.first().and_then(|id| self.snapshots.get(*id)) else {
                 return violated(
-                    "completed-empty",
+                    "started-empty",
                     format!("backup {key:?} has no snapshot of {node}"),
                 );
             };
             let set: BTreeSet<&str> = first.set.iter().map(String::as_str).collect();
             if ids != set || first.backup != key || Some(first.node) != node["node_id"].as_u64() {
                 return violated(
-                    "completed-partial",
+                    "started-partial",
                     format!(
                         "backup {key:?} names {ids:?} of node {}, one call made {set:?}",
                         node["node_id"]
@@ -138,6 +135,41 @@ impl Oracle {
             }
         }
         self.in_order(key, &nodes, cloud)?;
+        // Of one that was deleted meanwhile EC2 does not tell the size any more.
+        let sizes: Option<Vec<u64>> =
+            named(row).map(|(id, _)| Some(u64::from(cloud.snapshot(id)?.size_gib) << 30)).collect();
+        let size = sizes.map(|sizes| sizes.iter().sum::<u64>());
+        if row["size_bytes"].is_null() || size.is_some_and(|size| row["size_bytes"] != size) {
+            return violated(
+                "size",
+                format!("backup {key:?} says {} bytes, EC2 {size:?}", row["size_bytes"]),
+            );
+        }
+        let last = named(row).filter_map(|(id, _)| Some(self.snapshots.get(id)?.at)).max();
+        let started = time(row, "started_at").unwrap_or(Timestamp::MIN);
+        if !(now - DECIDED..=now + SLACK).contains(&started) || last.is_none_or(|at| at > now) {
+            return violated(
+                "time",
+                format!("backup {key:?} started at {started}, its last set at {last:?}, now {now}"),
+            );
+        }
+        if !row["completed_at"].is_null() || !row["failure"].is_null() {
+            return violated("started-shape", format!("backup {key:?} has just started: {row}"));
+        }
+        Ok(())
+    }
+
+    /// Complete: each snapshot that was started is there, and finished.
+    pub(super) fn completed(
+        &self,
+        now: Timestamp,
+        key: BackupKey,
+        row: &Value,
+        cloud: &Cloud,
+    ) -> Verdict {
+        if !row["failure"].is_null() {
+            return violated("failure-shape", format!("backup {key:?} is completed: {row}"));
+        }
         for (id, volume) in named(row) {
             let Some(ours) = self.snapshots.get(id) else {
                 return violated(
@@ -168,16 +200,10 @@ impl Oracle {
                         format!("backup {key:?}: {id} is of {}, not of {volume}", one.volume_id),
                     );
                 }
-                Some(one) => size += u64::from(one.size_gib) << 30,
+                Some(_) => {}
             }
         }
         let whole = named(row).all(|(id, _)| cloud.snapshot(id).is_some_and(|one| one.exists));
-        if whole && row["size_bytes"].as_u64() != Some(size) {
-            return violated(
-                "size",
-                format!("backup {key:?} says {} bytes, EC2 {size}", row["size_bytes"]),
-            );
-        }
         let times = ["created_at", "started_at", "completed_at"].map(|name| time(row, name));
         let [Some(created), Some(started), Some(completed)] = times else {
             return violated(
@@ -340,7 +366,14 @@ impl Oracle {
     }
 
     /// The row goes when nothing of it is left.
-    pub(super) fn gone(&self, key: BackupKey, old: &Value, cloud: &Cloud) -> Verdict {
+    pub(super) fn gone(
+        &self,
+        now: Timestamp,
+        key: BackupKey,
+        old: &Value,
+        cloud: &Cloud,
+        table: &Table,
+    ) -> Verdict {
         let ours = self.snapshots.iter().filter(|(_, one)| one.backup == key);
         for (id, _) in ours {
             if cloud.snapshot(id).is_some_and(|one| one.exists) {
@@ -349,6 +382,13 @@ impl Oracle {
                     format!("the row of backup {key:?} is removed, and {id} is there"),
                 );
             }
+        }
+        // The evidence by which what shows up late may go: for 30 days.
+        let stone = calls::tombstone(key, table);
+        let until = stone.and_then(|row| row["ttl"].as_i64()).unwrap_or(0);
+        let days = (now + 30 * SignedDuration::from_hours(24) - TICKS).as_second();
+        if stone.is_none_or(|row| row["token"] != old["token"]) || until < days {
+            return violated("tombstone", format!("backup {key:?} is gone and leaves {stone:?}"));
         }
         let announced = self.backups.get(&key).map(|backup| &backup.announced);
         if announced.is_none_or(|kinds| !kinds.contains_key("Backup Deleted")) {
@@ -359,4 +399,26 @@ impl Oracle {
         }
         Ok(())
     }
+}
+
+/// Each node that a backup is of, once, and on its own instance.
+fn of_its_nodes(key: BackupKey, row: &Value, meta: &Value, asked: &Value) -> Verdict {
+    let nodes = |of: &Value| -> Vec<(u64, String)> {
+        let all = items(&of["nodes"]);
+        let mut all: Vec<_> = all
+            .filter_map(|one| Some((one["node_id"].as_u64()?, text(one, "instance_id").to_owned())))
+            .collect();
+        all.sort();
+        all
+    };
+    let asked_for = asked["node_id"].as_u64();
+    let mut wanted = nodes(meta);
+    wanted.retain(|(node, _)| asked_for.is_none_or(|asked| asked == *node));
+    if nodes(row) != wanted || wanted.is_empty() {
+        return violated(
+            "nodes",
+            format!("backup {key:?} is of {:?}, not of {wanted:?}", nodes(row)),
+        );
+    }
+    Ok(())
 }

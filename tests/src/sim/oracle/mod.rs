@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
-use local::Template;
+use local::{Name, Template};
 use serde_json::Value;
 
 use super::life::Life;
@@ -39,6 +39,10 @@ use crate::rows::{BackupKey, text};
 
 /// By how much times may differ: clocks that are off, cut to whole seconds.
 const SLACK: SignedDuration = SignedDuration::from_secs(10);
+
+/// From the beginning of a look until what it led to is stored: the look's own time
+/// and that of its write.
+const DECIDED: SignedDuration = SignedDuration::from_secs(45);
 
 /// The longest pause of a delete that AWS refuses (the contract's), with its jitter.
 const HELD: SignedDuration = SignedDuration::from_mins(70);
@@ -118,6 +122,7 @@ pub(crate) enum What {
 #[derive(Debug)]
 pub(crate) struct Oracle {
     bus: String,
+    stack: String,
     limits: Limits,
     deployments: BTreeMap<u64, Deployment>,
     backups: BTreeMap<BackupKey, Backup>,
@@ -136,7 +141,13 @@ pub(crate) struct Oracle {
     troubles: Vec<(Trouble, Timestamp)>,
     /// When an instance was last changed by hand.
     touched: BTreeMap<String, Timestamp>,
+    /// Instances that have got a volume which others may attach too.
+    shared: BTreeSet<String>,
     stalled_until: Timestamp,
+    /// The random words by which a backup knows its own, of all that ever were.
+    tokens: BTreeSet<String>,
+    /// What the control plane said that must be refused.
+    refused: Vec<Value>,
     /// What whoever may not know is told, by its code: always the same.
     told: BTreeMap<String, Value>,
     /// Nothing goes wrong at all.
@@ -195,6 +206,8 @@ struct Backup {
     tried: BTreeMap<u64, u32>,
     /// The codes with which AWS refused its `CreateSnapshots`.
     refused: BTreeSet<String>,
+    /// The codes with which AWS refused to delete its snapshots.
+    held_by: BTreeSet<String>,
     /// When AWS throttled them.
     throttled: Vec<Timestamp>,
     /// Calls of a node's attempt that AWS has carried out.
@@ -232,6 +245,8 @@ struct Request {
     body: Value,
     /// The backup that it got.
     got: Option<BackupKey>,
+    /// It was refused.
+    refused: Option<String>,
 }
 
 #[derive(Debug)]
@@ -254,6 +269,11 @@ impl Oracle {
         };
         Self {
             bus: template.bus.clone(),
+            stack: template
+                .function(Name::Worker)
+                .ok()
+                .and_then(|worker| worker.environment.get("STACK_NAME").cloned())
+                .unwrap_or_default(),
             limits: Limits {
                 pro: number("ProBackupLimit"),
                 enterprise: number("EnterpriseBackupLimit"),
@@ -273,7 +293,10 @@ impl Oracle {
             moving: BTreeSet::new(),
             troubles: Vec::new(),
             touched: BTreeMap::new(),
+            shared: BTreeSet::new(),
             stalled_until: Timestamp::MIN,
+            tokens: BTreeSet::new(),
+            refused: Vec::new(),
             told: BTreeMap::new(),
             quiet: profile.kind == Kind::Quiet,
             // In a sweep one call does.
@@ -335,7 +358,9 @@ impl Oracle {
         let other = owner.is_some_and(|owner| {
             detail["tenant_id"].as_str().is_some_and(|tenant| tenant != owner)
         });
-        if other || detail["nodes"].is_string() {
+        let elsewhere = detail["cloud"] == "aws" && detail["region"] != local::REGION;
+        if other || elsewhere || detail["nodes"].is_string() {
+            self.refused.push(detail.clone());
             return;
         }
         let said = (detail_type.to_owned(), detail.clone());
@@ -377,6 +402,11 @@ impl Oracle {
     /// Somebody changes an instance or its volumes.
     pub(crate) fn touched(&mut self, now: Timestamp, instance: &str) {
         self.touched.insert(instance.to_owned(), now);
+    }
+
+    /// An instance has got a volume that others may attach too.
+    pub(crate) fn shared(&mut self, instance: &str) {
+        self.shared.insert(instance.to_owned());
     }
 
     /// An invocation is over. `itself`: it ended, and was not ended.

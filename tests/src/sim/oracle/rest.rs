@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cloud::Cloud;
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::super::table::Table;
 use super::bus::KINDS;
@@ -32,15 +33,20 @@ impl Oracle {
     /// Each deployment is as the control plane said last.
     fn registry_is_new(&self, cloud: &Cloud) -> Verdict {
         let dead = cloud.dead_letters();
+        let has = |detail: &Value| items(&dead).any(|one| one["event"]["detail"] == *detail);
+        if let Some(detail) = self.refused.iter().find(|detail| !has(detail)) {
+            return violated("not-refused", format!("{detail} is in no dead letter"));
+        }
         for (id, deployment) in &self.deployments {
             let Some((version, (kind, _))) = deployment.said.last_key_value() else { continue };
             let row = deployment.rows.last().map(|(_, row)| row);
             let known = row.and_then(|row| row["registry_version"].as_u64());
             // What Lambda tried in vain is there for an operator to send again.
-            let given_up = items(&dead).any(|one| {
-                let detail = &one["event"]["detail"];
-                detail["deployment_id"] == *id && detail["version"] == *version
-            });
+            let given_up = !self.quiet
+                && items(&dead).any(|one| {
+                    let detail = &one["event"]["detail"];
+                    detail["deployment_id"] == *id && detail["version"] == *version
+                });
             if known != Some(*version) && !given_up {
                 return violated(
                     "registry-behind",

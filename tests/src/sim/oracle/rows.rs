@@ -12,7 +12,7 @@ use super::super::reach::Reach;
 use super::super::spells::Trouble;
 use super::super::table::{Change, RowRef, Table};
 use super::{Backup, HELD, KEPT, LOOKS, Oracle, TICKS, Verdict, time, violated};
-use crate::rows::{BackupKey, items, moves, text};
+use crate::rows::{self, BackupKey, items, moves, text};
 
 /// The contract's edges, with the row's birth and end.
 const EDGES: &[(&str, &str)] = &[
@@ -252,7 +252,7 @@ impl Oracle {
         }
         match (&change.old, &change.new) {
             (None, Some(new)) => self.born(now, key, new)?,
-            (Some(old), None) => self.gone(key, old, cloud)?,
+            (Some(old), None) => self.gone(now, key, old, cloud, table)?,
             (Some(old), Some(new)) => {
                 if let Some(name) = FIXED.iter().find(|name| old[**name] != new[**name]) {
                     return violated(
@@ -260,6 +260,7 @@ impl Oracle {
                         format!("backup {key:?}: {name} was {} and is {}", old[*name], new[*name]),
                     );
                 }
+                stays_as_it_was(key, (&from, old), (&to, new))?;
                 turns(life, self.backups.get(&key), old, new, reach);
             }
             (None, None) => {}
@@ -289,6 +290,7 @@ impl Oracle {
         }
         if from != to {
             match to.as_str() {
+                "in_progress" => self.started(now, key, new, cloud)?,
                 "completed" => {
                     self.completed(now, key, new, cloud)?;
                     self.volumes_are_kept(key, new, cloud, table)?;
@@ -299,6 +301,7 @@ impl Oracle {
             }
         }
         if to == "deleting" && !new["failure"].is_null() && !new["held"].is_null() {
+            self.held(now, key, new)?;
             reach.hit(&format!("held {}", text(&new["failure"], "code")));
         }
         self.stands_in_the_index(now, key, new, cloud)
@@ -351,9 +354,13 @@ impl Oracle {
     fn is_unfinished(&self, key: BackupKey, row: &Value, cloud: &Cloud) -> bool {
         let status = text(row, "status");
         let announces = row["outbox"].as_array().is_some_and(|outbox| !outbox.is_empty());
-        let leaves = status == "failed"
+        // Of one that is complete too: what none of its sets has.
+        let looks_on = status == "completed" && row["sweep_until"].is_null();
+        let leaves = (status == "failed" || looks_on)
             && self.snapshots.iter().any(|(id, one)| {
-                one.backup == key && cloud.snapshot(id).is_some_and(|one| one.exists)
+                one.backup == key
+                    && cloud.snapshot(id).is_some_and(|one| one.exists)
+                    && (status == "failed" || !rows::named(row).any(|(name, _)| name == id))
             });
         !matches!(status, "completed" | "failed") || announces || leaves
     }
@@ -392,6 +399,38 @@ impl Oracle {
             );
         }
         Ok(())
+    }
+}
+
+/// What was started is what it was until it goes, and what is over stays so. Before
+/// that there is nothing of it.
+fn stays_as_it_was(
+    key: BackupKey,
+    (from, old): (&str, &Value),
+    (to, new): (&str, &Value),
+) -> Verdict {
+    let differs = |name: &&&str| old[**name] != new[**name];
+    let named = |row| rows::named(row).collect::<Vec<_>>();
+    let (fixed, sets): (&[&str], bool) = match (from, to) {
+        ("pending", "pending" | "failed") => (&["started_at", "completed_at", "size_bytes"], false),
+        ("in_progress", "in_progress") => (&["started_at", "completed_at", "size_bytes"], true),
+        ("in_progress", "completed") => (&["started_at", "size_bytes"], true),
+        ("completed", "completed") => {
+            (&["started_at", "completed_at", "size_bytes", "failure"], true)
+        }
+        // The row forgets what is gone.
+        _ => (&["started_at", "completed_at"], false),
+    };
+    let moved = (from != "pending" || to != "in_progress")
+        .then(|| fixed.iter().find(differs).copied())
+        .flatten()
+        .or_else(|| (sets && named(old) != named(new)).then_some("set"));
+    match moved {
+        None => Ok(()),
+        Some(name) => violated(
+            "fixed",
+            format!("backup {key:?}, {from}, now {to}: {name} was {old} and is {new}"),
+        ),
     }
 }
 

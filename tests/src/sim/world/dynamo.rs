@@ -89,6 +89,7 @@ impl World {
         life: &Life,
         call: &mut Call,
         code: Option<&str>,
+        fault: Option<Fault>,
     ) -> Reply {
         if let Some(code) = code {
             return match code {
@@ -107,10 +108,15 @@ impl World {
                     Stale::Index => "fault stale_index",
                     Stale::Read => "fault stale_read",
                 };
-                self.reach.hit(of);
-                self.trace.line(now, || format!("{life} {of}"));
                 let until = now - jiff::SignedDuration::try_from(lag).unwrap_or_default();
-                Ok((self.table.stale(call, until), Vec::new()))
+                let old = self.table.stale(call, until);
+                // Mostly nothing was written meanwhile.
+                let new = self.table.call(call, now);
+                if new.is_ok_and(|(new, _)| !same(&new.body, &old.body)) {
+                    self.reach.hit(of);
+                    self.trace.line(now, || format!("{life} {of}"));
+                }
+                Ok((old, Vec::new()))
             }
             _ => self.table.call(call, now),
         };
@@ -127,6 +133,9 @@ impl World {
                 return Reply::Hang;
             }
         };
+        if fault == Some(Fault::ShortPage) && found.body.contains("\"LastEvaluatedKey\":{") {
+            self.struck(call, Fault::ShortPage);
+        }
         let body = if self.trace.kept() {
             // dynoxide writes a map in any order.
             let body: Value = serde_json::from_str(&found.body).unwrap_or_default();
@@ -191,4 +200,10 @@ impl World {
             _ => answer(500, &json!({"__type": "InternalServerError"})),
         }
     }
+}
+
+/// Whether two answers are the same, in whatever order they name their parts.
+fn same(one: &str, other: &str) -> bool {
+    let read = |text| serde_json::from_str::<Value>(text).unwrap_or_default();
+    one == other || read(one) == read(other)
 }

@@ -22,8 +22,17 @@ impl World {
         if let Some(code) = code {
             self.arm(&call.operation, code);
         }
+        // AWS gives shorter pages than it is asked for: "the number of items may be
+        // less" (EC2 API reference, pagination).
+        let short = (fault == Some(Fault::ShortPage)).then_some(1);
+        self.cloud.short_pages(short);
         let mut reply = self.cloud.ec2(now, &call.body);
+        self.cloud.short_pages(None);
         self.cloud.clear_faults();
+        let more = |body: &[u8]| String::from_utf8_lossy(body).contains("<nextToken>");
+        if short.is_some() && matches!(&reply, Reply::Answer { body, .. } if more(body)) {
+            self.struck(call, Fault::ShortPage);
+        }
         // Only what has been there for long: a list that leaves out a snapshot
         // that is being deleted would be right before its time.
         let old = |id| self.cloud.snapshot(id).is_none_or(|one| one.state == "completed");

@@ -27,6 +27,7 @@ impl World {
             self.cloud.clear_faults();
             return reply;
         }
+        self.struck(call, Fault::EntriesRefused);
         // The bus takes some and refuses the others, with a 200 (EventBridge API
         // reference, `PutEvents`).
         let refused: Vec<bool> = {

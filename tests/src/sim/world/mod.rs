@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::call::{Call, Service};
 use super::dice::{Dice, Verdict};
 use super::life::Life;
+use super::logs::has_secret;
 use super::oracle::{self, Oracle, Violation};
 use super::plan::{Fault, Plan, Profile};
 use super::reach::{self, Reach};
@@ -185,7 +186,9 @@ impl World {
         }
         self.trace.line(now, || format!("{life} #{number} > {}", call.told()));
         if let Some(fault) = cast.fault {
-            self.reach.hit(&reach::of_call(&call.operation, fault.name()));
+            if !fault.is_of_the_answer() {
+                self.reach.hit(&reach::of_call(&call.operation, fault.name()));
+            }
             self.trace.line(now, || format!("{life} #{number} fault {}", fault.name()));
             self.crashed |= fault.is_crash();
             life.disturb();
@@ -215,7 +218,7 @@ impl World {
         let reply = match call.service {
             Service::Ec2 => self.ec2(now, call, code, fault),
             Service::Events => self.events(now, call, code, fault),
-            Service::DynamoDb => self.dynamo(now, life, call, code),
+            Service::DynamoDb => self.dynamo(now, life, call, code, fault),
         };
         let number = call.number;
         self.trace.line(now, || format!("{life} #{number} < {}", told(&reply)));
@@ -245,7 +248,7 @@ impl World {
             life.disturb();
             return Some(code);
         }
-        match (fault?, call.service) {
+        let code = match (fault?, call.service) {
             (Fault::Throttled, Service::Ec2) => Some("RequestLimitExceeded"),
             (Fault::Throttled, Service::Events) => Some("ThrottlingException"),
             (Fault::Throttled, Service::DynamoDb) => Some("ProvisionedThroughputExceededException"),
@@ -258,7 +261,16 @@ impl World {
             (Fault::Conflict, _) => Some("TransactionConflictException"),
             (Fault::InProgress, _) => Some("TransactionInProgressException"),
             _ => None,
+        };
+        if code.is_some() {
+            self.struck(call, fault?);
         }
+        code
+    }
+
+    /// A fault has changed what AWS answers.
+    fn struck(&mut self, call: &Call, fault: Fault) {
+        self.reach.hit(&reach::of_call(&call.operation, fault.name()));
     }
 
     /// The next such call is refused with this code.
@@ -281,11 +293,6 @@ impl World {
             self.wake.notify_one();
         }
     }
-}
-
-/// Whether a text holds the secret of a key: a word that begins with `ld_`.
-fn has_secret(text: &[u8]) -> bool {
-    text.windows(4).any(|part| part.ends_with(b"ld_") && !part[0].is_ascii_alphanumeric())
 }
 
 fn answer(status: u16, body: &Value) -> Reply {
