@@ -79,7 +79,20 @@ fn a_share_of_the_crash_points_is_repaired_by_ticks_alone() -> Result<()> {
     }
     // What is not in a recorded run is crashed at none of its calls.
     let never = reach.below(1);
-    let turns = ["edge ", "announced ", "turn expiry", "turn failed", "turn tombstone", "held "];
+    let turns = [
+        "edge ",
+        "announced ",
+        "api 20",
+        "held ",
+        "registry changed",
+        "registry deleted",
+        "registry older",
+        "registry other tenant",
+        "turn expiry",
+        "turn failed",
+        "turn revoked",
+        "turn tombstone",
+    ];
     let missed: Vec<_> =
         never.iter().filter(|line| turns.iter().any(|one| line.starts_with(one))).collect();
     assert!(missed.is_empty(), "never met: {missed:?}");

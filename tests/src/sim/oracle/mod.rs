@@ -1,7 +1,7 @@
 //! The oracle: what must never be, seen from outside.
 //!
-//! It knows the contract, the shape of the table's rows as ARCHITECTURE.md has
-//! it (the numbers of calls among them), AWS's truth, and what the API answered.
+//! It knows the contract, the rows by the names of their attributes (the numbers
+//! of calls among them), AWS's truth, and what the API answered.
 //! It calls nothing of the service's code, so that a fault there cannot hide
 //! itself here.
 //!
