@@ -100,7 +100,8 @@ pub(super) fn start_if_taken(backup: &mut Backup, now: Time) -> bool {
         return false;
     }
     backup.status = Status::InProgress;
-    backup.started_at = Some(now);
+    // By two clocks: never before it was asked for.
+    backup.started_at = Some(now.max(backup.created_at));
     backup.moved_at = Some(now);
     backup.size_bytes = Some(backup.snapshots().map(|taken| taken.size_gib << 30).sum());
     backup.owners = backup

@@ -22,6 +22,12 @@ fn when_the_last_set_is_there_the_backup_is_in_progress() {
     assert_eq!(ids, ["snap-30", "snap-31", "snap-70", "snap-71"], "ordered by node, then device");
     assert_eq!(row.owners, [SnapshotId::from("snap-30"), SnapshotId::from("snap-70")]);
     assert_eq!(row.outbox.last().map(|one| one.kind), Some(Kind::BackupStarted));
+    // By the clock of a worker that is behind the API's.
+    let mut early = in_progress(&[3]);
+    early.created_at = after(5);
+    (early.status, early.started_at) = (Status::Pending, None);
+    assert!(super::super::pending::start_if_taken(&mut early, NOW));
+    assert_eq!(early.started_at, Some(after(5)));
 }
 
 #[test]
