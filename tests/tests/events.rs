@@ -11,6 +11,8 @@ use backups_aws::sdk;
 use backups_aws::settings::Settings;
 use backups_aws::table::Table;
 use backups_aws::table::keys::{KeyRow, Permission, Secret};
+use backups_core::backup::Volume;
+use backups_core::id::{BackupId, DeploymentId};
 use backups_core::time::Seconds;
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Context, LambdaEvent, Service as _};
@@ -224,4 +226,36 @@ async fn an_event_of_somebody_elses_snapshot_costs_one_read() -> Result<()> {
     }
     here.stop().await;
     Ok(())
+}
+
+/// Found by seed 5965: the write of an attempt's volumes that was given up was carried
+/// out after that of the next one, and what was kept was of no snapshot that the backup
+/// has.
+#[tokio::test]
+async fn volumes_that_are_kept_late_take_no_later_ones_place() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let functions = Functions::of(&here).await?;
+    let (deployment, backup) = (here.demo.deployment_id, here.create("kept").await?);
+    here.settle(60).await?;
+    let row = functions.table.backup(DeploymentId(deployment), BackupId(backup)).await;
+    let row = row.map_err(Failed::from)?.ok_or_else(|| Failed("no backup".to_owned()))?;
+    let node = row.nodes[0].node_id;
+    let volume = [Volume {
+        volume_id: "vol-0123456789abcdef0".into(),
+        device: "/dev/sdf".to_owned(),
+        size_gib: 1,
+        volume_type: "gp3".to_owned(),
+        iops: None,
+        throughput: None,
+        kms_key_id: None,
+        availability_zone: "us-west-1a".to_owned(),
+        delete_on_termination: false,
+        multi_attach: false,
+        tags: Vec::new(),
+    }];
+    let keep = |attempt| functions.table.keep_volumes(&row, node, attempt, &volume);
+    keep(3).await.map_err(Failed::from)?;
+    keep(3).await.map_err(Failed::from)?;
+    assert!(keep(2).await.is_err(), "an older one took its place");
+    keep(4).await.map_err(Failed::from)
 }

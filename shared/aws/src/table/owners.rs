@@ -7,8 +7,8 @@ use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Table, TableError, call, deployment_pk, from_item, owner_pk, s, to_item, volumes_prefix,
-    volumes_sk,
+    Item, Table, TableError, call, deployment_pk, from_item, n, owner_pk, s, to_item,
+    volumes_prefix, volumes_sk,
 };
 
 /// The owner of a set of snapshots.
@@ -54,6 +54,9 @@ impl Table {
 
     /// Keeps the volumes of a node as they are just before its snapshots, each
     /// with its tags: ten to a row stay below DynamoDB's 400 KB whatever the tags.
+    ///
+    /// Those of a later attempt stay: a write that was given up may be carried out when
+    /// the next attempt has long been made.
     pub async fn keep_volumes(
         &self,
         backup: &Backup,
@@ -66,10 +69,26 @@ impl Table {
             let mut item = to_item(&sk, &Volumes { attempt, volumes: volumes.to_vec() })?;
             item.insert("pk".into(), s(deployment_pk(backup.deployment_id)));
             item.insert("sk".into(), s(sk));
-            self.put(item).await
+            self.put_unless_later(item, attempt).await
         });
         // Side by side: a node may have some hundred volumes, and the lease runs.
         try_join_all(puts).await.map(|_| ())
+    }
+
+    /// Writes a row that says of which attempt it is, unless one of a later attempt is
+    /// there: then whoever writes is late, and must not go on.
+    async fn put_unless_later(&self, item: Item, attempt: u32) -> Result<(), TableError> {
+        let reply = self
+            .client
+            .put_item()
+            .table_name(&self.name)
+            .set_item(Some(item))
+            .condition_expression("attribute_not_exists(attempt) OR attempt <= :attempt")
+            .expression_attribute_values(":attempt", n(attempt))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .send()
+            .await;
+        reply.map(|_| ()).map_err(|error| call("PutItem", &error))
     }
 
     /// Removes the kept volumes of a backup.
