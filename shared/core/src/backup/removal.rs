@@ -9,7 +9,7 @@ use crate::announce::Kind;
 use crate::error::{Code, Refusal};
 use crate::id::SnapshotId;
 use crate::limits::VISIBLE;
-use crate::time::{Seconds, Time};
+use crate::time::Time;
 
 /// What a user's delete comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,7 +144,11 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, now: Time) -> Step {
         return Step::Wait { until, note: None };
     }
     if unsure {
-        return Step::Wait { until: now + Seconds(30), note: None };
+        // Of one that still copies EC2 tells when it ends: until then it is looked at
+        // less and less often.
+        let mut next = backup.clone();
+        next.rounds = next.rounds.saturating_add(1);
+        return Step::Wait { until: now + backoff(next.rounds), note: Some(next) };
     }
     let mut next = backup.clone();
     next.sweep_until = None;
