@@ -137,6 +137,11 @@ impl Cloud {
         });
     }
 
+    /// How many events wait for their next try, however long, or are being tried.
+    pub fn undecided(&self) -> usize {
+        self.deliveries.iter().count()
+    }
+
     /// One line for each event that a target has yet to get: on its way to
     /// the bus, waiting, or being delivered. One that waits for a time more
     /// than 60 s ahead is not listed.

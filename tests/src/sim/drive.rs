@@ -427,6 +427,7 @@ impl Drive {
             && world.late.is_empty()
             && !world.oracle.moving()
             && world.cloud.undelivered().is_empty()
+            && world.cloud.undecided() == 0
     }
 
     /// Until the next thing is due.

@@ -394,7 +394,7 @@ impl Person {
         for key in [Key::New, Key::Old] {
             self.get(deployment, tenant, key).await?;
         }
-        let soon = self.rng.u64(39..60);
+        let soon = self.rng.u64(50..80);
         tokio::time::sleep(Duration::from_secs(soon)).await;
         if let Some(reply) = self.get(deployment, tenant, Key::Old).await?
             && reply.status == 401

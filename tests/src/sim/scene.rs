@@ -199,7 +199,7 @@ impl Scene {
             Key::Old => match renewed.filter(|at| *at <= until) {
                 None => Some(true),
                 // Instances that keep it count by clocks of their own.
-                Some(at) => (from >= at + REVOKED + UNSURE).then_some(false),
+                Some(at) => (from >= at + REVOKED + UNSURE + UNSURE).then_some(false),
             },
             Key::New => match renewed.filter(|at| *at <= until) {
                 None => Some(false),

@@ -100,11 +100,9 @@ impl Oracle {
             Trouble::DescribeDenied,
             Trouble::ListsNothing,
         ];
-        let unseen = if blind.into_iter().any(|one| self.met_since(one, now - LOOKS - LOOKS)) {
-            SignedDuration::from_hours(2)
-        } else {
-            LOOKS
-        };
+        let unseen = LOOKS;
+        // A backup that nobody can look at is given up, too.
+        let seen = blind.into_iter().all(|one| !self.met_since(one, now - LOOKS - LOOKS));
         let moved = |id: &str| {
             let Some(one) = cloud.snapshot(id) else { return started };
             let stands = one.stalled.filter(|(_, until)| *until + unseen > now);
@@ -114,6 +112,7 @@ impl Oracle {
         let last = crate::rows::named(row).map(|(id, _)| moved(id)).max().unwrap_or(started);
         // A step of progress takes a while, and a list may lag.
         let step = SignedDuration::from_secs(120);
+        let last = if seen { last } else { started };
         now.duration_since(last) >= self.limits.in_progress - SLACK - step
     }
 
@@ -137,8 +136,11 @@ impl Oracle {
         let often = || tried.is_some_and(|tried| tried.values().any(|calls| *calls >= 5));
         match code {
             "snapshot_failed" => {
-                // One that failed, or five calls that did.
-                ours.any(|one| one.doomed) || often()
+                // One that failed, five calls that did, or one that AWS refused for good.
+                let refusal = self.backups.get(&key).is_some_and(|backup| {
+                    backup.refused.iter().any(|code| code.starts_with("InvalidParameter"))
+                });
+                ours.any(|one| one.doomed) || often() || (refusal && touched())
             }
             "snapshot_missing" => ours.any(|one| one.by_hand.is_some()),
             "node_missing" => {
