@@ -21,6 +21,15 @@ pub(crate) enum Work {
     FinishTermination(String),
     /// A terminated instance stops being described.
     ForgetInstance(String),
+    /// The volume's creation ends, well or not.
+    FinishVolume(String),
+    /// A volume that is being deleted is gone.
+    ForgetVolume(String),
+    /// `attaching` or `detaching` ends.
+    FinishAttachment {
+        instance: String,
+        volume: String,
+    },
     /// An event reaches its bus.
     Arrive {
         bus: String,

@@ -50,6 +50,18 @@ pub struct Pace {
     /// How long an event of EC2's or EBS's own is under way. By default up to
     /// ten seconds (docs/local.md).
     pub event_delay_ms: RangeInclusive<u64>,
+    /// From a volume's `creating` to `available`. By default ten to sixty
+    /// seconds (docs/local.md).
+    pub volume_ms: RangeInclusive<u64>,
+    /// A volume's attaching and detaching. By default two to eight seconds
+    /// (docs/local.md).
+    pub attach_ms: RangeInclusive<u64>,
+    /// From an instance's `stopping` to `stopped`. By default twenty to sixty
+    /// seconds (docs/local.md).
+    pub stop_ms: RangeInclusive<u64>,
+    /// From an instance's `pending` to `running`. By default fifteen to
+    /// forty-five seconds (docs/local.md).
+    pub start_ms: RangeInclusive<u64>,
 }
 
 impl Default for Pace {
@@ -58,6 +70,10 @@ impl Default for Pace {
             snapshot_ms: 120_000..=480_000,
             describe_lag_ms: 0..=5_000,
             event_delay_ms: 0..=10_000,
+            volume_ms: 10_000..=60_000,
+            attach_ms: 2_000..=8_000,
+            stop_ms: 20_000..=60_000,
+            start_ms: 15_000..=45_000,
         }
     }
 }
@@ -68,6 +84,10 @@ impl Pace {
             ("snapshot_ms", &self.snapshot_ms),
             ("describe_lag_ms", &self.describe_lag_ms),
             ("event_delay_ms", &self.event_delay_ms),
+            ("volume_ms", &self.volume_ms),
+            ("attach_ms", &self.attach_ms),
+            ("stop_ms", &self.stop_ms),
+            ("start_ms", &self.start_ms),
         ] {
             if range.is_empty() {
                 return Err(format!("pace: {name} {range:?} is empty"));

@@ -12,6 +12,10 @@ pub(crate) const ON_EVENT: &str = "event";
 /// `on` for everything put on the stack's bus.
 pub(crate) const ON_BUS: &str = "bus";
 
+/// How long a stop or a detaching lasts, in milliseconds of AWS's time, that
+/// [`FaultAction::FailLater`] keeps from ending.
+pub(crate) const STUCK_MS: u64 = 15 * 60_000;
+
 /// `DynamoDB`'s operations, for which [`Cloud::admit`] is asked.
 const DYNAMODB: &[&str] = &[
     "BatchGetItem",
@@ -28,7 +32,17 @@ const DYNAMODB: &[&str] = &[
 ];
 
 /// Calls whose work can fail after they were accepted.
-const FAILS_LATER: &[&str] = &["CreateSnapshot", "CreateSnapshots"];
+const FAILS_LATER: &[&str] = &[
+    "AttachVolume",
+    "CreateSnapshot",
+    "CreateSnapshots",
+    "CreateVolume",
+    "DetachVolume",
+    STARTS,
+    "StopInstances",
+];
+/// Whose work fails with a code.
+const STARTS: &str = "StartInstances";
 
 /// What a fault does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +54,12 @@ pub enum FaultAction {
     Error,
     /// The call is carried out, then the connection breaks.
     LoseReply,
-    /// The call is accepted, and its work fails in the end. It strikes only a
-    /// call that is otherwise accepted, so never a dry run.
+    /// The call is accepted, and its work fails in the end: a snapshot ends
+    /// in `error`; a new volume vanishes or ends in `error`; an instance goes
+    /// from `pending` back to `stopped`, with the fault's code as its reason;
+    /// a volume that is being attached is free again; a detaching and a stop
+    /// last 15 AWS minutes. It strikes only a call that is otherwise accepted,
+    /// so never a dry run; of several instances each by itself.
     FailLater,
     /// The call is not carried out and not answered.
     Hang,
@@ -62,7 +80,9 @@ pub struct FaultSpec {
     /// What happens.
     #[serde(rename = "do")]
     pub action: FaultAction,
-    /// The error's code; only for [`FaultAction::Error`].
+    /// The error's code; only for [`FaultAction::Error`], and for
+    /// [`FaultAction::FailLater`] of `StartInstances` the state's reason: by
+    /// default `Server.InsufficientInstanceCapacity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// How many times it strikes.
@@ -215,9 +235,13 @@ impl FaultSpec {
                 FAILS_LATER.join(", ")
             ));
         }
+        let has_code =
+            self.action == FaultAction::Error || (self.action == FailLater && on == STARTS);
         match &self.code {
-            Some(_) if self.action != FaultAction::Error => {
-                return Err("code: only an error has one".to_owned());
+            Some(_) if !has_code => {
+                return Err(format!(
+                    "code: only an error and a {STARTS} that fails later have one"
+                ));
             }
             Some(code) if code.is_empty() || !code.bytes().all(is_code) => {
                 return Err(format!("code: {code:?} is no error code"));

@@ -1,8 +1,10 @@
 //! Instances: launched for a demo, stopped, started, and terminated behind our
-//! back.
+//! back. What the API does with them is in `power` and `traits`.
 //!
 //! ```text
 //!  launch ─► Running ─► Stopping ─► Stopped ─► Pending ─► Running
+//!                                     ▲           │ its start failed
+//!                                     └───────────┘
 //!  any of them ─► ShuttingDown ─► Terminated ─► forgotten
 //! ```
 
@@ -11,17 +13,13 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::Cloud;
 use crate::agenda::Work;
-use crate::world::{Attachment, Instance, InstanceState, StateReason, Volume};
+use crate::world::{Attachment, Instance, InstanceState, StateReason, Volume, VolumeState};
+use crate::{Cloud, InstanceTraits};
 
 /// The device of the root volume.
 pub const ROOT_DEVICE: &str = "/dev/xvda";
 
-/// From `stopping` to `stopped` (inf).
-const STOP_MS: std::ops::RangeInclusive<u64> = 20_000..=60_000;
-/// From `pending` to `running` (inf).
-const START_MS: std::ops::RangeInclusive<u64> = 5_000..=30_000;
 /// From `shutting-down` to `terminated` (inf, as long as a stop).
 const TERMINATION_MS: std::ops::RangeInclusive<u64> = 20_000..=60_000;
 /// A terminated instance is described for "about an hour" (EC2 user guide,
@@ -41,6 +39,8 @@ pub struct InstanceSpec {
     pub root: VolumeSpec,
     /// The data volumes, at `/dev/sdf` and on.
     pub data: Vec<VolumeSpec>,
+    /// What else it is.
+    pub traits: InstanceTraits,
 }
 
 impl InstanceSpec {
@@ -52,6 +52,7 @@ impl InstanceSpec {
             tags: BTreeMap::new(),
             root: VolumeSpec { delete_on_termination: true, ..VolumeSpec::gib(8) },
             data: Vec::new(),
+            traits: InstanceTraits::default(),
         }
     }
 }
@@ -129,12 +130,9 @@ impl Cloud {
         let mut attachments = Vec::new();
         let devices = std::iter::once(ROOT_DEVICE.to_owned()).chain(data_devices());
         for (volume, device) in std::iter::once(spec.root).chain(spec.data).zip(devices) {
-            attachments.push(Attachment {
-                device,
-                attached_at: self.now,
-                delete_on_termination: volume.delete_on_termination,
-                volume: self.add_volume(&spec.zone, volume),
-            });
+            let goes = volume.delete_on_termination;
+            let volume = self.add_volume(&spec.zone, volume);
+            attachments.push(Attachment::made(volume, device, self.now, goes));
         }
         let mut volume_ids: Vec<String> = attachments.iter().map(|a| a.volume.clone()).collect();
         let root_volume_id = volume_ids.remove(0);
@@ -150,6 +148,10 @@ impl Cloud {
             root_device: ROOT_DEVICE.to_owned(),
             attachments,
             tags: spec.tags,
+            spot_request: spec.traits.spot.map(|_| self.spot_id()),
+            traits: spec.traits,
+            turns_at: None,
+            start_fails: None,
         };
         self.instances.insert(instance_id.clone(), instance);
         Launched { instance_id, root_volume_id, volume_ids }
@@ -172,6 +174,10 @@ impl Cloud {
             tags: spec.tags,
             content: spec.content,
             snapshot_at: None,
+            state: VolumeState::Ready,
+            visible_at: None,
+            fails: None,
+            initialization: None,
         };
         self.volumes.insert(id.clone(), volume);
         id
@@ -190,14 +196,12 @@ impl Cloud {
                 return Err(format!("{instance_id} cannot be stopped: it is {}", state.name()));
             }
         }
-        self.turn(instance_id, InstanceState::Stopping, Some(StateReason::by_hand()));
-        let at = self.later(STOP_MS);
-        self.plan(at, Work::FinishStop(instance_id.to_owned()));
+        self.begin_stop(instance_id, StateReason::by_hand(), None);
         Ok(())
     }
 
     /// Starts a stopped instance, as a person in the console does: it is
-    /// `pending` for 5 to 30 AWS seconds, then `running`. Of one that starts
+    /// `pending` for 15 to 45 AWS seconds, then `running`. Of one that starts
     /// or runs already nothing changes (inf). Err says why not: it is not there,
     /// still stops, or ends.
     pub fn start(&mut self, now: Timestamp, instance_id: &str) -> Result<(), String> {
@@ -209,29 +213,8 @@ impl Cloud {
                 return Err(format!("{instance_id} cannot be started: it is {}", state.name()));
             }
         }
-        let launched_at = self.now;
-        if let Some(instance) = self.instances.get_mut(&instance_id.to_owned()) {
-            // "The time that the instance was last launched" [M, `LaunchTime`].
-            instance.launched_at = launched_at;
-        }
-        self.turn(instance_id, InstanceState::Pending, None);
-        let at = self.later(START_MS);
-        self.plan(at, Work::FinishStart(instance_id.to_owned()));
+        self.begin_start(instance_id, None);
         Ok(())
-    }
-
-    /// Unless it was terminated meanwhile.
-    pub(crate) fn finish_stop(&mut self, id: &str) {
-        if self.state_of(id) == Ok(InstanceState::Stopping) {
-            self.turn(id, InstanceState::Stopped, Some(StateReason::by_hand()));
-        }
-    }
-
-    /// Unless it was terminated meanwhile.
-    pub(crate) fn finish_start(&mut self, id: &str) {
-        if self.state_of(id) == Ok(InstanceState::Pending) {
-            self.turn(id, InstanceState::Running, None);
-        }
     }
 
     /// The state of an instance; Err says that there is no such instance.
@@ -241,7 +224,7 @@ impl Cloud {
     }
 
     /// Into another state, with its event.
-    fn turn(&mut self, id: &str, state: InstanceState, reason: Option<StateReason>) {
+    pub(crate) fn turn(&mut self, id: &str, state: InstanceState, reason: Option<StateReason>) {
         let Some(instance) = self.instances.get_mut(&id.to_owned()) else { return };
         instance.state = state;
         instance.reason = reason;
@@ -285,7 +268,7 @@ impl Cloud {
 
 impl StateReason {
     /// A person or a program asked for it [M, `StateReason`].
-    fn by_hand() -> StateReason {
+    pub(crate) fn by_hand() -> StateReason {
         StateReason {
             code: "Client.UserInitiatedShutdown".to_owned(),
             message: "Client.UserInitiatedShutdown: User initiated shutdown".to_owned(),

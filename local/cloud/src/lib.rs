@@ -33,20 +33,25 @@
 //! is inferred.
 
 mod agenda;
+mod attachments;
 mod bus;
 mod calls;
 mod config;
+mod creation;
 mod error;
 mod faults;
 mod instances;
+mod keys;
 mod pattern;
 mod persist;
+mod power;
 mod report;
 mod sets;
 mod snapshots;
 mod table;
 mod tags;
 mod throttle;
+mod traits;
 mod view;
 mod volumes;
 mod wire;
@@ -61,6 +66,7 @@ pub use crate::config::{Config, Pace, Rule, Target};
 pub use crate::faults::{Admission, FaultAction, FaultSpec};
 pub use crate::instances::{InstanceSpec, Launched, ROOT_DEVICE, VolumeSpec};
 pub use crate::persist::RestoreError;
+pub use crate::traits::{InstanceTraits, SpotRequest};
 pub use crate::view::{InstanceView, SnapshotView, VolumeView};
 pub use crate::wire::Reply;
 
@@ -71,7 +77,7 @@ use crate::faults::Fault;
 use crate::persist::Meta;
 use crate::table::{Log, Table};
 use crate::throttle::Bucket;
-use crate::world::{Instance, Snapshot, SnapshotSet, Volume};
+use crate::world::{DisabledKey, Instance, Snapshot, SnapshotSet, Token, Volume};
 
 /// The simulated cloud: one account in one Region.
 #[derive(Debug)]
@@ -91,6 +97,10 @@ pub struct Cloud {
     volumes: Table<String, Volume>,
     snapshots: Table<String, Snapshot>,
     sets: Table<u64, SnapshotSet>,
+    /// By client token; they are kept for good.
+    tokens: Table<String, Token>,
+    /// By ARN.
+    disabled_keys: Table<String, DisabledKey>,
     agenda: Agenda,
     deliveries: Table<u64, Pending>,
     /// Given out and not yet answered; in memory only, so a restart forgets it.
@@ -132,6 +142,8 @@ impl Cloud {
             volumes: Table::new("volume"),
             snapshots: Table::new("snapshot"),
             sets: Table::new("set"),
+            tokens: Table::new("token"),
+            disabled_keys: Table::new("key"),
             agenda: Agenda::new(),
             deliveries: Table::new("delivery"),
             in_flight: BTreeSet::new(),
@@ -185,6 +197,11 @@ impl Cloud {
             Work::FinishTermination(id) => self.finish_termination(&id),
             Work::ForgetInstance(id) => {
                 self.instances.remove(&id);
+            }
+            Work::FinishVolume(id) => self.finish_volume(&id),
+            Work::ForgetVolume(id) => self.remove_volume(&id),
+            Work::FinishAttachment { instance, volume } => {
+                self.finish_attachment(&instance, &volume);
             }
             Work::Arrive { bus, event } => self.publish(&bus, &event),
         }

@@ -108,12 +108,14 @@ impl Cloud {
         }
     }
 
-    fn tables(&mut self) -> [&mut dyn Rows; 13] {
+    fn tables(&mut self) -> [&mut dyn Rows; 15] {
         [
             &mut self.instances,
             &mut self.volumes,
             &mut self.snapshots,
             &mut self.sets,
+            &mut self.tokens,
+            &mut self.disabled_keys,
             self.agenda.items_mut(),
             &mut self.deliveries,
             &mut self.buckets,

@@ -5,18 +5,19 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::Cloud;
-use crate::world::{Instance, Snapshot, Volume};
+use crate::world::{Instance, Snapshot, Volume, VolumeState};
 
 impl Cloud {
     /// The simulated world as docs/local.md gives its shape. Call [`Cloud::advance`]
     /// before it for a state without work overdue.
     pub fn state(&self, now: Timestamp) -> Value {
         let attached = self.attached();
+        let volumes = self.volumes.values().filter(|v| v.state != VolumeState::Deleting);
         let snapshots = self.snapshots.values().filter(|s| s.exists());
         json!({
             "now": now,
             "instances": self.instances.values().map(instance).collect::<Vec<_>>(),
-            "volumes": self.volumes.values().map(|v| volume(v, attached.state(&v.id))).collect::<Vec<_>>(),
+            "volumes": volumes.map(|v| volume(v, attached.state(v))).collect::<Vec<_>>(),
             "snapshots": snapshots.map(|s| snapshot(s, now)).collect::<Vec<_>>(),
             "events": self.events.iter().map(|event| json!(event)).collect::<Vec<_>>(),
             "calls": self.call_counts(),
@@ -34,6 +35,7 @@ fn volume(volume: &Volume, state: &str) -> Value {
         "volume_type": volume.kind,
         "tags": volume.tags,
         "content": volume.content,
+        "snapshot_id": volume.snapshot,
     })
 }
 
@@ -46,6 +48,7 @@ fn instance(instance: &Instance) -> Value {
                 "volume_id": a.volume,
                 "device": a.device,
                 "delete_on_termination": a.delete_on_termination,
+                "state": a.state.name(),
             })
         })
         .collect();
@@ -54,6 +57,9 @@ fn instance(instance: &Instance) -> Value {
         "state": instance.state.name(),
         "availability_zone": instance.zone,
         "attachments": attachments,
+        "state_reason": instance.reason.as_ref().map(|reason| &reason.code),
+        "traits": instance.traits,
+        "tags": instance.tags,
     })
 }
 

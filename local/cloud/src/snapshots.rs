@@ -13,7 +13,9 @@ use crate::Cloud;
 use crate::agenda::Work;
 use crate::error::{Ec2Error, Ec2Result, IdKind};
 use crate::faults::FaultAction;
-use crate::world::{Deletion, InstanceState, Snapshot, SnapshotState, Stall, Tags, Volume};
+use crate::world::{
+    Deletion, InstanceState, Snapshot, SnapshotState, Stall, Tags, Volume, VolumeState,
+};
 
 /// "at least 15 seconds" between snapshots of one volume [X,
 /// `SnapshotCreationPerVolumeRateExceeded`].
@@ -126,10 +128,7 @@ impl Cloud {
     ) -> Ec2Result<Vec<String>> {
         let sources = volumes
             .iter()
-            .map(|id| {
-                let volume = self.volumes.get(id).cloned();
-                volume.ok_or_else(|| Ec2Error::not_found(IdKind::Volume, id))
-            })
+            .map(|id| self.known_volume(id).cloned())
             .collect::<Ec2Result<Vec<Volume>>>()?;
         let tags = sources
             .iter()
@@ -137,6 +136,12 @@ impl Cloud {
             .collect::<Ec2Result<Vec<Tags>>>()?;
         if request.dry_run {
             return Err(Ec2Error::dry_run());
+        }
+        if let Some(volume) = sources.iter().find(|v| v.state != VolumeState::Ready) {
+            return Err(Ec2Error::new(
+                "IncorrectState",
+                format!("Volume '{}' is in the '{}' state.", volume.id, volume.state.name(false)),
+            ));
         }
         let pending = self.pending_snapshots();
         for volume in &sources {

@@ -65,7 +65,7 @@ impl Cloud {
         kind.check(id)?;
         let tags = match kind {
             IdKind::Instance => self.instances.get(id).map(|i| &i.tags),
-            IdKind::Volume => self.volumes.get(id).map(|v| &v.tags),
+            IdKind::Volume => Some(&self.known_volume(id)?.tags),
             IdKind::Snapshot => {
                 Some(self.known_snapshot(id)?).filter(|s| s.exists()).map(|s| &s.tags)
             }

@@ -26,6 +26,12 @@ pub(crate) struct Limit {
 impl Limit {
     /// "Uncategorized actions" with rates of their own (T).
     pub(crate) const SNAPSHOTS: Limit = Limit { capacity: 100, per_second: 5 };
+    /// `CreateVolume` and `DeleteVolume` (T).
+    pub(crate) const VOLUMES: Limit = Limit { capacity: 100, per_second: 5 };
+    /// Mutating actions without a rate of their own (T).
+    pub(crate) const MUTATING: Limit = Limit { capacity: 50, per_second: 5 };
+    /// `StartInstances` (T).
+    pub(crate) const START: Limit = Limit { capacity: 5, per_second: 2 };
     pub(crate) const TAGS: Limit = Limit { capacity: 100, per_second: 10 };
     /// Describes with a filter or a page size; with ids too (inf) (T).
     pub(crate) const FILTERED: Limit = Limit { capacity: 100, per_second: 20 };

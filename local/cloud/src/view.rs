@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::Cloud;
-use crate::world::{Deletion, Instance, Snapshot};
+use crate::world::{Attachment, Deletion, Instance, Snapshot, Volume};
+use crate::{Cloud, InstanceTraits};
 
 /// A snapshot as it is. A deleted one is there as long as describes may still
 /// show it.
@@ -49,6 +49,13 @@ pub struct InstanceView<'a> {
     /// Volume id and device of all its volumes but the root's, in the order
     /// of the devices.
     pub data_volumes: Vec<(&'a str, &'a str)>,
+    /// The code of the reason why it came to its state, when that was not a
+    /// start.
+    pub state_reason: Option<&'a str>,
+    /// What else it is.
+    pub traits: &'a InstanceTraits,
+    /// Its tags.
+    pub tags: &'a BTreeMap<String, String>,
 }
 
 /// A volume as it is.
@@ -72,28 +79,38 @@ pub struct VolumeView<'a> {
     pub multi_attach: bool,
     /// Its tags.
     pub tags: &'a BTreeMap<String, String>,
-    /// The device that it is attached as, and whether it goes with its instance.
+    /// The device that it is attached as, and whether it goes with its
+    /// instance; also while it is being attached or detached.
     pub attached: Option<(&'a str, bool)>,
+    /// `creating`, `available`, `in-use`, `error` or `deleting`.
+    pub state: &'static str,
+    /// The instance that has it, and `attaching`, `attached`, `busy` or
+    /// `detaching`.
+    pub attachment: Option<(&'a str, &'static str)>,
+    /// The snapshot that it was made from.
+    pub snapshot_id: Option<&'a str>,
+    /// What stands on it.
+    pub content: Option<&'a str>,
+    /// When it was made.
+    pub created_at: Timestamp,
 }
 
 impl Cloud {
-    /// The volume of that id.
+    /// The volume of that id, also one that is being deleted.
     pub fn volume(&self, id: &str) -> Option<VolumeView<'_>> {
         let volume = self.volumes.get(id)?;
-        let mut attachments = self.instances.values().flat_map(|one| &one.attachments);
-        let attachment = attachments.find(|one| one.volume == id);
-        Some(VolumeView {
-            volume_id: &volume.id,
-            zone: &volume.zone,
-            size_gib: volume.size_gib,
-            volume_type: &volume.kind,
-            iops: volume.iops,
-            throughput: volume.throughput,
-            kms_key_id: volume.kms_key.as_deref(),
-            multi_attach: volume.multi_attach,
-            tags: &volume.tags,
-            attached: attachment.map(|one| (one.device.as_str(), one.delete_on_termination)),
-        })
+        let all = self.instances.values();
+        let mut attachments = all.flat_map(|one| one.attachments.iter().map(move |a| (one, a)));
+        Some(VolumeView::of(volume, attachments.find(|(_, one)| one.volume == id)))
+    }
+
+    /// All volumes in the order of their ids, also those that are being
+    /// deleted.
+    pub fn volumes(&self) -> impl Iterator<Item = VolumeView<'_>> {
+        let attached = self.attached();
+        self.volumes
+            .values()
+            .map(move |volume| VolumeView::of(volume, attached.of(&volume.id).first().copied()))
     }
 
     /// The snapshot of that id, also a deleted one that lingers.
@@ -137,6 +154,28 @@ impl<'a> SnapshotView<'a> {
     }
 }
 
+impl<'a> VolumeView<'a> {
+    fn of(volume: &'a Volume, attachment: Option<(&'a Instance, &'a Attachment)>) -> Self {
+        VolumeView {
+            volume_id: &volume.id,
+            zone: &volume.zone,
+            size_gib: volume.size_gib,
+            volume_type: &volume.kind,
+            iops: volume.iops,
+            throughput: volume.throughput,
+            kms_key_id: volume.kms_key.as_deref(),
+            multi_attach: volume.multi_attach,
+            tags: &volume.tags,
+            attached: attachment.map(|(_, one)| (one.device.as_str(), one.delete_on_termination)),
+            state: volume.state.name(attachment.is_some()),
+            attachment: attachment.map(|(instance, one)| (instance.id.as_str(), one.state.name())),
+            snapshot_id: volume.snapshot.as_deref(),
+            content: volume.content.as_deref(),
+            created_at: volume.created_at,
+        }
+    }
+}
+
 impl<'a> InstanceView<'a> {
     fn of(instance: &'a Instance) -> Self {
         let data = instance.attachments.iter().filter(|a| a.device != instance.root_device);
@@ -145,6 +184,13 @@ impl<'a> InstanceView<'a> {
         // A freed device is given again, so they need not stand in order; as
         // texts they sort as they are given.
         data_volumes.sort_by_key(|(_, device)| *device);
-        InstanceView { instance_id: &instance.id, state: instance.state.name(), data_volumes }
+        InstanceView {
+            instance_id: &instance.id,
+            state: instance.state.name(),
+            data_volumes,
+            state_reason: instance.reason.as_ref().map(|reason| reason.code.as_str()),
+            traits: &instance.traits,
+            tags: &instance.tags,
+        }
     }
 }

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde_json::json;
 
 use crate::error::IdKind;
 use crate::instances::data_devices;
-use crate::world::{Attachment, Instance, InstanceState};
+use crate::world::{Attachment, AttachmentState, Instance, InstanceState, Volume, VolumeState};
 use crate::{Cloud, VolumeSpec};
 
 /// Who has which volume attached, for what is about many volumes at once.
@@ -18,8 +17,8 @@ impl<'a> Attached<'a> {
         self.0.get(volume).map_or(&[], Vec::as_slice)
     }
 
-    pub(crate) fn state(&self, volume: &str) -> &'static str {
-        if self.of(volume).is_empty() { "available" } else { "in-use" }
+    pub(crate) fn state(&self, volume: &Volume) -> &'static str {
+        volume.state.name(!self.of(&volume.id).is_empty())
     }
 }
 
@@ -47,19 +46,24 @@ impl Cloud {
     }
 
     /// What the database on the node writes on its volume: a short text,
-    /// carried on by snapshots. Refused while no running instance has it.
+    /// carried on by snapshots. Refused while no running instance has it
+    /// attached: one that is being attached or detached is not mounted.
     pub fn write(&mut self, now: Timestamp, volume_id: &str, content: &str) -> Result<(), String> {
         self.advance(now);
-        let state = self.attachments_of(volume_id).next().map(|(instance, _)| instance.state);
+        let attachment = self.attachments_of(volume_id).next();
+        let state = attachment.map(|(instance, attachment)| (instance.state, attachment.state));
         let Some(volume) = self.volumes.get_mut(&volume_id.to_owned()) else {
             return Err(format!("there is no volume {volume_id}"));
         };
         match state {
-            Some(InstanceState::Running) => {
+            Some((InstanceState::Running, AttachmentState::Attached)) => {
                 volume.content = Some(content.to_owned());
                 Ok(())
             }
-            Some(state) => {
+            Some((InstanceState::Running, state)) => {
+                Err(format!("{volume_id} is not attached: it is {}", state.name()))
+            }
+            Some((state, _)) => {
                 Err(format!("the instance of {volume_id} does not run: it is {}", state.name()))
             }
             None => Err(format!("{volume_id} is attached to no instance")),
@@ -89,14 +93,9 @@ impl Cloud {
             return Err(format!("{instance_id} has no device left"));
         };
         let zone = instance.zone.clone();
-        let delete_on_termination = spec.delete_on_termination;
+        let goes = spec.delete_on_termination;
         let volume = self.add_volume(&zone, spec);
-        let attachment = Attachment {
-            volume: volume.clone(),
-            device,
-            attached_at: self.now,
-            delete_on_termination,
-        };
+        let attachment = Attachment::made(volume.clone(), device, self.now, goes);
         if let Some(instance) = self.instances.get_mut(&instance_id.to_owned()) {
             instance.attachments.push(attachment);
         }
@@ -137,7 +136,8 @@ impl Cloud {
                 Ok(())
             }
             Some(IdKind::Volume) => {
-                if self.volumes.get(id).is_none() {
+                let state = self.volumes.get(id).map(|v| v.state);
+                if state.is_none_or(|state| state == VolumeState::Deleting) {
                     return Err(format!("there is no volume {id}"));
                 }
                 if let Some((instance, _)) = self.attachments_of(id).next() {
@@ -158,12 +158,6 @@ impl Cloud {
         if self.volumes.remove(&id.to_owned()).is_none() {
             return;
         }
-        let (region, account) = (&self.config.region, &self.config.account);
-        let resources = vec![format!("arn:aws:ec2:{region}:{account}:volume/{id}")];
-        let request_id = self.uuid();
-        let detail = json!({
-            "result": "deleted", "cause": "", "event": "deleteVolume", "request-id": request_id,
-        });
-        self.emit("EBS Volume Notification", resources, detail);
+        self.notify_volume(id, "deleteVolume", "deleted", "");
     }
 }

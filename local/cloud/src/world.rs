@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::InstanceTraits;
+
 pub(crate) type Tags = BTreeMap<String, String>;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,6 +23,31 @@ pub(crate) struct Instance {
     pub(crate) root_device: String,
     pub(crate) attachments: Vec<Attachment>,
     pub(crate) tags: Tags,
+    // What follows is not in rows older than it, and not written where there
+    // is none: the rows of an instance that has it not are as they were.
+    #[serde(default, skip_serializing_if = "InstanceTraits::is_plain")]
+    pub(crate) traits: InstanceTraits,
+    /// The id of its Spot request, if it is a Spot Instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) spot_request: Option<String>,
+    /// When its stop or start ends; an end planned before a forced stop is
+    /// passed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) turns_at: Option<Timestamp>,
+    /// Its start ends in `stopped`, with this code; set anew by each start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) start_fails: Option<String>,
+}
+
+impl Instance {
+    pub(crate) fn attachment_mut(&mut self, volume: &str) -> Option<&mut Attachment> {
+        self.attachments.iter_mut().find(|a| a.volume == volume)
+    }
+
+    /// Its stop or start is due: rows older than `turns_at` do not say when.
+    pub(crate) fn turns(&self, now: Timestamp) -> bool {
+        self.turns_at.is_none_or(|at| at <= now)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +104,72 @@ pub(crate) struct Attachment {
     pub(crate) device: String,
     pub(crate) attached_at: Timestamp,
     pub(crate) delete_on_termination: bool,
+    /// Not in rows older than this field, and not written for what is
+    /// attached.
+    #[serde(default, skip_serializing_if = "AttachmentState::is_attached")]
+    pub(crate) state: AttachmentState,
+    /// When its state ends by itself; an end planned for an earlier state is
+    /// passed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<Timestamp>,
+    /// It will not come to be attached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) fails: bool,
+}
+
+impl Attachment {
+    /// One that is there at once.
+    pub(crate) fn made(volume: String, device: String, at: Timestamp, goes: bool) -> Self {
+        Attachment {
+            volume,
+            device,
+            attached_at: at,
+            delete_on_termination: goes,
+            state: AttachmentState::Attached,
+            until: None,
+            fails: false,
+        }
+    }
+
+    /// Its state ends now.
+    pub(crate) fn ends(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum AttachmentState {
+    Attaching,
+    #[default]
+    Attached,
+    /// To be detached, but in use by the instance's operating system.
+    Busy,
+    Detaching,
+}
+
+impl AttachmentState {
+    /// As a volume shows it [M, `VolumeAttachmentState`].
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            AttachmentState::Attaching => "attaching",
+            AttachmentState::Attached => "attached",
+            AttachmentState::Busy => "busy",
+            AttachmentState::Detaching => "detaching",
+        }
+    }
+
+    /// As an instance shows it, which knows no `busy` [M, `AttachmentStatus`].
+    pub(crate) fn name_on_instance(self) -> &'static str {
+        match self {
+            AttachmentState::Busy => AttachmentState::Detaching.name(),
+            state => state.name(),
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+    fn is_attached(&self) -> bool {
+        *self == AttachmentState::Attached
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -97,6 +190,84 @@ pub(crate) struct Volume {
     pub(crate) content: Option<String>,
     /// When a snapshot of it was last begun, for the rate limit.
     pub(crate) snapshot_at: Option<Timestamp>,
+    // What follows is not in rows older than it, and not written where there
+    // is none.
+    #[serde(default, skip_serializing_if = "VolumeState::is_ready")]
+    pub(crate) state: VolumeState,
+    /// From when on ids and describes know it; at once, if it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) visible_at: Option<Timestamp>,
+    /// How its creation fails in the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fails: Option<VolumeFailure>,
+    /// Its paid initialization: MiB/s, and until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) initialization: Option<Initialization>,
+}
+
+impl Volume {
+    pub(crate) fn known(&self, now: Timestamp) -> bool {
+        self.visible_at.is_none_or(|at| at <= now)
+    }
+}
+
+/// Whether a volume is attached is kept with instances: `available` and
+/// `in-use` are one here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum VolumeState {
+    Creating,
+    #[default]
+    Ready,
+    Error,
+    Deleting,
+}
+
+impl VolumeState {
+    /// Its name [M, `VolumeState`].
+    pub(crate) fn name(self, attached: bool) -> &'static str {
+        match self {
+            VolumeState::Creating => "creating",
+            VolumeState::Ready if attached => "in-use",
+            VolumeState::Ready => "available",
+            VolumeState::Error => "error",
+            VolumeState::Deleting => "deleting",
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+    fn is_ready(&self) -> bool {
+        *self == VolumeState::Ready
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum VolumeFailure {
+    /// It is gone, as after a KMS key that cannot be used.
+    Vanishes,
+    /// It is left in `error`.
+    Errs,
+}
+
+/// At a rate that was paid for, from the volume's creation on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Initialization {
+    pub(crate) mib_per_second: u32,
+    pub(crate) until: Timestamp,
+}
+
+/// A `CreateVolume` that had a client token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Token {
+    /// The call's parameters.
+    pub(crate) asked: String,
+    /// The volume as it was made.
+    pub(crate) volume: Volume,
+}
+
+/// A KMS key that cannot be used.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DisabledKey {
+    pub(crate) since: Timestamp,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

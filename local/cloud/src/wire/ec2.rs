@@ -1,50 +1,67 @@
 //! EC2's operations: what a request is about, what of it must hold, what it
 //! does, and its answer.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 
-use super::filter::{Filters, Paging};
 use super::query::Query;
-use super::shapes::volume_nodes;
+use super::requests::{instance_volumes, resource_ids, snapshot_request, tag_pairs};
 use super::xml::{self, Node, items, text};
 use super::{Reply, internal_error};
 use crate::Cloud;
-use crate::error::{Ec2Error, Ec2Result, IdKind};
+use crate::error::{Ec2Error, Ec2Result};
 use crate::faults::Verdict;
-use crate::snapshots::{InstanceVolumes, SnapshotRequest};
 use crate::tags;
 use crate::throttle::Limit;
-use crate::world::Tags;
 
 const SERVICE: &str = "ec2";
-/// Characters of a snapshot's description [M, and EC2's own check].
-const LONGEST_DESCRIPTION: usize = 255;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
+    AttachVolume,
     CreateSnapshot,
     CreateSnapshots,
     CreateTags,
+    CreateVolume,
     DeleteSnapshot,
     DeleteTags,
+    DeleteVolume,
+    DescribeAvailabilityZones,
+    DescribeInstanceAttribute,
+    DescribeInstanceTypes,
     DescribeInstances,
     DescribeSnapshots,
+    DescribeSpotInstanceRequests,
     DescribeTags,
+    DescribeVolumeStatus,
     DescribeVolumes,
+    DetachVolume,
+    ModifyInstanceAttribute,
+    StartInstances,
+    StopInstances,
 }
 
 const OPERATIONS: &[(&str, Operation)] = &[
+    ("AttachVolume", Operation::AttachVolume),
     ("CreateSnapshot", Operation::CreateSnapshot),
     ("CreateSnapshots", Operation::CreateSnapshots),
     ("CreateTags", Operation::CreateTags),
+    ("CreateVolume", Operation::CreateVolume),
     ("DeleteSnapshot", Operation::DeleteSnapshot),
     ("DeleteTags", Operation::DeleteTags),
+    ("DeleteVolume", Operation::DeleteVolume),
+    ("DescribeAvailabilityZones", Operation::DescribeAvailabilityZones),
+    ("DescribeInstanceAttribute", Operation::DescribeInstanceAttribute),
+    ("DescribeInstanceTypes", Operation::DescribeInstanceTypes),
     ("DescribeInstances", Operation::DescribeInstances),
     ("DescribeSnapshots", Operation::DescribeSnapshots),
+    ("DescribeSpotInstanceRequests", Operation::DescribeSpotInstanceRequests),
     ("DescribeTags", Operation::DescribeTags),
+    ("DescribeVolumeStatus", Operation::DescribeVolumeStatus),
     ("DescribeVolumes", Operation::DescribeVolumes),
+    ("DetachVolume", Operation::DetachVolume),
+    ("ModifyInstanceAttribute", Operation::ModifyInstanceAttribute),
+    ("StartInstances", Operation::StartInstances),
+    ("StopInstances", Operation::StopInstances),
 ];
 
 /// The names of the operations that are simulated.
@@ -104,6 +121,9 @@ impl Cloud {
             let named = filters.filter(|filter| filter.get("Name") == Some(name));
             named.flat_map(|filter| filter.list("Value")).collect()
         };
+        let named = |names: &[&str]| -> Vec<String> {
+            names.iter().filter_map(|name| query.get(name)).map(str::to_owned).collect()
+        };
         match operation {
             Operation::CreateSnapshots => {
                 let which = instance_volumes(query).ok();
@@ -111,12 +131,16 @@ impl Cloud {
                 let instance = which.map(|which| which.instance);
                 instance.into_iter().chain(volumes.unwrap_or_default()).collect()
             }
-            Operation::CreateSnapshot => {
-                query.get("VolumeId").map(str::to_owned).into_iter().collect()
+            Operation::CreateSnapshot | Operation::DeleteVolume => named(&["VolumeId"]),
+            Operation::DeleteSnapshot | Operation::CreateVolume => named(&["SnapshotId"]),
+            Operation::AttachVolume | Operation::DetachVolume => named(&["VolumeId", "InstanceId"]),
+            Operation::DescribeInstanceAttribute | Operation::ModifyInstanceAttribute => {
+                named(&["InstanceId"])
             }
-            Operation::DeleteSnapshot => {
-                query.get("SnapshotId").map(str::to_owned).into_iter().collect()
-            }
+            Operation::StartInstances | Operation::StopInstances => query.list("InstanceId"),
+            Operation::DescribeSpotInstanceRequests => filtered("instance-id"),
+            Operation::DescribeVolumeStatus => query.list("VolumeId"),
+            Operation::DescribeAvailabilityZones | Operation::DescribeInstanceTypes => Vec::new(),
             Operation::CreateTags | Operation::DeleteTags => query.list("ResourceId"),
             Operation::DescribeInstances => {
                 [query.list("InstanceId"), filtered("instance-id")].concat()
@@ -139,17 +163,7 @@ impl Cloud {
         query: &Query,
         about: &mut Vec<String>,
     ) -> Ec2Result<Vec<Node>> {
-        let narrow = ["InstanceId.1", "VolumeId.1", "SnapshotId.1", "Filter.1.Name", "MaxResults"];
-        let (bucket, limit) = match operation {
-            Operation::CreateSnapshot | Operation::CreateSnapshots | Operation::DeleteSnapshot => {
-                (name.to_owned(), Limit::SNAPSHOTS)
-            }
-            Operation::CreateTags | Operation::DeleteTags => (name.to_owned(), Limit::TAGS),
-            _ if narrow.iter().any(|field| query.get(field).is_some()) => {
-                (name.to_owned(), Limit::FILTERED)
-            }
-            _ => (format!("{name} of all"), Limit::UNFILTERED),
-        };
+        let (bucket, limit) = bucket(operation, name, query);
         if !self.take_token(&bucket, limit) {
             return Err(Ec2Error::throttled());
         }
@@ -172,6 +186,16 @@ impl Cloud {
                 self.delete_snapshot(query.required("SnapshotId")?, query.flag("DryRun")?)?;
                 Ok(vec![text("return", true)])
             }
+            Operation::CreateVolume => self.answer_create_volume(query, about),
+            Operation::DeleteVolume => {
+                self.delete_volume(query.required("VolumeId")?, query.flag("DryRun")?)?;
+                Ok(vec![text("return", true)])
+            }
+            Operation::AttachVolume => self.answer_attach_volume(query),
+            Operation::DetachVolume => self.answer_detach_volume(query),
+            Operation::StopInstances => self.answer_stop_instances(query),
+            Operation::StartInstances => self.answer_start_instances(query),
+            Operation::ModifyInstanceAttribute => self.answer_modify_instance(query),
             Operation::CreateTags => {
                 let new = tags::check_new(tag_pairs(query)?)?;
                 if new.is_empty() {
@@ -195,255 +219,43 @@ impl Cloud {
             Operation::DescribeVolumes => self.describe_volumes(query),
             Operation::DescribeSnapshots => self.describe_snapshots(query),
             Operation::DescribeTags => self.describe_tags(query),
+            Operation::DescribeVolumeStatus => self.describe_volume_status(query),
+            Operation::DescribeInstanceAttribute => self.describe_instance_attribute(query),
+            Operation::DescribeInstanceTypes => self.describe_instance_types(query),
+            Operation::DescribeSpotInstanceRequests => self.describe_spot_requests(query),
+            Operation::DescribeAvailabilityZones => self.describe_zones(query),
         }
     }
+}
 
-    fn describe_snapshots(&self, query: &Query) -> Ec2Result<Vec<Node>> {
-        let ids = query.list("SnapshotId");
-        for id in &ids {
-            self.known_snapshot(id)?;
+/// An action's token bucket, by its name, and how much it holds (T).
+fn bucket(operation: Operation, name: &str, query: &Query) -> (String, Limit) {
+    // A describe of one thing by its id, or of those by a filter or in pages.
+    let narrow = [
+        "InstanceId",
+        "InstanceId.1",
+        "VolumeId.1",
+        "SnapshotId.1",
+        "SpotInstanceRequestId.1",
+        "InstanceType.1",
+        "ZoneName.1",
+        "ZoneId.1",
+        "Filter.1.Name",
+        "MaxResults",
+    ];
+    let limit = match operation {
+        Operation::CreateSnapshot | Operation::CreateSnapshots | Operation::DeleteSnapshot => {
+            Limit::SNAPSHOTS
         }
-        let owners = query.list("Owner");
-        let filters = Filters::parse(
-            query,
-            &[
-                "description",
-                "encrypted",
-                "owner-id",
-                "progress",
-                "snapshot-id",
-                "status",
-                "storage-tier",
-                "volume-id",
-                "volume-size",
-            ],
-            true,
-        )?;
-        let paging = Paging::parse(query, None)?.at_most(self.short_pages);
-        end_of_dry_run(query)?;
-        let ours =
-            owners.is_empty() || owners.iter().any(|o| o == "self" || *o == self.config.account);
-        let ids = narrowed(ids, &filters, "snapshot-id");
-        let rows = self.shown_snapshots(ids.as_ref()).filter(|s| {
-            ours && filters.match_all(&s.tags, |name| {
-                vec![match name {
-                    "description" => s.description.clone(),
-                    "encrypted" => s.encrypted.to_string(),
-                    "owner-id" => self.config.account.clone(),
-                    "progress" => format!("{}%", s.progress(self.now)),
-                    "snapshot-id" => s.id.clone(),
-                    "status" => s.state.name().to_owned(),
-                    "storage-tier" => "standard".to_owned(),
-                    "volume-id" => s.volume.clone(),
-                    _ => s.size_gib.to_string(),
-                }]
-            })
-        });
-        let (page, token) = paging.page(rows, |s| s.id.clone());
-        let set = items("snapshotSet", page.into_iter().map(|s| self.snapshot_nodes(s, true)));
-        Ok([set].into_iter().chain(token).collect())
-    }
-
-    fn describe_instances(&self, query: &Query) -> Ec2Result<Vec<Node>> {
-        let ids = query.list("InstanceId");
-        check_known(&ids, IdKind::Instance, |id| self.instances.get(id).is_some())?;
-        let filters = Filters::parse(
-            query,
-            &[
-                "availability-zone",
-                "block-device-mapping.volume-id",
-                "instance-id",
-                "instance-state-code",
-                "instance-state-name",
-                "instance-type",
-            ],
-            true,
-        )?;
-        let paging = Paging::parse(query, Some(&ids))?.at_most(self.short_pages);
-        end_of_dry_run(query)?;
-        let ids = narrowed(ids, &filters, "instance-id");
-        let rows = self.instances.pick(ids.as_ref()).filter(|i| {
-            filters.match_all(&i.tags, |name| match name {
-                "availability-zone" => vec![i.zone.clone()],
-                "block-device-mapping.volume-id" => {
-                    i.attachments.iter().map(|a| a.volume.clone()).collect()
-                }
-                "instance-id" => vec![i.id.clone()],
-                "instance-state-code" => vec![i.state.code().to_string()],
-                "instance-state-name" => vec![i.state.name().to_owned()],
-                _ => vec![i.kind.clone()],
-            })
-        });
-        let (page, token) = paging.page(rows, |i| i.id.clone());
-        let set = items("reservationSet", page.into_iter().map(|i| self.reservation(i)));
-        Ok([set].into_iter().chain(token).collect())
-    }
-
-    fn describe_volumes(&self, query: &Query) -> Ec2Result<Vec<Node>> {
-        let ids = query.list("VolumeId");
-        check_known(&ids, IdKind::Volume, |id| self.volumes.get(id).is_some())?;
-        let filters = Filters::parse(
-            query,
-            &[
-                "attachment.device",
-                "attachment.instance-id",
-                "attachment.status",
-                "availability-zone",
-                "encrypted",
-                "size",
-                "snapshot-id",
-                "status",
-                "volume-id",
-                "volume-type",
-            ],
-            true,
-        )?;
-        let paging = Paging::parse(query, None)?.at_most(self.short_pages);
-        end_of_dry_run(query)?;
-        let ids = narrowed(ids, &filters, "volume-id");
-        let attached = self.attached();
-        let rows = self.volumes.pick(ids.as_ref()).filter(|v| {
-            filters.match_all(&v.tags, |name| match name {
-                "attachment.device" => {
-                    attached.of(&v.id).iter().map(|(_, a)| a.device.clone()).collect()
-                }
-                "attachment.instance-id" => {
-                    attached.of(&v.id).iter().map(|(i, _)| i.id.clone()).collect()
-                }
-                "attachment.status" => {
-                    attached.of(&v.id).iter().map(|_| "attached".to_owned()).collect()
-                }
-                "availability-zone" => vec![v.zone.clone()],
-                "encrypted" => vec![v.encrypted.to_string()],
-                "size" => vec![v.size_gib.to_string()],
-                "snapshot-id" => v.snapshot.iter().cloned().collect(),
-                "status" => vec![attached.state(&v.id).to_owned()],
-                "volume-id" => vec![v.id.clone()],
-                _ => vec![v.kind.clone()],
-            })
-        });
-        let (page, token) = paging.page(rows, |v| v.id.clone());
-        let set = items("volumeSet", page.into_iter().map(|v| volume_nodes(v, &attached)));
-        Ok([set].into_iter().chain(token).collect())
-    }
-
-    fn describe_tags(&self, query: &Query) -> Ec2Result<Vec<Node>> {
-        let names = &["key", "resource-id", "resource-type", "value"];
-        let filters = Filters::parse(query, names, true)?;
-        let paging = Paging::parse(query, None)?.at_most(self.short_pages);
-        end_of_dry_run(query)?;
-        let instances = self.instances.values().map(|i| (IdKind::Instance, &i.id, &i.tags));
-        let volumes = self.volumes.values().map(|v| (IdKind::Volume, &v.id, &v.tags));
-        let snapshots = self.shown_snapshots(None).map(|s| (IdKind::Snapshot, &s.id, &s.tags));
-        let rows = instances
-            .chain(snapshots)
-            .chain(volumes)
-            .flat_map(|(kind, id, tags)| {
-                tags.iter().map(move |(key, value)| (kind, id, key, value))
-            })
-            .filter(|(kind, id, key, value)| {
-                // `tag:<key>` is about this tag, not about its neighbours.
-                let own = Tags::from([((*key).clone(), (*value).clone())]);
-                filters.match_all(&own, |name| {
-                    vec![match name {
-                        "key" => (*key).clone(),
-                        "resource-id" => (*id).clone(),
-                        "resource-type" => kind.resource_type().to_owned(),
-                        _ => (*value).clone(),
-                    }]
-                })
-            });
-        let (page, token) = paging.page(rows, |(_, id, key, _)| format!("{id}/{key}"));
-        let set = page.into_iter().map(|(kind, id, key, value)| {
-            vec![
-                text("resourceId", id),
-                text("resourceType", kind.resource_type()),
-                text("key", key),
-                text("value", value),
-            ]
-        });
-        Ok([items("tagSet", set)].into_iter().chain(token).collect())
-    }
-}
-
-/// The ids that a describe is about at most: those given, or those that its
-/// filter by id names. None: any.
-fn narrowed(ids: Vec<String>, filters: &Filters, name: &str) -> Option<BTreeSet<String>> {
-    if ids.is_empty() { filters.exactly(name).cloned() } else { Some(ids.into_iter().collect()) }
-}
-
-/// Describes have a dry run too.
-fn end_of_dry_run(query: &Query) -> Ec2Result<()> {
-    if query.flag("DryRun")? { Err(Ec2Error::dry_run()) } else { Ok(()) }
-}
-
-/// Well-formed ids of things that exist; one error names all that do not.
-fn check_known(ids: &[String], kind: IdKind, known: impl Fn(&str) -> bool) -> Ec2Result<()> {
-    for id in ids {
-        kind.check(id)?;
-    }
-    let missing: Vec<&str> = ids.iter().map(String::as_str).filter(|id| !known(id)).collect();
-    match (missing.as_slice(), kind) {
-        ([], _) => Ok(()),
-        ([_, _, ..], IdKind::Instance) => Err(Ec2Error::new(
-            "InvalidInstanceID.NotFound",
-            format!("The instance IDs '{}' do not exist", missing.join(", ")),
-        )),
-        ([id, ..], kind) => Err(Ec2Error::not_found(kind, id)),
-    }
-}
-
-fn resource_ids(query: &Query) -> Ec2Result<Vec<String>> {
-    let ids = query.list("ResourceId");
-    if ids.is_empty() { Err(Ec2Error::missing("ResourceId")) } else { Ok(ids) }
-}
-
-fn instance_volumes(query: &Query) -> Ec2Result<InstanceVolumes> {
-    Ok(InstanceVolumes {
-        instance: query.required("InstanceSpecification.InstanceId")?.to_owned(),
-        exclude_boot: query.flag("InstanceSpecification.ExcludeBootVolume")?,
-        exclude_data: query.list("InstanceSpecification.ExcludeDataVolumeId"),
-    })
-}
-
-fn snapshot_request(query: &Query) -> Ec2Result<SnapshotRequest> {
-    let description = query.get("Description").unwrap_or_default();
-    if description.chars().count() > LONGEST_DESCRIPTION {
-        return Err(Ec2Error::invalid(format!(
-            "The description is longer than {LONGEST_DESCRIPTION} characters."
-        )));
-    }
-    let copy_tags = match query.get("CopyTagsFromSource") {
-        None | Some("") => false,
-        Some("volume") => true,
-        Some(other) => return Err(Ec2Error::invalid_value(other, "CopyTagsFromSource")),
+        Operation::CreateVolume | Operation::DeleteVolume => Limit::VOLUMES,
+        Operation::CreateTags | Operation::DeleteTags => Limit::TAGS,
+        Operation::AttachVolume
+        | Operation::DetachVolume
+        | Operation::StopInstances
+        | Operation::ModifyInstanceAttribute => Limit::MUTATING,
+        Operation::StartInstances => Limit::START,
+        _ if narrow.iter().any(|field| query.get(field).is_some()) => Limit::FILTERED,
+        _ => return (format!("{name} of all"), Limit::UNFILTERED),
     };
-    let mut pairs = Vec::new();
-    for specification in query.members("TagSpecification") {
-        match specification.get("ResourceType") {
-            Some("snapshot") => pairs.extend(tag_pairs(&specification)?),
-            Some(other) => {
-                return Err(Ec2Error::invalid(format!(
-                    "'{other}' is not a valid taggable resource type for this operation."
-                )));
-            }
-            None => {
-                return Err(Ec2Error::invalid("Tag specification resource type must have a value"));
-            }
-        }
-    }
-    Ok(SnapshotRequest {
-        description: description.to_owned(),
-        tags: tags::check_new(pairs)?,
-        copy_tags,
-        dry_run: query.flag("DryRun")?,
-    })
-}
-
-/// A tag without a value has the empty one (M).
-fn tag_pairs(query: &Query) -> Ec2Result<Vec<(String, String)>> {
-    let pairs = query.members("Tag").into_iter().map(|tag| {
-        Ok((tag.required("Key")?.to_owned(), tag.get("Value").unwrap_or_default().to_owned()))
-    });
-    pairs.collect()
+    (name.to_owned(), limit)
 }

@@ -1,10 +1,14 @@
 //! The wire protocols, bytes in and bytes out.
 
+mod describe;
 mod ec2;
 mod events;
 mod filter;
+mod instances;
 mod query;
+mod requests;
 mod shapes;
+mod volumes;
 mod xml;
 
 use serde_json::{Value, json};

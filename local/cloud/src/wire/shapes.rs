@@ -5,11 +5,10 @@ use jiff::Timestamp;
 
 use super::xml::{Node, elements, items, text};
 use crate::Cloud;
-use crate::volumes::Attached;
-use crate::world::{Instance, Snapshot, SnapshotState, Tags, Volume};
+use crate::world::{Attachment, Instance, InstanceState, Snapshot, SnapshotState, Tags, Volume};
 
 /// A time with milliseconds, as EC2 writes it.
-fn time(at: Timestamp) -> String {
+pub(super) fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
 
@@ -72,24 +71,31 @@ impl Cloud {
     }
 }
 
-/// A volume, and who of all has it attached.
-pub(crate) fn volume_nodes(volume: &Volume, attached: &Attached<'_>) -> Vec<Node> {
-    let attachments = attached.of(&volume.id).iter().map(|(instance, attachment)| {
-        vec![
-            text("volumeId", &volume.id),
-            text("instanceId", &instance.id),
-            text("device", &attachment.device),
-            text("status", "attached"),
-            text("attachTime", time(attachment.attached_at)),
-            text("deleteOnTermination", attachment.delete_on_termination),
-        ]
-    });
+/// An attachment as its volume has it (`VolumeAttachment`).
+pub(super) fn attachment_nodes(instance: &str, attachment: &Attachment) -> Vec<Node> {
+    vec![
+        text("volumeId", &attachment.volume),
+        text("instanceId", instance),
+        text("device", &attachment.device),
+        text("status", attachment.state.name()),
+        text("attachTime", time(attachment.attached_at)),
+        text("deleteOnTermination", attachment.delete_on_termination),
+    ]
+}
+
+/// A volume, and who has it attached.
+pub(super) fn volume_nodes(
+    volume: &Volume,
+    state: &str,
+    attached: &[(&Instance, &Attachment)],
+) -> Vec<Node> {
+    let attachments = attached.iter().map(|(instance, one)| attachment_nodes(&instance.id, one));
     let mut nodes = vec![
         text("volumeId", &volume.id),
         text("size", volume.size_gib),
         text("snapshotId", volume.snapshot.as_deref().unwrap_or_default()),
         text("availabilityZone", &volume.zone),
-        text("status", attached.state(&volume.id)),
+        text("status", state),
         text("createTime", time(volume.created_at)),
         items("attachmentSet", attachments),
         text("volumeType", &volume.kind),
@@ -98,6 +104,8 @@ pub(crate) fn volume_nodes(volume: &Volume, attached: &Attached<'_>) -> Vec<Node
     ];
     nodes.extend(volume.iops.map(|iops| text("iops", iops)));
     nodes.extend(volume.throughput.map(|mibs| text("throughput", mibs)));
+    let rate = volume.initialization.map(|paid| paid.mib_per_second);
+    nodes.extend(rate.map(|mibs| text("volumeInitializationRate", mibs)));
     nodes.extend(volume.kms_key.as_ref().map(|key| text("kmsKeyId", key)));
     if !volume.tags.is_empty() {
         nodes.push(tag_set(&volume.tags));
@@ -105,20 +113,25 @@ pub(crate) fn volume_nodes(volume: &Volume, attached: &Attached<'_>) -> Vec<Node
     nodes
 }
 
-fn instance_nodes(instance: &Instance) -> Vec<Node> {
+/// Its attachments as an instance has them.
+pub(super) fn mapping_nodes(instance: &Instance) -> Node {
     let mappings = instance.attachments.iter().map(|attachment| {
         let ebs = vec![
             text("volumeId", &attachment.volume),
-            text("status", "attached"),
+            text("status", attachment.state.name_on_instance()),
             text("attachTime", time(attachment.attached_at)),
             text("deleteOnTermination", attachment.delete_on_termination),
         ];
         vec![text("deviceName", &attachment.device), elements("ebs", ebs)]
     });
+    items("blockDeviceMapping", mappings)
+}
+
+fn instance_nodes(instance: &Instance) -> Vec<Node> {
     let mut nodes = vec![
         text("instanceId", &instance.id),
         text("imageId", &instance.image),
-        elements("instanceState", state_nodes(instance)),
+        elements("instanceState", state_nodes(instance.state)),
         text("privateDnsName", ""),
         text("dnsName", ""),
         text("amiLaunchIndex", 0),
@@ -135,11 +148,20 @@ fn instance_nodes(instance: &Instance) -> Vec<Node> {
         elements("monitoring", vec![text("state", "disabled")]),
         text("rootDeviceType", "ebs"),
         text("rootDeviceName", &instance.root_device),
-        items("blockDeviceMapping", mappings),
+        mapping_nodes(instance),
         text("virtualizationType", "hvm"),
         text("hypervisor", "xen"),
         tag_set(&instance.tags),
+        elements("hibernationOptions", vec![text("configured", instance.traits.hibernation)]),
     ];
+    if let Some(request) = &instance.spot_request {
+        nodes.push(text("instanceLifecycle", "spot"));
+        nodes.push(text("spotInstanceRequestId", request));
+    }
+    let operator = instance.traits.operator.as_ref();
+    let principal = operator.map(|principal| text("principal", principal));
+    let managed = [text("managed", operator.is_some())].into_iter().chain(principal);
+    nodes.push(elements("operator", managed.collect()));
     if let Some(reason) = &instance.reason {
         nodes.push(text("reason", &reason.message));
         nodes.push(elements(
@@ -150,6 +172,6 @@ fn instance_nodes(instance: &Instance) -> Vec<Node> {
     nodes
 }
 
-fn state_nodes(instance: &Instance) -> Vec<Node> {
-    vec![text("code", instance.state.code()), text("name", instance.state.name())]
+pub(super) fn state_nodes(state: InstanceState) -> Vec<Node> {
+    vec![text("code", state.code()), text("name", state.name())]
 }

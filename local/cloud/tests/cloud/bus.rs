@@ -206,6 +206,10 @@ fn a_wrong_configuration_is_refused() {
         ("snapshot_ms", (|pace, range| pace.snapshot_ms = range) as fn(&mut Pace, _)),
         ("describe_lag_ms", |pace, range| pace.describe_lag_ms = range),
         ("event_delay_ms", |pace, range| pace.event_delay_ms = range),
+        ("volume_ms", |pace, range| pace.volume_ms = range),
+        ("attach_ms", |pace, range| pace.attach_ms = range),
+        ("stop_ms", |pace, range| pace.stop_ms = range),
+        ("start_ms", |pace, range| pace.start_ms = range),
     ] {
         for (range, why) in [(empty.clone(), "is empty"), (0..=u64::MAX, "goes over")] {
             let mut config = config();

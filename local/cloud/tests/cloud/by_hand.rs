@@ -13,10 +13,6 @@ const EVENT: &str = "EBS Snapshot Notification";
 const INSTANCE_EVENT: &str = "EC2 Instance State-change Notification";
 
 impl World {
-    fn instance_state(&self) -> &'static str {
-        self.cloud.instance(&self.node.instance_id).unwrap().state
-    }
-
     fn stop(&mut self) -> Result<(), String> {
         self.cloud.stop(self.now, &self.node.instance_id)
     }
@@ -109,9 +105,9 @@ fn an_instance_stops_and_starts_and_keeps_its_volumes() {
         world.start().unwrap();
         assert_eq!(world.described(), ("0".to_owned(), "pending".to_owned(), vec![]));
         assert!(world.write().unwrap_err().contains("pending"));
-        world.pass(4);
+        world.pass(14);
         assert_eq!(world.instance_state(), "pending");
-        world.pass(26);
+        world.pass(31);
         assert_eq!(world.described(), ("16".to_owned(), "running".to_owned(), vec![]));
         assert_eq!(world.cloud.instance(&world.node.instance_id).unwrap().data_volumes.len(), 2);
         assert_ne!(texts(&world.ok("DescribeInstances", &[]), "launchTime"), launched);
@@ -172,7 +168,7 @@ fn what_stops_or_starts_already_is_left_to_it_and_the_other_way_is_refused() {
     world.start().unwrap();
     assert!(world.stop().unwrap_err().contains("pending"));
     world.start().unwrap();
-    world.pass(30);
+    world.pass(45);
     assert_eq!(world.instance_state(), "running");
     assert!(world.cloud.stop(world.now, "i-01234567").unwrap_err().contains("i-01234567"));
     assert!(world.cloud.start(world.now, "i-01234567").unwrap_err().contains("i-01234567"));

@@ -111,6 +111,169 @@ fn a_restart_after_every_step_is_not_seen() {
     }
 }
 
+/// One call of a scenario of what a restore does, refused or not; what can be
+/// seen of it.
+fn restore_step(world: &mut World, snapshot: &str, n: usize) -> String {
+    let mut volumes: Vec<String> = world.node.volume_ids.clone();
+    volumes.extend(world.cloud.volumes().map(|v| v.volume_id.to_owned()));
+    let volume = volumes[n * 7 % volumes.len()].clone();
+    let instance = world.node.instance_id.clone();
+    let device = format!("/dev/sd{}", char::from(b'h' + u8::try_from(n % 9).unwrap()));
+    let (token, key) = (format!("t{}", n / 26), "arn:aws:kms:us-west-1:123456789012:key/k");
+    let zone = ("AvailabilityZone", "us-west-1a");
+    let answer = match n % 13 {
+        0 | 7 => {
+            let rate = ("VolumeInitializationRate", "300");
+            world.call(
+                "CreateVolume",
+                &[zone, ("SnapshotId", snapshot), rate, ("ClientToken", &token)],
+            )
+        }
+        1 => {
+            let on =
+                ["CreateVolume", "AttachVolume", "StartInstances", "StopInstances"][n / 13 % 4];
+            world.arm(json!({"on": on, "do": "fail_later"})).unwrap();
+            world.call("DescribeVolumes", &[])
+        }
+        2 | 6 => world.attach_at(&volume, &device),
+        3 => world.call("StopInstances", &[("InstanceId.1", &instance)]),
+        4 | 8 => world.detach(&volume),
+        5 => world.call("StartInstances", &[("InstanceId.1", &instance)]),
+        9 => world.call("DeleteVolume", &[("VolumeId", &volume)]),
+        10 if n.is_multiple_of(2) => {
+            world.cloud.disable_key(world.now, key);
+            let own = [("Size", "1"), ("Encrypted", "true"), ("KmsKeyId", key)];
+            world.call("CreateVolume", &[zone, own[0], own[1], own[2]])
+        }
+        10 => {
+            world.cloud.enable_key(world.now, key);
+            world.call("DescribeVolumeStatus", &[])
+        }
+        11 => {
+            let mapping = ("BlockDeviceMapping.1.DeviceName", device.as_str());
+            world.call("ModifyInstanceAttribute", &[("InstanceId", &instance), mapping])
+        }
+        _ => world.call("DescribeInstances", &[]),
+    };
+    world.pass(i64::try_from(n % 5 * 6).unwrap());
+    format!("{answer:?} {} {:?}", world.state(), world.cloud.next_due())
+}
+
+#[test]
+fn a_restart_after_every_step_of_a_restore_is_not_seen() {
+    let mut reached = String::new();
+    for seed in 1..4 {
+        let run = |restarts: bool| {
+            let mut world = World::with(config(), seed);
+            let (mut rows, mut seen) = (BTreeMap::new(), Vec::new());
+            let snapshot = world.snapshot();
+            for n in 0..260 {
+                seen.push(restore_step(&mut world, &snapshot, n));
+                if restarts {
+                    world.restart(&mut rows);
+                }
+            }
+            seen
+        };
+        let (plain, restarted) = (run(false), run(true));
+        for (n, (plain, restarted)) in plain.iter().zip(&restarted).enumerate() {
+            assert_eq!(plain, restarted, "seed {seed}, at {n}");
+        }
+        reached.extend(plain);
+    }
+    for word in [
+        "creating",
+        "attaching",
+        "busy",
+        "detaching",
+        "available",
+        "error",
+        "createVolume",
+        "attachVolume",
+        "deleteVolume",
+        "is disabled",
+        "stopping",
+        "pending",
+        "IncorrectState",
+        "Server.InsufficientInstanceCapacity",
+    ] {
+        assert!(reached.contains(word), "the scenario never reached {word}");
+    }
+}
+
+/// Rows of before there were states of volumes and of attachments: those of
+/// what has none are as they were, so they load, too.
+#[test]
+fn rows_of_what_was_launched_have_nothing_that_older_versions_did_not_write() {
+    let mut world = World::new();
+    let rows: BTreeMap<String, String> =
+        world.cloud.take_dirty().into_iter().filter_map(|(key, json)| Some((key, json?))).collect();
+    let fields = |row: &Value| row.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let of = |kind: &str| -> Value {
+        let row = rows.iter().find(|(key, _)| key.starts_with(kind)).unwrap().1;
+        serde_json::from_str(row).unwrap()
+    };
+    let instance = of("instance/");
+    assert_eq!(
+        fields(&instance),
+        [
+            "attachments",
+            "id",
+            "image",
+            "kind",
+            "launched_at",
+            "reason",
+            "reservation",
+            "root_device",
+            "state",
+            "tags",
+            "zone",
+        ]
+    );
+    let attachment = ["attached_at", "delete_on_termination", "device", "volume"];
+    assert_eq!(fields(&instance["attachments"][0]), attachment);
+    assert_eq!(
+        fields(&of("volume/")),
+        [
+            "content",
+            "created_at",
+            "encrypted",
+            "id",
+            "iops",
+            "kind",
+            "kms_key",
+            "multi_attach",
+            "size_gib",
+            "snapshot",
+            "snapshot_at",
+            "tags",
+            "throughput",
+            "zone",
+        ]
+    );
+    let cloud = Cloud::restore(config(), rows).unwrap();
+    let seen = cloud.volume(&world.node.volume_ids[0]).unwrap();
+    assert_eq!(seen.attachment, Some((world.node.instance_id.as_str(), "attached")));
+    assert_eq!(seen.state, "in-use");
+}
+
+/// An older version planned a stop without a word of it in the instance's row.
+#[test]
+fn a_stop_that_an_older_version_began_ends() {
+    let mut world = World::new();
+    let instance = world.node.instance_id.clone();
+    world.cloud.stop(world.now, &instance).unwrap();
+    let key = format!("instance/{instance}");
+    let mut rows: BTreeMap<String, String> =
+        world.cloud.take_dirty().into_iter().filter_map(|(key, json)| Some((key, json?))).collect();
+    let mut row: Value = serde_json::from_str(&rows[&key]).unwrap();
+    assert!(row.as_object_mut().unwrap().remove("turns_at").is_some());
+    rows.insert(key, row.to_string());
+    world.cloud = Cloud::restore(config(), rows).unwrap();
+    world.pass(60);
+    assert_eq!(world.instance_state(), "stopped");
+}
+
 #[test]
 fn a_call_writes_few_small_rows() {
     let mut world = World::new();

@@ -185,3 +185,100 @@ pub(crate) fn texts(xml: &str, name: &str) -> Vec<String> {
     let parts = xml.split(open.as_str()).skip(1);
     parts.map(|part| part.split(close.as_str()).next().unwrap().to_owned()).collect()
 }
+
+/// What a restore does, call by call.
+impl World {
+    /// A completed snapshot of the first data volume.
+    pub(crate) fn snapshot(&mut self) -> String {
+        let id = self.create_one();
+        self.finish();
+        id
+    }
+
+    /// A volume that a call with these fields makes, in the node's zone unless
+    /// they say otherwise.
+    pub(crate) fn create_volume(&mut self, fields: &[(&str, &str)]) -> String {
+        let mut all = fields.to_vec();
+        if !fields.iter().any(|(name, _)| *name == "AvailabilityZone") {
+            all.push(("AvailabilityZone", "us-west-1a"));
+        }
+        texts(&self.ok("CreateVolume", &all), "volumeId").remove(0)
+    }
+
+    /// One of a GiB that is `available`.
+    pub(crate) fn free_volume(&mut self) -> String {
+        let id = self.create_volume(&[("Size", "1")]);
+        self.pass(60);
+        assert_eq!(self.volume_state(&id), "available");
+        id
+    }
+
+    /// Its state, or `gone`.
+    pub(crate) fn volume_state(&self, id: &str) -> &'static str {
+        self.cloud.volume(id).map_or("gone", |volume| volume.state)
+    }
+
+    /// The state of its attachment, or `none`.
+    pub(crate) fn attachment_state(&self, id: &str) -> &'static str {
+        let volume = self.cloud.volume(id).unwrap();
+        volume.attachment.map_or("none", |(_, state)| state)
+    }
+
+    /// Of the node.
+    pub(crate) fn instance_state(&self) -> &'static str {
+        self.cloud.instance(&self.node.instance_id).unwrap().state
+    }
+
+    /// The seconds until the state is another than now.
+    pub(crate) fn seconds_of(&mut self, state: impl Fn(&World) -> &'static str) -> i64 {
+        let before = state(self);
+        for second in 1..=3_600 {
+            self.pass(1);
+            if state(self) != before {
+                return second;
+            }
+        }
+        panic!("it stays {before}");
+    }
+
+    /// Attaches it to the node, by the API.
+    pub(crate) fn attach_at(&mut self, volume: &str, device: &str) -> (u16, String) {
+        let instance = self.node.instance_id.clone();
+        let fields = [("VolumeId", volume), ("InstanceId", &instance), ("Device", device)];
+        self.call("AttachVolume", &fields)
+    }
+
+    pub(crate) fn detach(&mut self, volume: &str) -> (u16, String) {
+        self.call("DetachVolume", &[("VolumeId", volume)])
+    }
+
+    pub(crate) fn stop_node(&mut self) {
+        let instance = self.node.instance_id.clone();
+        self.ok("StopInstances", &[("InstanceId.1", &instance)]);
+        self.pass(60);
+        assert_eq!(self.instance_state(), "stopped");
+    }
+
+    pub(crate) fn start_node(&mut self) {
+        let instance = self.node.instance_id.clone();
+        self.ok("StartInstances", &[("InstanceId.1", &instance)]);
+        self.pass(45);
+    }
+
+    /// The volume events of that kind: result and cause.
+    pub(crate) fn volume_events(&mut self, event: &str) -> Vec<(String, String)> {
+        let mut events = self.events("EBS Volume Notification");
+        events.retain(|one| one["event"] == event);
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let mut seen: Vec<_> =
+            events.iter().map(|one| (text(&one["result"]), text(&one["cause"]))).collect();
+        seen.dedup();
+        seen
+    }
+}
+
+/// The code of a call that must have failed.
+pub(crate) fn code(answer: &(u16, String)) -> String {
+    assert_ne!(answer.0, 200, "{}", answer.1);
+    texts(&answer.1, "Code").remove(0)
+}
