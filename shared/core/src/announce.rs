@@ -6,8 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backup::{Backup, BackupType, Failure, Status};
-use crate::id::{BackupId, DeploymentId, NodeId, Nonce, TenantId};
+use crate::backup::{self, Backup, BackupType, Failure};
+use crate::id::{BackupId, DeploymentId, NodeId, Nonce, RestoreId, TenantId};
+use crate::restore::Restore;
 use crate::time::Time;
 
 /// `source` of everything we put on the bus.
@@ -37,6 +38,24 @@ pub enum Kind {
     /// Its expiry came; it is being deleted.
     #[serde(rename = "Backup Expired")]
     BackupExpired,
+    /// A restore was asked for.
+    #[serde(rename = "Restore Requested")]
+    RestoreRequested,
+    /// It is being prepared.
+    #[serde(rename = "Restore Started")]
+    RestoreStarted,
+    /// Every node that ran runs on the backup's data.
+    #[serde(rename = "Restore Completed")]
+    RestoreCompleted,
+    /// It failed, and nothing of the deployment was changed.
+    #[serde(rename = "Restore Failed")]
+    RestoreFailed,
+    /// The old volumes are on again, and the nodes run.
+    #[serde(rename = "Restore Rolled Back")]
+    RestoreRolledBack,
+    /// A person has to look.
+    #[serde(rename = "Restore Stuck")]
+    RestoreStuck,
 }
 
 impl Kind {
@@ -48,7 +67,27 @@ impl Kind {
         Self::BackupFailed,
         Self::BackupDeleted,
         Self::BackupExpired,
+        Self::RestoreRequested,
+        Self::RestoreStarted,
+        Self::RestoreCompleted,
+        Self::RestoreFailed,
+        Self::RestoreRolledBack,
+        Self::RestoreStuck,
     ];
+
+    /// What the id of its announcement ends with.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::BackupRequested | Self::RestoreRequested => "requested",
+            Self::BackupStarted | Self::RestoreStarted => "started",
+            Self::BackupCompleted | Self::RestoreCompleted => "completed",
+            Self::BackupFailed | Self::RestoreFailed => "failed",
+            Self::BackupDeleted => "deleted",
+            Self::BackupExpired => "expired",
+            Self::RestoreRolledBack => "rolled-back",
+            Self::RestoreStuck => "stuck",
+        }
+    }
 
     /// The `detail-type`.
     pub const fn detail_type(self) -> &'static str {
@@ -59,13 +98,19 @@ impl Kind {
             Self::BackupFailed => "Backup Failed",
             Self::BackupDeleted => "Backup Deleted",
             Self::BackupExpired => "Backup Expired",
+            Self::RestoreRequested => "Restore Requested",
+            Self::RestoreStarted => "Restore Started",
+            Self::RestoreCompleted => "Restore Completed",
+            Self::RestoreFailed => "Restore Failed",
+            Self::RestoreRolledBack => "Restore Rolled Back",
+            Self::RestoreStuck => "Restore Stuck",
         }
     }
 }
 
 /// An announcement that the bus has not surely taken yet, as the row keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pending {
+pub struct Pending<S = backup::Status> {
     /// Lets a consumer drop doubles.
     pub announcement_id: Nonce,
     /// What happened.
@@ -73,7 +118,7 @@ pub struct Pending {
     /// When.
     pub at: Time,
     /// The status that the change led to.
-    pub status: Status,
+    pub status: S,
     /// Why, for a failure.
     pub failure: Option<Failure>,
 }
@@ -92,7 +137,7 @@ pub struct Detail {
     /// Which backup.
     pub backup_id: Option<BackupId>,
     /// Which restore.
-    pub restore_id: Option<u64>,
+    pub restore_id: Option<RestoreId>,
     /// The backup's type.
     pub backup_type: Option<BackupType>,
     /// The one node asked for.
@@ -102,7 +147,7 @@ pub struct Detail {
     /// The schedule's slot that made the backup.
     pub schedule_slot: Option<Time>,
     /// The status after the change.
-    pub status: Option<Status>,
+    pub status: Option<String>,
     /// When the change was made.
     pub at: Time,
     /// Why it failed.
@@ -110,8 +155,18 @@ pub struct Detail {
 }
 
 impl Detail {
+    /// What a backup's outbox announces.
+    pub fn all_of(backup: &Backup) -> Vec<(Kind, Self)> {
+        backup.outbox.iter().map(|one| (one.kind, Self::of(backup, one))).collect()
+    }
+
+    /// What a restore's outbox announces.
+    pub fn all_of_restore(restore: &Restore) -> Vec<(Kind, Self)> {
+        restore.outbox.iter().map(|one| (one.kind, Self::of_restore(restore, one))).collect()
+    }
+
     /// The detail of a backup's announcement.
-    pub fn of(backup: &Backup, pending: &Pending) -> Self {
+    fn of(backup: &Backup, pending: &Pending) -> Self {
         Self {
             version: 1,
             announcement_id: pending.announcement_id.clone(),
@@ -123,7 +178,26 @@ impl Detail {
             node_id: backup.node_id,
             upgrade_id: None,
             schedule_slot: None,
-            status: Some(pending.status),
+            status: Some(pending.status.as_str().to_owned()),
+            at: pending.at,
+            failure: pending.failure.clone(),
+        }
+    }
+
+    /// The detail of a restore's announcement.
+    fn of_restore(restore: &Restore, pending: &Pending<crate::restore::Status>) -> Self {
+        Self {
+            version: 1,
+            announcement_id: pending.announcement_id.clone(),
+            tenant_id: restore.tenant_id.clone(),
+            deployment_id: restore.deployment_id,
+            backup_id: Some(restore.backup_id),
+            restore_id: Some(restore.id),
+            backup_type: None,
+            node_id: None,
+            upgrade_id: None,
+            schedule_slot: None,
+            status: Some(pending.status.as_str().to_owned()),
             at: pending.at,
             failure: pending.failure.clone(),
         }
@@ -137,9 +211,9 @@ pub struct OperationDue {
     pub version: u32,
     /// Whose operation.
     pub deployment_id: DeploymentId,
-    /// `backup`.
+    /// `backup` or `restore`.
     pub operation: String,
-    /// The backup's id.
+    /// The backup's or the restore's id.
     pub id: u64,
 }
 
@@ -147,5 +221,10 @@ impl OperationDue {
     /// A nudge for a backup.
     pub fn backup(deployment_id: DeploymentId, id: BackupId) -> Self {
         Self { version: 1, deployment_id, operation: "backup".to_owned(), id: id.0 }
+    }
+
+    /// A nudge for a restore.
+    pub fn restore(deployment_id: DeploymentId, id: RestoreId) -> Self {
+        Self { version: 1, deployment_id, operation: "restore".to_owned(), id: id.0 }
     }
 }

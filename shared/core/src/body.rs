@@ -20,6 +20,7 @@ use crate::create::NewBackup;
 use crate::error::{FieldIssue, Refusal};
 use crate::id::NodeId;
 use crate::json::{self, Value};
+use crate::restore::Asked;
 
 /// The largest body that is read.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -55,6 +56,35 @@ pub fn create(bytes: &[u8]) -> Result<NewBackup, Refusal> {
             expires_in_days: expires_in_days.flatten(),
         }),
         _ => Err(Refusal::invalid(fields.issues)),
+    }
+}
+
+/// The body of a restore. There need not be one.
+///
+/// # Errors
+/// As [`create`].
+pub fn restore(bytes: &[u8]) -> Result<Asked, Refusal> {
+    if bytes.is_empty() {
+        return Ok(Asked::default());
+    }
+    let mut fields = Fields::read(bytes, &["allow_partial", "safety_backup"])?;
+    let allow_partial = fields.optional("allow_partial", |value| flag_of("allow_partial", value));
+    let safety_backup = fields.optional("safety_backup", |value| flag_of("safety_backup", value));
+    if fields.issues.is_empty() {
+        Ok(Asked {
+            allow_partial: allow_partial.unwrap_or_default(),
+            safety_backup: safety_backup.unwrap_or_default(),
+        })
+    } else {
+        Err(Refusal::invalid(fields.issues))
+    }
+}
+
+/// `true` or `false`.
+fn flag_of(field: &str, value: &Value) -> Result<bool, Fault> {
+    match value {
+        Value::Bool(flag) => Ok(*flag),
+        _ => Err(("type", format!("`{field}` must be `true` or `false`."))),
     }
 }
 

@@ -54,6 +54,12 @@ pub fn decide(
         ));
     }
     let nodes = chosen(&registry.nodes, request.node_id)?;
+    if let Some(active) = deployment.active_restore {
+        return Err(Refusal::new(
+            Code::RestoreInProgress,
+            format!("Restore {active} is running; wait until it is over."),
+        ));
+    }
     if let Some(active) = deployment.active_backup {
         return Err(Refusal::new(
             Code::BackupInProgress,
@@ -81,6 +87,7 @@ pub fn decide(
         name: request.name,
         remarks: request.remarks,
         expires_at: request.expires_in_days.map(|days| now + Seconds::days(days.into())),
+        pinned_by: None,
         revision: 1,
         nonce: token,
         lease: None,
@@ -165,6 +172,8 @@ mod tests {
             next_backup_id: 4,
             backup_count: 0,
             active_backup: None,
+            next_restore_id: 1,
+            active_restore: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{BackupId, DeploymentId, InstanceId, NodeId, TenantId};
+use crate::id::{BackupId, DeploymentId, InstanceId, NodeId, RestoreId, TenantId};
 use crate::limits::Limits;
 
 /// A node as the registry knows it: one EC2 instance.
@@ -66,6 +66,12 @@ pub struct Deployment {
     /// The one backup that is pending or in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_backup: Option<BackupId>,
+    /// The id that the next restore gets. Never goes back.
+    #[serde(default = "first")]
+    pub next_restore_id: u64,
+    /// The one restore that is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_restore: Option<RestoreId>,
 }
 
 /// The first id of a deployment's backups.

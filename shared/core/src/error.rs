@@ -44,6 +44,8 @@ codes! {
     DeploymentNotFound = "deployment_not_found", 404;
     /// No such backup.
     BackupNotFound = "backup_not_found", 404;
+    /// No such restore.
+    RestoreNotFound = "restore_not_found", 404;
     /// No such node in the deployment.
     NodeNotFound = "node_not_found", 404;
     /// No such path.
@@ -54,6 +56,10 @@ codes! {
     DeploymentNotReady = "deployment_not_ready", 409;
     /// Another backup is pending or in progress.
     BackupInProgress = "backup_in_progress", 409;
+    /// A restore is running.
+    RestoreInProgress = "restore_in_progress", 409;
+    /// The backup cannot be restored from, or not to these nodes.
+    BackupNotRestorable = "backup_not_restorable", 409;
     /// The limit of backups is reached.
     BackupLimitReached = "backup_limit_reached", 409;
     /// A pending or in-progress backup cannot be deleted.

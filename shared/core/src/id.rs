@@ -64,6 +64,11 @@ number_id!(
     BackupId
 );
 
+number_id!(
+    /// A restore: 1, 2, 3 ... per deployment, never used again.
+    RestoreId
+);
+
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

@@ -23,4 +23,5 @@ pub mod error;
 pub mod id;
 pub mod json;
 pub mod limits;
+pub mod restore;
 pub mod time;

@@ -15,6 +15,16 @@ pub struct Limits {
     pub pending_total: Seconds,
     /// How long a backup may be `in_progress` without any snapshot's progress or state moving.
     pub in_progress: Seconds,
+    /// How long a restore may prepare.
+    pub preparing: Seconds,
+    /// How long its nodes may take to stop.
+    pub stopping: Seconds,
+    /// How long their volumes may take to be swapped.
+    pub swapping: Seconds,
+    /// How long a start may be refused for another cause than capacity.
+    pub starting: Seconds,
+    /// How long the old volumes are kept.
+    pub old_volumes: Seconds,
 }
 
 impl Default for Limits {
@@ -26,6 +36,11 @@ impl Default for Limits {
             pending: Seconds::minutes(15),
             pending_total: Seconds::hours(4),
             in_progress: Seconds::hours(24),
+            preparing: Seconds::minutes(60),
+            stopping: Seconds::minutes(20),
+            swapping: Seconds::minutes(20),
+            starting: Seconds::minutes(30),
+            old_volumes: Seconds::hours(24),
         }
     }
 }
@@ -63,3 +78,7 @@ pub const FAILED_KEPT: usize = 20;
 /// How long a deleted backup's tombstone stays: the evidence by which a
 /// snapshot that shows up late may be removed.
 pub const TOMBSTONE: Seconds = Seconds::days(30);
+
+/// How many tags a restore's new volume has of ours, beside those of the one that it
+/// replaces: stack, table, deployment, restore, token, and the platform's managed tag.
+pub const OUR_TAGS: usize = 6;

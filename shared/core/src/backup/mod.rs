@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::announce::{Kind, Pending as Announcement};
 use crate::id::{
-    BackupId, DeploymentId, InstanceId, NodeId, Nonce, SnapshotId, TenantId, VolumeId,
+    BackupId, DeploymentId, InstanceId, NodeId, Nonce, RestoreId, SnapshotId, TenantId, VolumeId,
 };
 use crate::time::{Seconds, Time};
 
@@ -38,6 +38,7 @@ pub use apply::apply;
 pub use removal::{Deletion, start_delete, start_expiry};
 pub(crate) use seen::RIGHTS;
 pub use seen::{Action, CallError, Instance, Outcome, Presence, Seen, Snapshot, Volume};
+pub(crate) use step::backoff;
 pub use step::{Look, look, step};
 
 /// Where a backup stands, as the API writes it.
@@ -143,6 +144,24 @@ pub enum FailureCode {
     MultiAttach,
     /// More volumes than one backup may have.
     TooManyVolumes,
+    /// EC2 could not make or keep a volume.
+    VolumeFailed,
+    /// A volume cannot be where its node is.
+    ZoneMismatch,
+    /// AWS is full.
+    Capacity,
+    /// The node cannot be stopped, swapped, and started as it is.
+    NodeNotRestorable,
+    /// A node does not stop.
+    StopFailed,
+    /// Volumes cannot be taken off or put on.
+    AttachFailed,
+    /// A node does not start.
+    StartFailed,
+    /// The backup of the present state failed.
+    SafetyBackupFailed,
+    /// The deployment's nodes changed before anything was stopped.
+    Superseded,
 }
 
 /// One snapshot of a set, with the volume it was taken from.
@@ -258,6 +277,11 @@ pub struct Backup {
     /// When it deletes itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
+
+    /// The restore that needs it: until that is over it neither goes nor changes. Written
+    /// by the restore's own writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned_by: Option<RestoreId>,
 
     /// Grows with each write of the operation.
     pub revision: u64,
@@ -394,11 +418,6 @@ impl Backup {
         )
     }
 
-    /// Whether a live lease keeps others than `owner` from acting.
-    pub fn leased_to_other(&self, owner: &Nonce, now: Time) -> bool {
-        self.lease.as_ref().is_some_and(|lease| lease.owner != *owner && lease.until > now)
-    }
-
     /// Whether EC2 may still have something that this row must remove.
     pub fn removal_open(&self) -> bool {
         match self.status {
@@ -411,14 +430,7 @@ impl Backup {
     /// Puts an announcement of the present state into the outbox. Its id is
     /// made of the backup and the kind: a backup announces each kind once.
     fn announce(&mut self, kind: Kind, now: Time) {
-        let word = match kind {
-            Kind::BackupRequested => "requested",
-            Kind::BackupStarted => "started",
-            Kind::BackupCompleted => "completed",
-            Kind::BackupFailed => "failed",
-            Kind::BackupDeleted => "deleted",
-            Kind::BackupExpired => "expired",
-        };
+        let word = kind.word();
         self.outbox.push(Announcement {
             announcement_id: Nonce(format!("{}-{word}", self.token)),
             kind,

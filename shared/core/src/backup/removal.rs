@@ -23,8 +23,12 @@ pub enum Deletion {
 /// A user deletes the backup.
 ///
 /// # Errors
-/// `backup_not_deletable` while it is pending or in progress.
+/// `restore_in_progress` while a restore needs it; `backup_not_deletable` while it is
+/// pending or in progress.
 pub fn start_delete(backup: &Backup) -> Result<Deletion, Refusal> {
+    if let Some(by) = backup.pinned_by {
+        return Err(crate::restore::pinned(backup.id, by));
+    }
     match backup.status {
         Status::Pending | Status::InProgress => Err(Refusal::new(
             Code::BackupNotDeletable,

@@ -116,7 +116,7 @@ fn blind(backup: &Backup, error: &CallError, limits: &Limits, now: Time) -> Step
 }
 
 /// 5 s, doubled with each trouble in a row, up to 5 minutes. The shell adds jitter.
-pub(super) fn backoff(troubles: u32) -> Seconds {
+pub(crate) fn backoff(troubles: u32) -> Seconds {
     Seconds((5_i64 << troubles.saturating_sub(1).min(6)).min(300))
 }
 

@@ -40,6 +40,7 @@ fn backup(nodes: &[u64]) -> Backup {
         name: "n".into(),
         remarks: None,
         expires_at: None,
+        pinned_by: None,
         revision: 1,
         nonce: Nonce::from("nonce"),
         lease: None,

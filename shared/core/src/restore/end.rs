@@ -1,0 +1,159 @@
+//! The end, and what comes after it: the new volumes become the deployment's own, the
+//! old ones are kept for a while, and what nobody needs is deleted.
+
+use super::seen::SeenVolume;
+use super::step::Step;
+use super::{Action, Call, Fate, Leftover, Restore, Seen, Status};
+use crate::announce::Kind;
+use crate::backup;
+use crate::limits::{Limits, VISIBLE};
+use crate::time::{Seconds, Time};
+
+/// How long after a call of unknown outcome its volume is looked for by its tags.
+const SWEEP: Seconds = Seconds::minutes(10);
+
+/// The restore is over. The write that stores this frees the slot and the backup.
+pub(super) fn finish(restore: &mut Restore, status: Status, limits: &Limits, now: Time) {
+    restore.status = status;
+    restore.phase = None;
+    restore.reached = None;
+    restore.not_before = None;
+    restore.refused_since = None;
+    restore.troubles = 0;
+    restore.completed_at = Some(now);
+    restore.progress = if status == Status::Completed { 100 } else { restore.progress };
+    if status == Status::Completed {
+        restore.failure = None;
+    }
+    let mut left = Vec::new();
+    let fate = |volume_id: &crate::id::VolumeId, fate: Fate, not_before: Option<Time>| Leftover {
+        volume_id: volume_id.clone(),
+        fate,
+        not_before,
+        tagged: false,
+    };
+    let until = now + limits.old_volumes;
+    let may_hold_writes = restore.was_stuck || restore.launched_at.is_some();
+    for node in restore.nodes.iter().filter(|node| node.swaps) {
+        let news = node.new.iter().filter_map(|new| new.volume_id.as_ref());
+        if status == Status::Completed {
+            left.extend(news.map(|id| fate(id, Fate::Adopted, None)));
+            for old in &node.old {
+                // A volume of which there is no copy: no backup has its device.
+                let covered = node.new.iter().any(|new| new.device == old.device);
+                let kept = restore.was_stuck || !covered;
+                left.push(if kept {
+                    fate(&old.volume_id, Fate::Kept, None)
+                } else {
+                    fate(&old.volume_id, Fate::Deleted, Some(until))
+                });
+            }
+        } else if may_hold_writes {
+            left.extend(news.map(|id| fate(id, Fate::Kept, None)));
+        } else {
+            left.extend(news.map(|id| fate(id, Fate::Deleted, Some(now))));
+        }
+    }
+    let deletes_old =
+        left.iter().any(|left| left.fate == Fate::Deleted && left.not_before == Some(until));
+    restore.old_volumes_kept_until = (status == Status::Completed && deletes_old).then_some(until);
+    restore.leftovers.extend(left);
+    // A volume whose call nobody heard of shows by its tags.
+    let unheard = restore.new_volumes().any(|(_, new)| new.checked && new.volume_id.is_none());
+    if unheard && status != Status::Completed {
+        restore.sweep_until = Some(now + SWEEP);
+    }
+    restore.announce(
+        match status {
+            Status::Completed => Kind::RestoreCompleted,
+            Status::RolledBack => Kind::RestoreRolledBack,
+            _ => Kind::RestoreFailed,
+        },
+        now,
+    );
+}
+
+/// Whether something is to be done about it now.
+pub(super) fn is_due(left: &Leftover, now: Time) -> bool {
+    let tags = !left.tagged && left.fate != Fate::Deleted;
+    let keeps = !left.tagged && left.not_before.is_some_and(|at| at > now);
+    tags || keeps || (left.fate == Fate::Deleted && left.not_before.is_none_or(|at| at <= now))
+}
+
+/// The next step after the end.
+pub(super) fn advance(restore: &Restore, seen: &Seen, now: Time) -> Step {
+    let mut next = restore.clone();
+    // What is gone is forgotten, and what somebody has attached is theirs again.
+    next.leftovers.retain(|left| {
+        left.fate != Fate::Deleted
+            || !matches!(seen.volumes.get(&left.volume_id), Some(SeenVolume::NotFound))
+    });
+    for left in &mut next.leftovers {
+        let due = left.fate == Fate::Deleted && left.not_before.is_none_or(|at| at <= now);
+        if let Some(SeenVolume::There { instances, .. }) = seen.volumes.get(&left.volume_id)
+            && due
+            && !instances.is_empty()
+        {
+            (left.fate, left.tagged) = (Fate::Adopted, false);
+        }
+    }
+    // What shows up late and is named nowhere.
+    let named: std::collections::BTreeSet<_> = restore
+        .leftovers
+        .iter()
+        .map(|left| &left.volume_id)
+        .chain(restore.new_volumes().filter_map(|(_, new)| new.volume_id.as_ref()))
+        .collect();
+    let strays = seen.tagged.iter().filter(|(id, seen)| {
+        let ours = matches!(seen, SeenVolume::There { snapshot_id, instances, .. }
+            if instances.is_empty()
+                && restore.new_volumes().any(|(_, new)| Some(&new.snapshot_id) == snapshot_id.as_ref()));
+        ours && !named.contains(id)
+    });
+    let strays: Vec<_> = strays.map(|(id, _)| id.clone()).collect();
+    let none = strays.is_empty();
+    next.leftovers.extend(strays.into_iter().map(|volume_id| Leftover {
+        volume_id,
+        fate: Fate::Deleted,
+        not_before: Some(now),
+        tagged: true,
+    }));
+    if none && next.sweep_until.is_some_and(|until| now >= until) {
+        next.sweep_until = None;
+    }
+    if next != *restore {
+        return Step::Record(next);
+    }
+    let actions: Vec<Action> = next
+        .leftovers
+        .iter()
+        .filter(|left| is_due(left, now))
+        .filter_map(|left| {
+            let id = left.volume_id.clone();
+            let call = match left.fate {
+                Fate::Adopted => Call::Release(id),
+                Fate::Kept => Call::Keep(id),
+                Fate::Deleted if left.not_before.is_some_and(|at| at > now) => Call::Keep(id),
+                // Not looked at yet, or it goes already.
+                Fate::Deleted => match seen.volumes.get(&id) {
+                    Some(SeenVolume::There { state, .. }) if state != "deleting" => {
+                        Call::DeleteVolume(id)
+                    }
+                    _ => return None,
+                },
+            };
+            Some(Action { call, dry: false })
+        })
+        .collect();
+    if !actions.is_empty() {
+        return Step::Act { intent: next, actions };
+    }
+    let deletes = next.leftovers.iter().filter(|left| left.fate == Fate::Deleted);
+    let next_delete = deletes.map(|left| left.not_before.unwrap_or(now).max(now + VISIBLE)).min();
+    match [next_delete, next.sweep_until].into_iter().flatten().min() {
+        Some(until) => {
+            Step::Wait { until: until.max(now + backup::backoff(next.troubles)), note: None }
+        }
+        None => Step::Rest,
+    }
+}

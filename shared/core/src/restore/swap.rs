@@ -1,0 +1,487 @@
+//! The downtime, forward and back: which calls lead from what EC2 shows to every node
+//! that ran running on one whole set of volumes.
+//!
+//! The phase is what EC2 shows: nodes that run must stop; stopped ones get their volumes
+//! off and on; when each has its whole set, those that ran start. The same calls lead
+//! back, with the old volumes for the new ones.
+
+use super::plan::named;
+use super::seen::{Attached, SeenVolume, goes_back};
+use super::step::{POLL, Step};
+use super::{Action, Call, Launch, Machine, Node, Phase, Restore, Seen, Status, end};
+use crate::backup::{FailureCode, backoff};
+use crate::id::{InstanceId, VolumeId};
+use crate::limits::{Limits, VISIBLE};
+use crate::time::{Seconds, Time};
+
+/// A start that was refused for want of capacity is asked for again at least this often.
+pub(super) const CAPACITY_EVERY: Seconds = Seconds(120);
+
+/// A start that EC2 has just taken may not show yet.
+const SHOWS: Seconds = Seconds(15);
+
+/// How often one that is stuck is looked at.
+const STUCK_EVERY: Seconds = Seconds(60);
+
+/// Codes of a start that may be granted later: AWS is full.
+/// Source: EC2 API reference, "Error codes"; EC2 user guide, "Troubleshoot instance
+/// launch issues".
+pub(super) const CAPACITY: &[&str] = &[
+    "InsufficientInstanceCapacity",
+    "InsufficientHostCapacity",
+    "InsufficientCapacity",
+    "Server.InsufficientInstanceCapacity",
+    "Server.InsufficientHostCapacity",
+    "Server.InsufficientCapacity",
+];
+
+/// Whether an instance's state reason says that EC2 itself gave its launch up: the
+/// operating system never ran.
+/// Source: EC2 user guide, "Troubleshoot instance launch issues" (`Client.InternalError`:
+/// an encrypted volume whose key cannot be used).
+pub(super) fn never_launched(reason: Option<&str>) -> bool {
+    reason.is_some_and(|reason| {
+        CAPACITY.contains(&reason)
+            || matches!(
+                reason,
+                "Client.InternalError"
+                    | "Client.InvalidSnapshot.NotFound"
+                    | "Client.VolumeLimitExceeded"
+                    | "Server.InternalError"
+            )
+    })
+}
+
+/// A volume that is to hang on a node.
+struct Wanted<'a> {
+    volume_id: &'a VolumeId,
+    device: &'a str,
+    delete_on_termination: bool,
+}
+
+/// The set that the node is to have: the backup's, or on the way back its old one.
+fn wanted(node: &Node, back: bool) -> Vec<Wanted<'_>> {
+    if back {
+        let all = node.old.iter().map(|old| Wanted {
+            volume_id: &old.volume_id,
+            device: &old.device,
+            delete_on_termination: old.delete_on_termination,
+        });
+        return all.collect();
+    }
+    let all = node.new.iter().filter_map(|new| {
+        Some(Wanted {
+            volume_id: new.volume_id.as_ref()?,
+            device: &new.device,
+            delete_on_termination: new.delete_on_termination,
+        })
+    });
+    all.collect()
+}
+
+/// Whether the node has exactly the set that it is to have.
+fn is_whole(node: &Node, machine: &Machine, back: bool) -> bool {
+    let wanted = wanted(node, back);
+    wanted.len() == machine.attached.len()
+        && wanted.iter().all(|one| {
+            machine.attached.iter().any(|there| {
+                there.volume_id == *one.volume_id
+                    && there.device == one.device
+                    && there.state == "attached"
+                    && there.delete_on_termination == one.delete_on_termination
+            })
+        })
+}
+
+/// What each node is, of those that EC2 shows.
+struct Sight<'a> {
+    nodes: Vec<(&'a Node, &'a Machine)>,
+}
+
+impl Sight<'_> {
+    fn any(&self, state: impl Fn(&str) -> bool) -> bool {
+        self.nodes.iter().any(|(_, machine)| state(&machine.state))
+    }
+
+    /// Every node whose volumes are swapped has its whole set.
+    fn whole(&self, back: bool) -> bool {
+        self.nodes.iter().all(|(node, machine)| !node.swaps || is_whole(node, machine, back))
+    }
+
+    /// Every node that ran runs.
+    fn all_run(&self) -> bool {
+        self.nodes
+            .iter()
+            .all(|(node, machine)| node.was_running != Some(true) || machine.state == "running")
+    }
+}
+
+/// Notes what was seen of the nodes that cannot be seen again: that one is gone, that one
+/// has run.
+fn observe(restore: &mut Restore, seen: &Seen, now: Time) {
+    let (mut refused, mut said) = (false, None);
+    for node in &mut restore.nodes {
+        let Some(machine) = seen.instances.get(&node.instance_id) else { continue };
+        node.missing |= machine.is_gone();
+        let holds_new = machine
+            .attached
+            .iter()
+            .any(|one| node.new.iter().any(|new| new.volume_id.as_ref() == Some(&one.volume_id)));
+        let runs = matches!(machine.state.as_str(), "running" | "pending");
+        if machine.state == "running" {
+            (node.start_asked_at, node.start_refusals) = (None, 0);
+        }
+        if machine.state == "running" && holds_new {
+            node.launch = Launch::Yes;
+        } else if runs && holds_new {
+            node.launch = node.launch.max_of(Launch::Maybe);
+        } else if machine.state == "stopped" && asked(node, SHOWS, now) {
+            // EC2 itself says what became of the start: it gave it up.
+            let reason = machine.state_reason.as_deref();
+            if never_launched(reason) {
+                gave_up(node, now);
+                let full = reason.is_some_and(|reason| CAPACITY.contains(&reason));
+                refused |= !full;
+                said = reason.map(str::to_owned);
+            } else if node.launch == Launch::Maybe && asked(node, VISIBLE, now) {
+                // Or it never took it: then it was last launched when it was before.
+                let before =
+                    machine.launched_at.is_some() && machine.launched_at == node.launched_at;
+                node.launch = if before { Launch::No } else { Launch::Yes };
+            }
+        }
+    }
+    if refused {
+        restore.refused_since = restore.refused_since.or(Some(now));
+    }
+    if let Some(said) = said {
+        restore.trouble = Some(format!("a start ended with {said}"));
+    }
+}
+
+/// Whether the node's start was last asked for so long ago.
+fn asked(node: &Node, span: Seconds, now: Time) -> bool {
+    node.start_asked_at.is_some_and(|at| now - at >= span)
+}
+
+/// EC2 gave the node's start up: it is asked for again, later each time.
+fn gave_up(node: &mut Node, now: Time) {
+    if node.launch == Launch::Maybe {
+        node.launch = Launch::No;
+    }
+    node.start_asked_at = None;
+    node.start_refusals = node.start_refusals.saturating_add(1);
+    node.start_not_before = Some(now + backoff(node.start_refusals).min(CAPACITY_EVERY));
+}
+
+impl Launch {
+    /// The worse of both.
+    fn max_of(self, other: Self) -> Self {
+        if self == Self::Yes || other == Self::Yes {
+            Self::Yes
+        } else if self == Self::Maybe || other == Self::Maybe {
+            Self::Maybe
+        } else {
+            Self::No
+        }
+    }
+}
+
+/// The next step of a restore whose deployment is frozen.
+pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time) -> Step {
+    let mut next = restore.clone();
+    observe(&mut next, seen, now);
+    if next.nodes.iter().all(|node| node.missing) {
+        let reason = "Every instance of the deployment is gone. Its volumes are listed in the restore; the backup is as it was.".to_owned();
+        next.failure = Some(crate::backup::Failure { code: FailureCode::NodeMissing, reason });
+        end::finish(&mut next, Status::Failed, limits, now);
+        return Step::Record(next);
+    }
+    let back = goes_back(next.status);
+    let closed = next.launched_at.is_some() && next.may_have_written();
+    if let Some(node) = next.nodes.iter().find(|node| node.missing)
+        && !back
+        && !closed
+    {
+        let reason = format!(
+            "{}: its instance was terminated in the middle of the restore. The other nodes have their old volumes again; when the deployment has its node back, restore again.",
+            named(node)
+        );
+        next.turn_back(FailureCode::NodeMissing, reason, limits, now);
+        return Step::Record(next);
+    }
+    // Of what is not shown nothing is decided.
+    let unseen = |node: &&Node| !node.missing && !seen.instances.contains_key(&node.instance_id);
+    if let Some(node) = next.nodes.iter().find(unseen) {
+        next.trouble = Some(format!("EC2 does not show {}", node.instance_id));
+        return Step::Wait { until: now + POLL, note: Some(next) };
+    }
+    let (phase, actions) = decide(&next, seen, back, now);
+    if next.phase != Some(phase) {
+        next.at(phase, now);
+        return Step::Record(next);
+    }
+    let sight = sight(&next, seen);
+    if phase == Phase::Starting && sight.all_run() && (sight.whole(back) || closed) {
+        return over(next, back, limits, now);
+    }
+    if let Some((code, reason)) = overdue(&next, seen, phase, limits, now) {
+        if back || closed {
+            next.get_stuck(code, reason, now);
+        } else {
+            next.turn_back(code, reason, limits, now);
+        }
+        return Step::Record(next);
+    }
+    if actions.is_empty() {
+        let note = (next != *restore).then_some(next);
+        return Step::Wait { until: now + POLL, note };
+    }
+    intend(&mut next, &actions, now);
+    Step::Act { intent: next, actions }
+}
+
+/// The nodes that are there.
+fn sight<'a>(restore: &'a Restore, seen: &'a Seen) -> Sight<'a> {
+    let nodes = restore.nodes.iter().filter(|node| !node.missing);
+    let nodes = nodes.filter_map(|node| Some((node, seen.instances.get(&node.instance_id)?)));
+    Sight { nodes: nodes.collect() }
+}
+
+/// What is stored before calls are made that EC2 cannot be asked for afterwards.
+fn intend(restore: &mut Restore, actions: &[Action], now: Time) {
+    for action in actions {
+        match &action.call {
+            Call::Stop(_) => {
+                restore.touched_at = restore.touched_at.or(Some(now));
+                restore.stopped_at = restore.stopped_at.or(Some(now));
+            }
+            Call::Start(id) => {
+                let forward = restore.status == Status::InProgress;
+                if forward {
+                    restore.launched_at = restore.launched_at.or(Some(now));
+                }
+                for node in restore.nodes.iter_mut().filter(|node| node.instance_id == *id) {
+                    node.start_asked_at = Some(now);
+                    node.start_not_before = Some(now + SHOWS);
+                    if forward && node.swaps {
+                        node.launch = node.launch.max_of(Launch::Maybe);
+                    }
+                }
+            }
+            _ => restore.touched_at = restore.touched_at.or(Some(now)),
+        }
+    }
+}
+
+/// Which phase it is, as EC2 shows it, and the calls that lead on.
+fn decide(restore: &Restore, seen: &Seen, back: bool, now: Time) -> (Phase, Vec<Action>) {
+    let sight = sight(restore, seen);
+    let started = restore.launched_at.is_some() && !back;
+    let whole = sight.whole(back);
+    // Forward all stop before the first volume is touched; once started, or with the
+    // whole old set on each, nobody is stopped any more.
+    if !(started || back && whole) {
+        let must_stop = |node: &Node, machine: &Machine| {
+            // On the way back who has its old volumes may run on.
+            !back || (node.swaps && !is_whole(node, machine, true))
+        };
+        let moving: Vec<_> = sight
+            .nodes
+            .iter()
+            .filter(|(node, machine)| machine.state != "stopped" && must_stop(node, machine))
+            .collect();
+        if !moving.is_empty() {
+            let running = moving.iter().filter(|(_, machine)| machine.state == "running");
+            let calls = running.map(|(node, _)| act(Call::Stop(node.instance_id.clone())));
+            return (Phase::Stopping, calls.collect());
+        }
+    }
+    if !whole && (!started || sight.any(|state| state == "stopped")) {
+        let swaps = sight.nodes.iter().filter(|(node, machine)| {
+            node.swaps && machine.state == "stopped" && !is_whole(node, machine, back)
+        });
+        let calls: Vec<Action> =
+            swaps.flat_map(|(node, machine)| swap(node, machine, seen, back)).collect();
+        return (Phase::Swapping, calls);
+    }
+    let stopped = sight.nodes.iter().filter(|(node, machine)| {
+        node.was_running == Some(true)
+            && machine.state == "stopped"
+            && node.start_not_before.is_none_or(|at| at <= now)
+    });
+    let calls = stopped.map(|(node, _)| act(Call::Start(node.instance_id.clone())));
+    (Phase::Starting, calls.collect())
+}
+
+fn act(call: Call) -> Action {
+    Action { call, dry: false }
+}
+
+/// The calls that bring a stopped node nearer to its set.
+fn swap(node: &Node, machine: &Machine, seen: &Seen, back: bool) -> Vec<Action> {
+    let wanted = wanted(node, back);
+    let instance_id = || node.instance_id.clone();
+    let mut calls = Vec::new();
+    let right = |there: &Attached| {
+        wanted.iter().find(|one| *one.volume_id == there.volume_id && one.device == there.device)
+    };
+    for there in &machine.attached {
+        match right(there) {
+            None if matches!(there.state.as_str(), "attached" | "busy") => {
+                calls.push(act(Call::Detach {
+                    instance_id: instance_id(),
+                    volume_id: there.volume_id.clone(),
+                    device: there.device.clone(),
+                }));
+            }
+            Some(one)
+                if there.state == "attached"
+                    && there.delete_on_termination != one.delete_on_termination =>
+            {
+                calls.push(act(Call::SetDeleteOnTermination {
+                    instance_id: instance_id(),
+                    device: there.device.clone(),
+                    to: one.delete_on_termination,
+                }));
+            }
+            _ => {}
+        }
+    }
+    for one in wanted {
+        let free = !machine
+            .attached
+            .iter()
+            .any(|there| there.device == one.device || there.volume_id == *one.volume_id);
+        let available = matches!(
+            seen.volumes.get(one.volume_id),
+            Some(SeenVolume::There { state, .. }) if state == "available"
+        );
+        if free && available {
+            calls.push(act(Call::Attach {
+                instance_id: instance_id(),
+                volume_id: one.volume_id.clone(),
+                device: one.device.to_owned(),
+            }));
+        }
+    }
+    calls
+}
+
+/// Every node that ran runs.
+fn over(mut restore: Restore, back: bool, limits: &Limits, now: Time) -> Step {
+    if let Some(node) = restore.nodes.iter().find(|node| node.missing)
+        && !back
+    {
+        // Forward on those that are there, and a person looks after the rest.
+        let reason = format!(
+            "{}: its instance was terminated after the nodes were started on the backup's volumes. The others run; bring the node back with the volumes that the restore lists, or release it (docs/runbook).",
+            named(node)
+        );
+        restore.get_stuck(FailureCode::NodeMissing, reason, now);
+        return Step::Record(restore);
+    }
+    restore.started_at = restore.stopped_at.map(|_| now);
+    let status = match (back, restore.stopped_at) {
+        (false, _) => Status::Completed,
+        (true, _) => Status::RolledBack,
+    };
+    end::finish(&mut restore, status, limits, now);
+    Step::Record(restore)
+}
+
+/// The deadline of the phase, if it has passed; and a volume that is no more.
+fn overdue(
+    restore: &Restore,
+    seen: &Seen,
+    phase: Phase,
+    limits: &Limits,
+    now: Time,
+) -> Option<(FailureCode, String)> {
+    let since = restore.since(now);
+    let said = restore.trouble.as_deref().map_or(String::new(), |trouble| {
+        format!(" The last word from AWS was: {}.", trouble.trim_end_matches('.'))
+    });
+    match phase {
+        Phase::Stopping if now - since >= limits.stopping => {
+            let slow = restore.nodes.iter().find(|node| {
+                seen.instances.get(&node.instance_id).is_some_and(|one| one.state != "stopped")
+            });
+            let who = slow.map_or(String::new(), named);
+            Some((
+                FailureCode::StopFailed,
+                format!(
+                    "{who} did not stop within {} minutes.{said} Look at the instance in EC2.",
+                    limits.stopping.0 / 60
+                ),
+            ))
+        }
+        Phase::Swapping => {
+            let gone = restore.swapping().find_map(|node| {
+                let back = goes_back(restore.status);
+                let wanted = wanted(node, back);
+                let gone = wanted.into_iter().find(|one| {
+                    matches!(seen.volumes.get(one.volume_id), Some(SeenVolume::NotFound))
+                })?;
+                Some(format!(
+                    "{}: volume {} for {} is gone from EC2: somebody deleted it (CloudTrail, DeleteVolume).",
+                    named(node),
+                    gone.volume_id,
+                    gone.device
+                ))
+            });
+            if let Some(reason) = gone {
+                return Some((FailureCode::VolumeFailed, reason));
+            }
+            (now - since >= limits.swapping).then(|| {
+                (
+                    FailureCode::AttachFailed,
+                    format!(
+                        "The volumes could not be swapped within {} minutes.{said} Look at the attachments in EC2.",
+                        limits.swapping.0 / 60
+                    ),
+                )
+            })
+        }
+        Phase::Starting => {
+            let refused = restore.refused_since?;
+            (now - refused >= limits.starting).then(|| {
+                (
+                    FailureCode::StartFailed,
+                    format!(
+                        "A node could not be started for {} minutes.{said} Look at the instance's state reason in EC2.",
+                        limits.starting.0 / 60
+                    ),
+                )
+            })
+        }
+        _ => None,
+    }
+}
+
+/// A person has to look; until then every node that can run with one whole set, of the
+/// side that the restore was on, is started.
+pub(super) fn stuck(restore: &Restore, seen: &Seen, now: Time) -> Step {
+    let mut next = restore.clone();
+    observe(&mut next, seen, now);
+    let back = next.launched_at.is_none() || !next.may_have_written();
+    let sight = sight(&next, seen);
+    let startable: Vec<InstanceId> = sight
+        .nodes
+        .iter()
+        .filter(|(node, machine)| {
+            node.was_running == Some(true)
+                && machine.state == "stopped"
+                && (!node.swaps || is_whole(node, machine, back))
+                && node.start_not_before.is_none_or(|at| at <= now)
+        })
+        .map(|(node, _)| node.instance_id.clone())
+        .collect();
+    if startable.is_empty() {
+        let note = (next != *restore).then_some(next);
+        return Step::Wait { until: now + STUCK_EVERY, note };
+    }
+    let actions: Vec<_> = startable.into_iter().map(|id| act(Call::Start(id))).collect();
+    intend(&mut next, &actions, now);
+    Step::Act { intent: next, actions }
+}
