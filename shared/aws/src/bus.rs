@@ -1,8 +1,8 @@
 //! The stack's bus: announcements for the world, nudges for the worker.
 
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
-use backups_core::announce::{Detail, OPERATION_DUE, OperationDue, Pending, SOURCE};
-use backups_core::backup::{Backup, CallError};
+use backups_core::announce::{Detail, Kind, OPERATION_DUE, OperationDue, SOURCE};
+use backups_core::backup::CallError;
 use backups_core::id::Nonce;
 
 use crate::sdk::SdkConfig;
@@ -42,22 +42,20 @@ impl Bus {
         Self { client: sdk.eventbridge(), name: settings.bus_name.clone() }
     }
 
-    /// Publishes what the backup's outbox holds, and tells which of it the bus
-    /// took: only that may leave the outbox.
-    pub async fn publish(&self, backup: &Backup, pending: &[Pending]) -> Vec<Nonce> {
+    /// Publishes announcements, and tells which of them the bus took, by their ids: only
+    /// those may leave their outbox.
+    pub async fn publish(&self, announcements: &[(Kind, Detail)]) -> Vec<Nonce> {
         let mut taken = Vec::new();
-        for chunk in pending.chunks(ENTRIES) {
-            let entries: Vec<_> = chunk
-                .iter()
-                .map(|one| self.entry(one.kind.detail_type(), &Detail::of(backup, one)))
-                .collect();
+        for chunk in announcements.chunks(ENTRIES) {
+            let entries: Vec<_> =
+                chunk.iter().map(|(kind, detail)| self.entry(kind.detail_type(), detail)).collect();
             match self.put(entries).await {
                 Ok(faults) => {
-                    for (one, fault) in chunk.iter().zip(faults) {
+                    for ((kind, detail), fault) in chunk.iter().zip(faults) {
                         match fault {
-                            None => taken.push(one.announcement_id.clone()),
+                            None => taken.push(detail.announcement_id.clone()),
                             Some(fault) => tracing::warn!(
-                                announcement = one.kind.detail_type(),
+                                announcement = kind.detail_type(),
                                 fault,
                                 "the bus refused an announcement; it stays in the outbox"
                             ),

@@ -14,6 +14,9 @@ pub struct Settings {
     pub bus_name: String,
     /// `STACK_NAME`, tagged on every snapshot.
     pub stack_name: String,
+    /// `MANAGED_TAG_KEY` and `MANAGED_TAG_VALUE`: the platform's own tag, on everything
+    /// that it manages.
+    pub managed_tag: (String, String),
     /// Limits and deadlines, one variable each.
     pub limits: Limits,
     /// `DUE_SHARDS`: how many partitions the `due` index is spread over.
@@ -67,12 +70,18 @@ impl Settings {
             table_name: text("TABLE_NAME")?,
             bus_name: text("EVENT_BUS_NAME")?,
             stack_name: text("STACK_NAME")?,
+            managed_tag: (text("MANAGED_TAG_KEY")?, text("MANAGED_TAG_VALUE")?),
             limits: Limits {
                 pro_backups: number("PRO_BACKUP_LIMIT", 0)?.into(),
                 enterprise_backups: number("ENTERPRISE_BACKUP_LIMIT", 0)?.into(),
                 pending: Seconds::minutes(number("PENDING_DEADLINE_MINUTES", 1)?.into()),
                 pending_total: Seconds::hours(number("PENDING_TOTAL_HOURS", 1)?.into()),
                 in_progress: Seconds::hours(number("IN_PROGRESS_DEADLINE_HOURS", 1)?.into()),
+                preparing: Seconds::minutes(number("PREPARING_DEADLINE_MINUTES", 1)?.into()),
+                stopping: Seconds::minutes(number("STOPPING_DEADLINE_MINUTES", 1)?.into()),
+                swapping: Seconds::minutes(number("SWAPPING_DEADLINE_MINUTES", 1)?.into()),
+                starting: Seconds::minutes(number("STARTING_DEADLINE_MINUTES", 1)?.into()),
+                old_volumes: Seconds::hours(number("OLD_VOLUME_HOURS", 1)?.into()),
             },
             due_shards: number("DUE_SHARDS", 1)?,
         })
@@ -89,11 +98,16 @@ mod tests {
                 "TABLE_NAME" => "t",
                 "EVENT_BUS_NAME" => "b",
                 "STACK_NAME" => "s",
+                "MANAGED_TAG_KEY" => "k",
+                "MANAGED_TAG_VALUE" => "v",
                 "PRO_BACKUP_LIMIT" => "5",
                 "ENTERPRISE_BACKUP_LIMIT" => "10",
                 "PENDING_DEADLINE_MINUTES" => "15",
                 "PENDING_TOTAL_HOURS" => "4",
-                "IN_PROGRESS_DEADLINE_HOURS" => "24",
+                "IN_PROGRESS_DEADLINE_HOURS" | "OLD_VOLUME_HOURS" => "24",
+                "PREPARING_DEADLINE_MINUTES" => "60",
+                "STOPPING_DEADLINE_MINUTES" | "SWAPPING_DEADLINE_MINUTES" => "20",
+                "STARTING_DEADLINE_MINUTES" => "30",
                 "DUE_SHARDS" => "8",
                 _ => return None,
             }

@@ -23,6 +23,10 @@ pub enum Metric {
     BackupsFailed,
     /// Rounds in which AWS refused to delete a snapshot.
     DeletesHeld,
+    /// Restores that can go neither way by themselves.
+    RestoresStuck,
+    /// Starts of a restore's nodes that were refused and are asked for again.
+    RestoreStartRetries,
     /// How long the oldest row of the `due` index has waited, in seconds.
     OldestDueSeconds,
     /// Events that were refused, counted at each of Lambda's tries; then they are
@@ -37,6 +41,8 @@ impl Metric {
             Self::BackupsCompleted => ("BackupsCompleted", "Count"),
             Self::BackupsFailed => ("BackupsFailed", "Count"),
             Self::DeletesHeld => ("DeletesHeld", "Count"),
+            Self::RestoresStuck => ("RestoresStuck", "Count"),
+            Self::RestoreStartRetries => ("RestoreStartRetries", "Count"),
             Self::OldestDueSeconds => ("OldestDueSeconds", "Seconds"),
             Self::EventsRejected => ("EventsRejected", "Count"),
         }

@@ -37,7 +37,7 @@ impl Ec2 {
     }
 
     /// The instances that exist, with their data volumes.
-    async fn instances(
+    pub(super) async fn instances(
         &self,
         ids: &[InstanceId],
     ) -> Result<BTreeMap<InstanceId, Instance>, CallError> {
@@ -113,7 +113,7 @@ impl Ec2 {
     /// which leaves out what is missing; asked for by id, one that is missing
     /// fails the whole call. With `confirm`, what was left out is asked for by
     /// its own id.
-    async fn presence(
+    pub(super) async fn presence(
         &self,
         ids: &[SnapshotId],
         confirm: bool,
@@ -159,7 +159,7 @@ impl Ec2 {
 
 /// An error of a describe call. What AWS says is in the log; the row gets what a
 /// tenant may read.
-fn refused<E>(operation: &str, error: &SdkError<E>) -> CallError
+pub(super) fn refused<E>(operation: &str, error: &SdkError<E>) -> CallError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
@@ -169,7 +169,7 @@ where
 }
 
 /// A filter of a describe call.
-fn filter(name: &str, values: Vec<String>) -> Filter {
+pub(super) fn filter(name: &str, values: Vec<String>) -> Filter {
     Filter::builder().name(name).set_values(Some(values)).build()
 }
 

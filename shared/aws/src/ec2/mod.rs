@@ -5,6 +5,8 @@
 
 mod act;
 mod look;
+mod restore_act;
+mod restore_look;
 pub mod tags;
 
 use backups_core::id::SnapshotId;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_sdk_ec2::types::Tag;
 use backups_core::backup::Volume;
-use backups_core::id::{BackupId, DeploymentId, NodeId};
+use backups_core::id::{BackupId, DeploymentId, NodeId, Nonce, RestoreId};
 
 /// The stack that made it.
 pub const STACK: &str = "ld:stack";
@@ -18,6 +18,10 @@ pub const BACKUP: &str = "ld:backup";
 pub const NODE: &str = "ld:node";
 /// The number of the call that made it.
 pub const ATTEMPT: &str = "ld:attempt";
+/// The restore.
+pub const RESTORE: &str = "ld:restore";
+/// The random word of the operation that made it.
+pub const TOKEN: &str = "ld:token";
 /// In front of a volume's id: the device it was attached as.
 pub const DEVICE: &str = "ld:device:";
 
@@ -58,6 +62,51 @@ impl Whose {
         for volume in volumes.iter().take(MOST - pairs.len()) {
             pairs.insert(format!("{DEVICE}{}", volume.volume_id), volume.device.clone());
         }
+        pairs.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+    }
+}
+
+/// Whose a volume of a restore is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restoring {
+    /// The stack.
+    pub stack: String,
+    /// The table's id.
+    pub table: String,
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// The restore.
+    pub restore: RestoreId,
+    /// Its random word.
+    pub token: Nonce,
+    /// The platform's own tag, key and value, on everything that it manages.
+    pub managed: (String, String),
+}
+
+impl Restoring {
+    /// The tags that come off in the end.
+    pub fn pairs(&self) -> [(&'static str, String); 5] {
+        [
+            (STACK, self.stack.clone()),
+            (TABLE, self.table.clone()),
+            (DEPLOYMENT, self.deployment.to_string()),
+            (RESTORE, self.restore.to_string()),
+            (TOKEN, self.token.as_str().to_owned()),
+        ]
+    }
+
+    /// The same as EC2 takes them.
+    pub fn tags(&self) -> Vec<Tag> {
+        let pairs = self.pairs().into_iter();
+        pairs.map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+    }
+
+    /// All tags of a new volume: those of the one that it replaces, the platform's, and
+    /// ours.
+    pub fn of_volume(&self, replaced: &[(String, String)]) -> Vec<Tag> {
+        let mut pairs: BTreeMap<String, String> = replaced.iter().cloned().collect();
+        pairs.insert(self.managed.0.clone(), self.managed.1.clone());
+        pairs.extend(self.pairs().into_iter().map(|(key, value)| (key.to_owned(), value)));
         pairs.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
     }
 }

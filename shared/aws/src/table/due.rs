@@ -7,10 +7,13 @@ use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use backups_core::backup::Backup;
-use backups_core::id::{BackupId, DeploymentId};
+use backups_core::id::{BackupId, DeploymentId, RestoreId};
+use backups_core::restore::Restore;
 use backups_core::time::Time;
 
-use super::{Item, Table, TableError, backup_sk, call, deployment_pk, met_transaction, n, s};
+use super::{
+    Item, Table, TableError, backup_sk, call, deployment_pk, met_transaction, n, restore_sk, s,
+};
 
 /// A row of the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,15 @@ pub enum DueRow {
         deployment_id: DeploymentId,
         /// Which.
         id: BackupId,
+        /// Since when.
+        due_at: Time,
+    },
+    /// A restore wants to be looked at.
+    Restore {
+        /// Whose.
+        deployment_id: DeploymentId,
+        /// Which.
+        id: RestoreId,
         /// Since when.
         due_at: Time,
     },
@@ -68,16 +80,33 @@ impl Table {
     /// Moves a backup's `due_at` on, so that it does not starve those behind
     /// it. False: somebody wrote the row since it was read, and set its own time.
     pub async fn move_due(&self, backup: &Backup, to: Time) -> Result<bool, TableError> {
+        let pk = deployment_pk(backup.deployment_id);
+        self.move_under(pk, backup_sk(backup.id), backup.revision, to).await
+    }
+
+    /// The same of a restore.
+    pub async fn move_restore(&self, restore: &Restore, to: Time) -> Result<bool, TableError> {
+        let pk = deployment_pk(restore.deployment_id);
+        self.move_under(pk, restore_sk(restore.id), restore.revision, to).await
+    }
+
+    async fn move_under(
+        &self,
+        pk: String,
+        sk: String,
+        revision: u64,
+        to: Time,
+    ) -> Result<bool, TableError> {
         let reply = self
             .client
             .update_item()
             .table_name(&self.name)
-            .key("pk", s(deployment_pk(backup.deployment_id)))
-            .key("sk", s(backup_sk(backup.id)))
+            .key("pk", s(pk))
+            .key("sk", s(sk))
             .update_expression("SET due_at = :to")
             .condition_expression("revision = :revision AND attribute_exists(due_at)")
             .expression_attribute_values(":to", s(to.to_string()))
-            .expression_attribute_values(":revision", n(backup.revision))
+            .expression_attribute_values(":revision", n(revision))
             .return_consumed_capacity(ReturnConsumedCapacity::Indexes)
             .send()
             .await;
@@ -100,6 +129,9 @@ impl Table {
         let (pk, sk) = match row {
             DueRow::Backup { deployment_id, id, .. } => {
                 (deployment_pk(*deployment_id), backup_sk(*id))
+            }
+            DueRow::Restore { deployment_id, id, .. } => {
+                (deployment_pk(*deployment_id), restore_sk(*id))
             }
             DueRow::Unknown { pk, sk } => (pk.clone(), sk.clone()),
         };
@@ -138,10 +170,14 @@ fn row(item: &Item) -> DueRow {
     let (pk, sk) = (text("pk"), text("sk"));
     let deployment = pk.strip_prefix("DEPLOYMENT#").and_then(|id| id.parse().ok());
     let backup = sk.strip_prefix("BACKUP#").and_then(|id| id.parse().ok());
+    let restore = sk.strip_prefix("RESTORE#").and_then(|id| id.parse().ok());
     let due_at = text("due_at").parse().ok();
-    match (deployment, backup, due_at) {
-        (Some(deployment_id), Some(id), Some(due_at)) => {
+    match (deployment, backup, restore, due_at) {
+        (Some(deployment_id), Some(id), _, Some(due_at)) => {
             DueRow::Backup { deployment_id, id: BackupId(id), due_at }
+        }
+        (Some(deployment_id), _, Some(id), Some(due_at)) => {
+            DueRow::Restore { deployment_id, id: RestoreId(id), due_at }
         }
         _ => DueRow::Unknown { pk, sk },
     }

@@ -5,6 +5,8 @@
 //! | deployment: the registry's part, our counters and the slot | `DEPLOYMENT#<id>` | `META` |
 //! | backup | `DEPLOYMENT#<id>` | `BACKUP#<20 digits>` |
 //! | the volumes of one node's set, as they were, ten to a row | `DEPLOYMENT#<id>` | `VOLUMES#BACKUP#<20 digits>#<20 digits>#<3 digits>` |
+//! | restore | `DEPLOYMENT#<id>` | `RESTORE#<20 digits>` |
+//! | what a restore's new volumes are to be like, ten to a row | `DEPLOYMENT#<id>` | `VOLUMES#RESTORE#<20 digits>#<3 digits>` |
 //! | a deleted backup's tombstone (TTL) | `DEPLOYMENT#<id>` | `TOMBSTONE#BACKUP#<20 digits>` |
 //! | which backup a set of snapshots belongs to | `SNAPSHOTS#<smallest id>` | `OWNER` |
 //! | API key | `KEY#<sha256>` | `KEY` |
@@ -16,21 +18,24 @@ mod backups;
 mod deployments;
 mod due;
 pub mod keys;
+mod operation;
 mod owners;
+mod restores;
 mod stack;
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use backups_core::backup::CallError;
-use backups_core::id::{BackupId, DeploymentId, NodeId, SnapshotId};
+use backups_core::id::{BackupId, DeploymentId, NodeId, RestoreId, SnapshotId};
 
 use crate::sdk::SdkConfig;
 use crate::settings::Settings;
 
-pub use backups::{Stored, Written};
 pub use deployments::Registered;
 pub use due::DueRow;
+pub use operation::{Stored, Written};
+pub use restores::Begun;
 
 /// A row as DynamoDB has it.
 #[expect(clippy::disallowed_types, reason = "the SDK's own type of an item")]
@@ -155,6 +160,16 @@ fn volumes_prefix(id: BackupId) -> String {
 /// The sort key of some volumes of one node of a backup.
 fn volumes_sk(id: BackupId, node: NodeId, part: usize) -> String {
     format!("{}{:020}#{part:03}", volumes_prefix(id), node.0)
+}
+
+/// The sort key of a restore.
+fn restore_sk(id: RestoreId) -> String {
+    format!("RESTORE#{:020}", id.0)
+}
+
+/// What the sort keys of a restore's settings begin with.
+fn settings_prefix(id: RestoreId) -> String {
+    format!("VOLUMES#RESTORE#{:020}#", id.0)
 }
 
 /// The partition of a set's owner.

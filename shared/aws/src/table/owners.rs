@@ -69,7 +69,7 @@ impl Table {
             let mut item = to_item(&sk, &Volumes { attempt, volumes: volumes.to_vec() })?;
             item.insert("pk".into(), s(deployment_pk(backup.deployment_id)));
             item.insert("sk".into(), s(sk));
-            self.put_unless_later(item, attempt).await
+            self.put_unless_later(item, attempt.into()).await
         });
         // Side by side: a node may have some hundred volumes, and the lease runs.
         try_join_all(puts).await.map(|_| ())
@@ -77,7 +77,11 @@ impl Table {
 
     /// Writes a row that says of which attempt it is, unless one of a later attempt is
     /// there: then whoever writes is late, and must not go on.
-    async fn put_unless_later(&self, item: Item, attempt: u32) -> Result<(), TableError> {
+    pub(super) async fn put_unless_later(
+        &self,
+        item: Item,
+        attempt: u64,
+    ) -> Result<(), TableError> {
         let reply = self
             .client
             .put_item()
