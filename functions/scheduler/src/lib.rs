@@ -17,8 +17,8 @@ use backups_aws::settings::Settings;
 use backups_aws::table::{DueRow, Stored, Table, TableError};
 use backups_aws::telemetry::{self, Metric};
 use backups_core::announce::OperationDue;
-use backups_core::backup::{self, Backup, Status};
-use backups_core::id::{BackupId, DeploymentId};
+use backups_core::backup::{self, Backup, Lease, Status};
+use backups_core::id::{BackupId, DeploymentId, RestoreId};
 use backups_core::time::{Seconds, Time};
 use futures_util::StreamExt as _;
 use serde_json::Value;
@@ -136,7 +136,7 @@ async fn one_shard(
     loop {
         let (rows, next) = scheduler.table.due(shard, now, page).await?;
         for row in &rows {
-            if let DueRow::Backup { due_at, .. } = row {
+            if let DueRow::Backup { due_at, .. } | DueRow::Restore { due_at, .. } = row {
                 oldest.fetch_max((now - *due_at).0, Ordering::Relaxed);
             }
         }
@@ -173,6 +173,9 @@ async fn one_row(scheduler: &Scheduler, row: &DueRow) -> Result<(), TableError> 
         DueRow::Backup { deployment_id, id, .. } => {
             one_backup(scheduler, row, *deployment_id, *id).await
         }
+        DueRow::Restore { deployment_id, id, .. } => {
+            one_restore(scheduler, row, *deployment_id, *id).await
+        }
         DueRow::Unknown { sk, .. } => Err(TableError::Row {
             row: sk.clone(),
             problem: "this release does not know it".to_owned(),
@@ -198,24 +201,58 @@ async fn one_backup(
             Stored::Conflict => return Ok(()),
         }
     } else {
-        let spread = random::jitter(Duration::from_secs(10)).as_secs();
-        let to = now + NUDGED + Seconds(i64::try_from(spread).unwrap_or(0));
-        let leased = row.lease.as_ref().filter(|lease| lease.until > now);
-        let to = leased.map_or(to, |lease| lease.until);
-        if !scheduler.table.move_due(&row, to).await? || leased.is_some() {
+        let (to, leased) = claimed(row.lease.as_ref(), now);
+        if !scheduler.table.move_due(&row, to).await? || leased {
             return Ok(());
         }
     }
-    let due = OperationDue::backup(deployment_id, id);
-    if let Err(error) = scheduler.bus.due(&due).await {
+    nudge(scheduler, hint, &OperationDue::backup(deployment_id, id), now).await
+}
+
+/// Sets one restore going.
+#[tracing::instrument(skip_all, fields(%deployment_id, restore_id = %id))]
+async fn one_restore(
+    scheduler: &Scheduler,
+    hint: &DueRow,
+    deployment_id: DeploymentId,
+    id: RestoreId,
+) -> Result<(), TableError> {
+    let Some(row) = scheduler.table.restore(deployment_id, id).await? else { return Ok(()) };
+    let now = scheduler.clock.now();
+    let (to, leased) = claimed(row.lease.as_ref(), now);
+    if !scheduler.table.move_restore(&row, to).await? || leased {
+        return Ok(());
+    }
+    nudge(scheduler, hint, &OperationDue::restore(deployment_id, id), now).await
+}
+
+/// Until when a row that is nudged now is not nudged again, and whether somebody acts on
+/// it: then it is not nudged at all.
+fn claimed(lease: Option<&Lease>, now: Time) -> (Time, bool) {
+    let spread = random::jitter(Duration::from_secs(10)).as_secs();
+    let to = now + NUDGED + Seconds(i64::try_from(spread).unwrap_or(0));
+    let leased = lease.filter(|lease| lease.until > now);
+    (leased.map_or(to, |lease| lease.until), leased.is_some())
+}
+
+/// Nudges the worker; what the bus does not take is due at once.
+async fn nudge(
+    scheduler: &Scheduler,
+    hint: &DueRow,
+    due: &OperationDue,
+    now: Time,
+) -> Result<(), TableError> {
+    if let Err(error) = scheduler.bus.due(due).await {
         tracing::warn!(%error, "not nudged; the next tick will");
         scheduler.table.move_row(hint, now).await?;
     }
     Ok(())
 }
 
-/// Whether the backup's time is over. One that runs is let finish first.
+/// Whether the backup's time is over. One that runs is let finish first, and one that a
+/// restore needs waits for it.
 fn expired(row: &Backup, now: Time) -> bool {
     matches!(row.status, Status::Completed | Status::Failed)
+        && row.pinned_by.is_none()
         && row.expires_at.is_some_and(|at| at <= now)
 }

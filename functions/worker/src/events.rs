@@ -2,7 +2,7 @@
 
 use backups_core::announce::{self, Kind};
 use backups_core::control_plane::{self, DeploymentChanged, DeploymentDeleted};
-use backups_core::id::{BackupId, DeploymentId, Nonce, SnapshotId};
+use backups_core::id::{BackupId, DeploymentId, Nonce, RestoreId, SnapshotId};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -15,6 +15,15 @@ pub(crate) enum Wake {
         deployment_id: DeploymentId,
         /// Which.
         id: BackupId,
+        /// The announcement that the bus surely has.
+        announced: Option<Nonce>,
+    },
+    /// Look at this restore. If an announcement brought us here, the bus has it.
+    Restore {
+        /// Whose.
+        deployment_id: DeploymentId,
+        /// Which.
+        id: RestoreId,
         /// The announcement that the bus surely has.
         announced: Option<Nonce>,
     },
@@ -51,6 +60,17 @@ struct Requested {
     announcement: Nonce,
 }
 
+/// The same of a restore.
+#[derive(Debug, Deserialize)]
+struct RestoreRequested {
+    #[serde(rename = "deployment_id")]
+    deployment: DeploymentId,
+    #[serde(rename = "restore_id")]
+    restore: RestoreId,
+    #[serde(rename = "announcement_id")]
+    announcement: Nonce,
+}
+
 /// `EBS Multi-Volume Snapshots Completion Status`.
 #[derive(Debug, Deserialize)]
 struct MultiVolume {
@@ -79,13 +99,19 @@ pub(crate) fn read(event: Value) -> Result<Wake, String> {
     match (source.as_str(), detail_type.as_str()) {
         (announce::SOURCE, announce::OPERATION_DUE) => {
             let due: announce::OperationDue = parsed(&detail_type, detail)?;
-            if due.operation != "backup" {
-                return Err(format!("{detail_type}: no operation is called `{}`", due.operation));
+            let (deployment_id, announced) = (due.deployment_id, None);
+            match due.operation.as_str() {
+                "backup" => Ok(Wake::Backup { deployment_id, id: BackupId(due.id), announced }),
+                "restore" => Ok(Wake::Restore { deployment_id, id: RestoreId(due.id), announced }),
+                other => Err(format!("{detail_type}: no operation is called `{other}`")),
             }
-            Ok(Wake::Backup {
-                deployment_id: due.deployment_id,
-                id: BackupId(due.id),
-                announced: None,
+        }
+        (announce::SOURCE, kind) if kind == Kind::RestoreRequested.detail_type() => {
+            let requested: RestoreRequested = parsed(&detail_type, detail)?;
+            Ok(Wake::Restore {
+                deployment_id: requested.deployment,
+                id: requested.restore,
+                announced: Some(requested.announcement),
             })
         }
         (announce::SOURCE, kind) if kind == Kind::BackupRequested.detail_type() => {

@@ -6,8 +6,11 @@
 //! late one costs time and never truth.
 
 mod advance;
+mod backups;
 mod events;
+mod operation;
 mod registry;
+mod restores;
 
 use std::time::Duration;
 
@@ -69,6 +72,7 @@ pub struct Worker {
     clock: Clock,
     limits: Limits,
     region: String,
+    managed_tag: (String, String),
     table_id: OnceCell<String>,
 }
 
@@ -82,6 +86,7 @@ impl Worker {
             clock,
             limits: settings.limits,
             region: sdk.region().to_owned(),
+            managed_tag: settings.managed_tag.clone(),
             table_id: OnceCell::new(),
         }
     }
@@ -115,12 +120,15 @@ async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Resul
     let until = advance::Deadline::after(remaining);
     match events::read(event) {
         Ok(Wake::Backup { deployment_id, id, announced }) => {
-            advance::backup(worker, deployment_id, id, announced, until).await?;
+            backups::advance(worker, deployment_id, id, announced, until).await?;
+        }
+        Ok(Wake::Restore { deployment_id, id, announced }) => {
+            restores::advance(worker, deployment_id, id, announced, until).await?;
         }
         Ok(Wake::Snapshots { smallest }) => {
             // Not a set of ours: one read, and done.
             if let Some(owner) = worker.table.owner(&smallest).await? {
-                advance::backup(worker, owner.deployment_id, owner.backup_id, None, until).await?;
+                backups::advance(worker, owner.deployment_id, owner.backup_id, None, until).await?;
             }
         }
         Ok(Wake::Changed(event)) => {

@@ -1,0 +1,274 @@
+//! One advance of one backup.
+
+use backups_aws::ec2::tags::Whose;
+use backups_aws::sdk::ATTEMPT;
+use backups_aws::table::{Stored, TableError, Written};
+use backups_aws::telemetry::{self, Metric};
+use backups_core::backup::{self, Action, Backup, CallError, Status, Step};
+use backups_core::id::{BackupId, DeploymentId, Nonce};
+use backups_core::limits::{FAILED_KEPT, LEASE};
+use backups_core::time::Seconds;
+use futures_util::future::try_join_all;
+
+use crate::Worker;
+use crate::advance::{Advance, Deadline, LOOK, MERGES};
+use crate::operation::Operation as _;
+
+/// How many rows are written side by side.
+const SIDE_BY_SIDE: usize = 8;
+
+/// One invocation's work on one backup.
+struct Advancing<'a> {
+    advance: Advance<'a>,
+    whose: Whose,
+}
+
+/// Advances a backup.
+#[tracing::instrument(skip_all, fields(%deployment_id, backup_id = %id))]
+pub(crate) async fn advance(
+    worker: &Worker,
+    deployment_id: DeploymentId,
+    id: BackupId,
+    announced: Option<Nonce>,
+    until: Deadline,
+) -> Result<(), TableError> {
+    let Some(row) = worker.table.backup(deployment_id, id).await? else {
+        tracing::debug!("no such backup any more");
+        return Ok(());
+    };
+    let whose = Whose {
+        stack: worker.ec2.stack().to_owned(),
+        table: worker.table_id().await?.to_owned(),
+        deployment: deployment_id,
+        backup: id,
+    };
+    let advance = Advance::new(worker, announced, until);
+    // Boxed: its state is kilobytes, and callers move it around.
+    Box::pin(Advancing { advance, whose }.run(row)).await
+}
+
+impl Advancing<'_> {
+    async fn run(&mut self, mut row: Backup) -> Result<(), TableError> {
+        loop {
+            let now = self.advance.worker.clock.now();
+            if self.advance.is_others(&row, now) {
+                tracing::debug!("another worker has it");
+                return Ok(());
+            }
+            self.advance.publish(&row).await;
+            if !self.advance.until.fits(LOOK) {
+                return self.advance.hand_over(row, now).await;
+            }
+            let step = self.next_step(&self.advance.without_published(&row)).await;
+            let next = match step {
+                // No call is begun that might not end in time.
+                Step::Act { .. } if !self.advance.until.fits(ATTEMPT) => {
+                    return self.advance.hand_over(row, now).await;
+                }
+                Step::Record(next) => {
+                    let stored = self.advance.store(&row, next, Some(now + LEASE)).await?;
+                    self.advance.got_on |= stored.is_some();
+                    stored
+                }
+                Step::Act { intent, actions } => self.act(&row, intent, actions).await?,
+                Step::Wait { until, note } => match self.advance.wait(&row, until, note).await? {
+                    Some(next) => Some(next),
+                    None => return Ok(()),
+                },
+                Step::Rest => return self.rest(row).await,
+                Step::Remove => return self.remove(row).await,
+            };
+            if let Some(next) = next {
+                row = next;
+                continue;
+            }
+            // Somebody else wrote it: what they wrote is what counts.
+            match self.advance.give_way(&row).await? {
+                Some(other) => row = other,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Looks, and decides.
+    async fn next_step(&self, row: &Backup) -> Step {
+        let now = self.advance.worker.clock.now();
+        let look = backup::look(row, now);
+        let seen = if look.is_empty() {
+            Ok(backup::Seen::default())
+        } else {
+            let looked = self.advance.worker.ec2.look(&look, &self.whose);
+            tokio::time::timeout(LOOK, looked).await.unwrap_or_else(|_| {
+                let said = format!("EC2 could not be described within {} s", LOOK.as_secs());
+                Err(CallError::Unknown(said))
+            })
+        };
+        if let Err(error) = &seen {
+            tracing::warn!(%error, "EC2 could not be looked at");
+        }
+        backup::step(row, seen.as_ref(), &self.advance.worker.limits, now)
+    }
+
+    /// Stores the intent under a lease, makes the calls, and stores what they
+    /// came to. None: somebody else was faster, and no call was made.
+    async fn act(
+        &mut self,
+        row: &Backup,
+        mut intent: Backup,
+        actions: Vec<Action>,
+    ) -> Result<Option<Backup>, TableError> {
+        let now = self.advance.worker.clock.now();
+        intent.lease = Some(self.advance.lease(now));
+        let Some(mut row) = self.advance.store(row, intent, Some(now + LEASE)).await? else {
+            return Ok(None);
+        };
+        self.keep_volumes(&row, &actions).await?;
+        let until = self.advance.until;
+        let may_begin = move || until.fits(ATTEMPT);
+        let outcomes = self.advance.worker.ec2.act(actions, &self.whose, may_begin).await;
+        for _ in 0..MERGES {
+            let now = self.advance.worker.clock.now();
+            let mut next = row.clone();
+            backup::apply(&mut next, &outcomes, now);
+            next.lease = None;
+            if let Some(stored) = self.advance.store(&row, next, Some(now + LEASE)).await? {
+                self.advance.got_on |= outcomes.iter().any(|(_, one)| one.is_success());
+                return Ok(Some(stored));
+            }
+            // What EC2 answered is merged into the newer row, never dropped.
+            match row.reread(&self.advance.worker.table).await? {
+                Some(newer) => row = newer,
+                None => return Ok(None),
+            }
+        }
+        // Every round lost: the calls' numbers are stored, their snapshots are
+        // found by tag once the lease is over.
+        Ok(None)
+    }
+
+    /// Nothing more to do: the row leaves the index, but for its expiry.
+    async fn rest(&mut self, row: Backup) -> Result<(), TableError> {
+        let mut next = row.clone();
+        next.lease = None;
+        let mut kept = !self.advance.without_published(&row).outbox.is_empty();
+        let at_rest = !kept && !self.advance.taken_out(&row) && row.lease.is_none();
+        if at_rest && row.due_at == row.expires_at {
+            return Ok(());
+        }
+        if row.status == Status::Failed {
+            kept |= !prune_failed(self.advance.worker, &row).await;
+        }
+        // What the bus has not taken is a reason to come back, and one failed
+        // backup too many is too.
+        let due_at = kept.then(|| self.advance.worker.clock.now() + Seconds(60));
+        if self.advance.store(&row, next, due_at).await?.is_none() {
+            // A newer row has its own due time.
+            tracing::debug!("changed while it came to rest");
+        }
+        Ok(())
+    }
+
+    /// Every trace is gone and announced: so goes the row.
+    async fn remove(&mut self, row: Backup) -> Result<(), TableError> {
+        let now = self.advance.worker.clock.now();
+        match self.advance.worker.table.remove_backup(&row, now).await? {
+            Written::Stored => {
+                tracing::info!("backup removed");
+            }
+            Written::Conflict => {
+                tracing::debug!("changed while it was removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the volumes of each set that is about to be taken. Under the lease:
+    /// of two workers that looked, only the one that acts writes what it saw.
+    async fn keep_volumes(&self, row: &Backup, actions: &[Action]) -> Result<(), TableError> {
+        let sets: Vec<_> = actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::CreateSnapshots { node_id, attempt, volumes, .. } => {
+                    Some((*node_id, *attempt, volumes.as_slice()))
+                }
+                Action::DeleteSnapshot(_) => None,
+            })
+            .collect();
+        for wave in sets.chunks(SIDE_BY_SIDE) {
+            let puts = wave.iter().map(|(node, attempt, volumes)| {
+                self.advance.worker.table.keep_volumes(row, *node, *attempt, volumes)
+            });
+            try_join_all(puts).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What follows from a write of a backup.
+pub(crate) async fn stored(
+    worker: &Worker,
+    before: &Backup,
+    after: &Backup,
+) -> Result<(), TableError> {
+    let held = |row: &Backup| row.held.as_ref().map_or(0, |held| held.times);
+    if held(after) > held(before) {
+        telemetry::count(Metric::DeletesHeld, 1, worker.clock.timestamp());
+    }
+    if after.owners != before.owners {
+        // After the row: a crash in between costs the events, and the tick makes up for
+        // them; before it, it would leave rows that nobody removes.
+        for wave in after.owners.chunks(SIDE_BY_SIDE) {
+            try_join_all(wave.iter().map(|one| worker.table.own(one, after))).await?;
+        }
+    }
+    if after.status != before.status {
+        tell(worker, before.status, after);
+        if after.status == Status::Failed {
+            // For now; that it is done is seen to when this one rests.
+            prune_failed(worker, after).await;
+        }
+    }
+    Ok(())
+}
+
+/// Logs and counts a change of status.
+fn tell(worker: &Worker, before: Status, row: &Backup) {
+    let failure = row.failure.as_ref().map(|failure| failure.reason.as_str());
+    tracing::info!(from = before.as_str(), to = row.status.as_str(), failure, "status");
+    let at = worker.clock.timestamp();
+    match row.status {
+        Status::Completed => telemetry::count(Metric::BackupsCompleted, 1, at),
+        Status::Failed => telemetry::count(Metric::BackupsFailed, 1, at),
+        Status::Pending | Status::InProgress | Status::Deleting => {}
+    }
+}
+
+/// Failed backups beyond the newest few go by themselves. False: not all of
+/// them, this time.
+async fn prune_failed(worker: &Worker, newest: &Backup) -> bool {
+    let table = &worker.table;
+    let rows = match table.list(newest.deployment_id).await {
+        Ok(Some((_, rows))) => rows,
+        Ok(None) => return true,
+        Err(error) => {
+            tracing::warn!(%error, "failed backups not pruned");
+            return false;
+        }
+    };
+    let mut all = true;
+    let failed = rows.iter().filter(|row| row.status == Status::Failed);
+    for row in failed.skip(FAILED_KEPT) {
+        let Ok(backup::Deletion::Begin(next)) = backup::start_delete(row) else { continue };
+        let now = worker.clock.now();
+        match table.write_backup(row, *next, Some(now)).await {
+            Ok(Stored::Yes(_)) => {}
+            // Somebody wrote it meanwhile: perhaps that it goes, perhaps not.
+            Ok(Stored::Conflict) => all = false,
+            Err(error) => {
+                tracing::warn!(%error, failed = %row.id, "failed backup not pruned");
+                all = false;
+            }
+        }
+    }
+    all
+}

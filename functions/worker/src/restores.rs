@@ -1,0 +1,246 @@
+//! One advance of one restore.
+//!
+//! In the downtime the lease is kept from look to look, so that no other worker gets in
+//! between, and when the invocation's time runs low the next one is nudged at once: nobody
+//! waits for the tick while a deployment is down.
+
+use backups_aws::ec2::tags::Restoring;
+use backups_aws::sdk::ATTEMPT;
+use backups_aws::table::{Stored, TableError};
+use backups_aws::telemetry::{self, Metric};
+use backups_core::backup::CallError;
+use backups_core::id::{DeploymentId, Nonce, RestoreId};
+use backups_core::limits::LEASE;
+use backups_core::restore::{self, Action, Look, Restore, Safety, Seen, Status, Step};
+
+use crate::Worker;
+use crate::advance::{Advance, Deadline, LOOK, MERGES};
+use crate::operation::Operation as _;
+
+/// One invocation's work on one restore.
+struct Advancing<'a> {
+    advance: Advance<'a>,
+    whose: Restoring,
+}
+
+/// Advances a restore.
+#[tracing::instrument(skip_all, fields(%deployment_id, restore_id = %id))]
+pub(crate) async fn advance(
+    worker: &Worker,
+    deployment_id: DeploymentId,
+    id: RestoreId,
+    announced: Option<Nonce>,
+    until: Deadline,
+) -> Result<(), TableError> {
+    let Some(row) = worker.table.restore(deployment_id, id).await? else {
+        tracing::warn!("no such restore");
+        return Ok(());
+    };
+    let whose = Restoring {
+        stack: worker.ec2.stack().to_owned(),
+        table: worker.table_id().await?.to_owned(),
+        deployment: deployment_id,
+        restore: id,
+        token: row.token.clone(),
+        managed: worker.managed_tag.clone(),
+    };
+    let advance = Advance::new(worker, announced, until);
+    Box::pin(Advancing { advance, whose }.run(row)).await
+}
+
+impl Advancing<'_> {
+    async fn run(&mut self, mut row: Restore) -> Result<(), TableError> {
+        loop {
+            let now = self.advance.worker.clock.now();
+            if self.advance.is_others(&row, now) {
+                tracing::debug!("another worker has it");
+                return Ok(());
+            }
+            self.advance.publish(&row).await;
+            // A restore that goes on by itself is brought on by looking.
+            self.advance.got_on |= row.is_urgent();
+            if !self.advance.until.fits(LOOK) {
+                return self.advance.hand_over(row, now).await;
+            }
+            let step = self.next_step(&self.advance.without_published(&row)).await?;
+            let next = match step {
+                Step::Act { .. } if !self.advance.until.fits(ATTEMPT) => {
+                    return self.advance.hand_over(row, now).await;
+                }
+                Step::Record(next) => {
+                    let stored = self.advance.store(&row, next, Some(now + LEASE)).await?;
+                    self.advance.got_on |= stored.is_some();
+                    stored
+                }
+                Step::Plan { mut next, settings } => {
+                    // Under the lease: of two workers that planned, one writes.
+                    let mut leased = row.clone();
+                    leased.lease = Some(self.advance.lease(now));
+                    match self.advance.store(&row, leased, Some(now + LEASE)).await? {
+                        None => None,
+                        Some(leased) => {
+                            self.advance.worker.table.keep_settings(&leased, &settings).await?;
+                            next.lease = None;
+                            self.advance.got_on = true;
+                            self.advance.store(&leased, next, Some(now + LEASE)).await?
+                        }
+                    }
+                }
+                Step::Freeze { next, registry } => {
+                    let next = self.advance.without_published(&next);
+                    let table = &self.advance.worker.table;
+                    let due = Some(now + LEASE);
+                    match table.write_restore(&row, next, due, Some(&registry)).await? {
+                        Stored::Yes(stored) => Some(*stored),
+                        Stored::Conflict => None,
+                    }
+                }
+                Step::Act { intent, actions } => self.act(&row, intent, actions).await?,
+                Step::Wait { until, note } => match self.advance.wait(&row, until, note).await? {
+                    Some(next) => Some(next),
+                    None => return Ok(()),
+                },
+                Step::Rest => return self.rest(row).await,
+            };
+            if let Some(next) = next {
+                row = next;
+                continue;
+            }
+            match self.advance.give_way(&row).await? {
+                Some(other) => row = other,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Looks, and decides.
+    async fn next_step(&self, row: &Restore) -> Result<Step, TableError> {
+        let worker = self.advance.worker;
+        let now = worker.clock.now();
+        let look = restore::look(row, now);
+        let seen = if look.is_empty() {
+            Ok(Seen::default())
+        } else {
+            let looked = tokio::time::timeout(LOOK, self.see(row, &look));
+            if let Ok(seen) = looked.await {
+                seen?
+            } else {
+                let said = format!("EC2 could not be described within {} s", LOOK.as_secs());
+                Err(CallError::Unknown(said))
+            }
+        };
+        if let Err(error) = &seen {
+            tracing::warn!(%error, "EC2 could not be looked at");
+        }
+        Ok(restore::step(row, seen.as_ref(), &worker.limits, now))
+    }
+
+    /// Sees all that is asked for, in EC2 and in the table.
+    async fn see(&self, row: &Restore, look: &Look) -> Result<Result<Seen, CallError>, TableError> {
+        let worker = self.advance.worker;
+        let mut seen = match worker.ec2.look_for_restore(look, &self.whose).await {
+            Ok(seen) => seen,
+            Err(error) => return Ok(Err(error)),
+        };
+        if look.kept {
+            seen.kept =
+                worker.table.kept(row.deployment_id, row.backup_id).await?.unwrap_or_default();
+            let ids: Vec<_> = seen.kept.iter().map(|one| one.snapshot_id.clone()).collect();
+            match worker.ec2.snapshots_for_restore(&ids).await {
+                Ok(snapshots) => seen.snapshots = snapshots,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        if look.settings {
+            seen.settings = worker.table.settings(row).await?;
+        }
+        if look.registry {
+            let deployment = worker.table.deployment(row.deployment_id).await?;
+            seen.registry = deployment
+                .filter(|one| !one.registry.deleted)
+                .map(|one| one.registry.nodes)
+                .or(Some(Vec::new()));
+        }
+        if let Some(id) = look.safety {
+            let backup = worker.table.backup(row.deployment_id, id).await?;
+            seen.safety = Some(backup.map_or(Safety::Gone, |one| {
+                Safety::There(one.status, one.failure.map(|failure| failure.reason))
+            }));
+        }
+        Ok(Ok(seen))
+    }
+
+    /// Stores the intent under a lease, makes the calls, and stores what they came to.
+    /// None: somebody else was faster, and no call was made.
+    async fn act(
+        &mut self,
+        row: &Restore,
+        mut intent: Restore,
+        actions: Vec<Action>,
+    ) -> Result<Option<Restore>, TableError> {
+        let now = self.advance.worker.clock.now();
+        intent.lease = Some(self.advance.lease(now));
+        let Some(mut row) = self.advance.store(row, intent, Some(now + LEASE)).await? else {
+            return Ok(None);
+        };
+        let until = self.advance.until;
+        let may_begin = move || until.fits(ATTEMPT);
+        let worker = self.advance.worker;
+        let outcomes = worker.ec2.act_for_restore(actions, &self.whose, may_begin).await;
+        for _ in 0..MERGES {
+            let now = worker.clock.now();
+            let mut next = row.clone();
+            restore::apply(&mut next, &outcomes, &worker.limits, now);
+            next.lease = None;
+            if let Some(stored) = self.advance.store(&row, next, Some(now + LEASE)).await? {
+                self.advance.got_on |= outcomes.iter().any(|(_, one)| one.is_success());
+                return Ok(Some(stored));
+            }
+            // What EC2 answered is merged into the newer row, never dropped.
+            match row.reread(&worker.table).await? {
+                Some(newer) => row = newer,
+                None => return Ok(None),
+            }
+        }
+        // Every round lost: each call is safe to repeat.
+        Ok(None)
+    }
+
+    /// Nothing more to do: the row leaves the index.
+    async fn rest(&self, row: Restore) -> Result<(), TableError> {
+        let kept = !self.advance.without_published(&row).outbox.is_empty();
+        let at_rest = !kept && !self.advance.taken_out(&row) && row.lease.is_none();
+        if at_rest && row.due_at.is_none() {
+            return Ok(());
+        }
+        let mut next = row.clone();
+        next.lease = None;
+        let due_at =
+            kept.then(|| self.advance.worker.clock.now() + backups_core::time::Seconds(60));
+        if self.advance.store(&row, next, due_at).await?.is_none() {
+            tracing::debug!("changed while it came to rest");
+        }
+        Ok(())
+    }
+}
+
+/// What follows from a write of a restore.
+pub(crate) fn stored(worker: &Worker, before: &Restore, after: &Restore) {
+    let at = worker.clock.timestamp();
+    let refused = |row: &Restore| row.nodes.iter().map(|node| node.start_refusals).sum::<u32>();
+    if refused(after) > refused(before) {
+        telemetry::count(Metric::RestoreStartRetries, 1, at);
+    }
+    if after.phase != before.phase {
+        let phase = after.phase.map(restore::Phase::as_str);
+        tracing::info!(phase, "phase");
+    }
+    if after.status == before.status {
+        return;
+    }
+    let failure = after.failure.as_ref().map(|failure| failure.reason.as_str());
+    tracing::info!(from = before.status.as_str(), to = after.status.as_str(), failure, "status");
+    if after.status == Status::Stuck {
+        telemetry::count(Metric::RestoresStuck, 1, at);
+    }
+}
