@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use backups_aws::random;
 use backups_aws::table::keys::{KeyRow, Permission};
 use backups_aws::table::{Stored, Written};
-use backups_core::announce::OperationDue;
+use backups_core::announce::{Detail, OperationDue};
 use backups_core::backup::{Backup, Deletion, start_delete};
 use backups_core::body;
 use backups_core::create::{NewBackup, decide};
@@ -26,16 +26,16 @@ use crate::shown::Item;
 use crate::{Api, access, auth, input};
 
 /// The header that bears a new backup's id.
-const LD_BACKUP: HeaderName = HeaderName::from_static("ld-backup");
+pub(crate) const LD_BACKUP: HeaderName = HeaderName::from_static("ld-backup");
 
 /// How often a write that met another one is decided anew.
-const TRIES: u32 = 8;
+pub(crate) const TRIES: u32 = 8;
 
 /// The longest pause before the first new try; it doubles with each.
 const PAUSE: Duration = Duration::from_millis(25);
 
 /// How long a request waits for the bus. The row is due whether it answers or not.
-const BUS: Duration = Duration::from_secs(2);
+pub(crate) const BUS: Duration = Duration::from_secs(2);
 
 /// `GET /deployments/{deployment_id}/backups`
 pub(crate) async fn list(
@@ -74,7 +74,8 @@ pub(crate) async fn create(
     Span::current().record("backup_id", display(backup.id));
     tracing::info!(backup_type = ?backup.backup_type, "a backup was requested");
     // What the bus does not take stays in the row's outbox.
-    let announced = api.bus.publish(&backup, &backup.outbox);
+    let announcements = Detail::all_of(&backup);
+    let announced = api.bus.publish(&announcements);
     if tokio::time::timeout(BUS, announced).await.is_err() {
         tracing::warn!("the bus did not answer in time; the tick announces the backup");
     }
@@ -104,7 +105,11 @@ pub(crate) async fn delete(
 }
 
 /// The deployment as it is now, if the key may see it and it was not deleted.
-async fn living(api: &Api, key: &KeyRow, id: DeploymentId) -> Result<Deployment, Problem> {
+pub(crate) async fn living(
+    api: &Api,
+    key: &KeyRow,
+    id: DeploymentId,
+) -> Result<Deployment, Problem> {
     let deployment = access::seen(key, id, api.table.deployment(id).await?)?;
     access::living(&deployment)?;
     Ok(deployment)
@@ -155,17 +160,17 @@ async fn begin_delete(api: &Api, id: DeploymentId, backup: BackupId) -> Result<b
     Err(contended())
 }
 
-fn no_backup() -> Refusal {
+pub(crate) fn no_backup() -> Refusal {
     Refusal::new(Code::BackupNotFound, "The deployment has no such backup.")
 }
 
 /// Others wrote the same rows all the time.
-fn contended() -> Problem {
+pub(crate) fn contended() -> Problem {
     tracing::warn!("gave up after {TRIES} writes that met others");
     Problem::unavailable()
 }
 
 /// Lets others finish, by a different time for each.
-async fn pause(api: &Api, attempt: u32) {
+pub(crate) async fn pause(api: &Api, attempt: u32) {
     api.clock.sleep(random::jitter(PAUSE * 2_u32.pow(attempt - 1))).await;
 }

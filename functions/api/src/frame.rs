@@ -41,6 +41,7 @@ pub(crate) async fn frame(request: Request, next: Next) -> Response {
         route,
         deployment_id = Empty,
         backup_id = Empty,
+        restore_id = Empty,
         key_id = Empty,
     );
     answer(id, request, next).instrument(span).await

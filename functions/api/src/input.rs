@@ -4,7 +4,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequestParts as _, RawPathParams};
 use backups_core::body::MAX_BYTES;
 use backups_core::error::{Code, FieldIssue, Refusal};
-use backups_core::id::{BackupId, DeploymentId, NotAnId};
+use backups_core::id::{BackupId, DeploymentId, NotAnId, RestoreId};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
@@ -27,6 +27,14 @@ pub(crate) async fn backup(parts: &mut Parts) -> Result<(DeploymentId, BackupId)
     let deployment = path.id("deployment_id");
     let backup = path.id("backup_id");
     path.all(deployment.zip(backup))
+}
+
+/// The deployment and the restore that the path names.
+pub(crate) async fn restore(parts: &mut Parts) -> Result<(DeploymentId, RestoreId), Problem> {
+    let mut path = Path::of(parts).await;
+    let deployment = path.id("deployment_id");
+    let restore = path.id("restore_id");
+    path.all(deployment.zip(restore))
 }
 
 /// The path's parameters, and what is wrong with them.
@@ -88,6 +96,13 @@ pub(crate) async fn json(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Pro
         return Err(Problem::new(Code::UnsupportedMediaType, reason));
     }
     Ok(bytes.into())
+}
+
+/// The body of a request that need not have one: none, or as [`json`].
+pub(crate) async fn optional_json(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
+    let bytes = to_bytes(body, MAX_BYTES + 1).await.unwrap_or_default();
+    let none = bytes.is_empty() && headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0");
+    if none { Ok(Vec::new()) } else { json(headers, Body::from(bytes)).await }
 }
 
 /// Whether the headers declare JSON: `application/json` or `…+json`, with any

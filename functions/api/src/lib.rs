@@ -26,12 +26,13 @@ mod frame;
 mod input;
 mod payload;
 mod problem;
+mod restores;
 mod shown;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{MethodRouter, delete, get};
+use axum::routing::{MethodRouter, delete, get, post};
 use backups_aws::bus::Bus;
 use backups_aws::clock::Clock;
 use backups_aws::sdk::SdkConfig;
@@ -78,6 +79,15 @@ pub fn service(api: Arc<Api>) -> Router {
         .route(
             "/deployments/{deployment_id}/backups/{backup_id}",
             only("DELETE", delete(backups::delete)),
+        )
+        .route(
+            "/deployments/{deployment_id}/backups/{backup_id}/restore",
+            only("POST", post(restores::create)),
+        )
+        .route("/deployments/{deployment_id}/restores", only("GET", get(restores::list)))
+        .route(
+            "/deployments/{deployment_id}/restores/{restore_id}",
+            only("GET", get(restores::get)),
         )
         .fallback(async || Problem::new(Code::RouteNotFound, "There is no such path."))
         .layer(axum::middleware::from_fn(frame::frame))

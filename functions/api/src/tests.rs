@@ -53,6 +53,8 @@ pub(crate) fn deployment() -> Deployment {
         next_backup_id: 1,
         backup_count: 0,
         active_backup: None,
+        next_restore_id: 1,
+        active_restore: None,
     }
 }
 

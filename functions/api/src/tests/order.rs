@@ -26,7 +26,7 @@ async fn unknown_paths_and_methods_come_before_the_key() {
         "/deployments/1/backups/",
         "/deployments/1/backups/1/x",
         "/Deployments/1/backups",
-        "/deployments/1/backups/1/restore",
+        "/deployments/1/backups/1/restore/1",
     ] {
         for method in ["GET", "POST", "OPTIONS", "BREW"] {
             assert_eq!(

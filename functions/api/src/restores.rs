@@ -1,0 +1,225 @@
+//! Restores: one is asked for, one is shown, all are listed. Each handler reads from top
+//! to bottom in the contract's order of errors.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use backups_aws::random;
+use backups_aws::table::keys::{KeyRow, Permission};
+use backups_aws::table::{Begun, Written};
+use backups_core::announce::Detail;
+use backups_core::backup::{Backup, Failure};
+use backups_core::body;
+use backups_core::deployment::Deployment;
+use backups_core::error::{Code, Refusal};
+use backups_core::id::{
+    BackupId, DeploymentId, InstanceId, NodeId, RestoreId, SnapshotId, VolumeId,
+};
+use backups_core::restore::{Asked, Node, Phase, Restore, Status, decide};
+use backups_core::time::Time;
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+use tracing::Span;
+use tracing::field::display;
+
+use crate::backups::{BUS, LD_BACKUP, TRIES, contended, living, pause};
+use crate::problem::Problem;
+use crate::{Api, access, auth, input};
+
+/// The header that bears a new restore's id.
+const LD_RESTORE: HeaderName = HeaderName::from_static("ld-restore");
+
+/// `POST /deployments/{deployment_id}/backups/{backup_id}/restore`
+pub(crate) async fn create(
+    State(api): State<Arc<Api>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let key = auth::caller(&api, &parts.headers).await?;
+    let (id, backup_id) = input::backup(&mut parts).await?;
+    let deployment = living(&api, &key, id).await?;
+    access::permitted(&key, Permission::Manage)?;
+    let body = input::optional_json(&parts.headers, body).await?;
+    let asked = body::restore(&body)?;
+    let (restore, safety) = store(&api, &key, deployment, backup_id, asked).await?;
+    Span::current().record("restore_id", display(restore.id));
+    tracing::info!("a restore was requested");
+    let mut announcements = Detail::all_of_restore(&restore);
+    announcements.extend(safety.iter().flat_map(Detail::all_of));
+    // What the bus does not take stays in the rows' outboxes.
+    if tokio::time::timeout(BUS, api.bus.publish(&announcements)).await.is_err() {
+        tracing::warn!("the bus did not answer in time; the tick announces the restore");
+    }
+    let mut headers = vec![(LD_RESTORE, restore.id.to_string())];
+    headers.extend(safety.map(|safety| (LD_BACKUP, safety.id.to_string())));
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    for (name, value) in headers {
+        let value = HeaderValue::from_str(&value).map_err(|_| Problem::internal())?;
+        response.headers_mut().insert(name, value);
+    }
+    Ok(response)
+}
+
+/// `GET /deployments/{deployment_id}/restores`
+pub(crate) async fn list(
+    State(api): State<Arc<Api>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (mut parts, _) = request.into_parts();
+    let key = auth::caller(&api, &parts.headers).await?;
+    let id = input::deployment(&mut parts).await?;
+    living(&api, &key, id).await?;
+    access::permitted(&key, Permission::Read)?;
+    let restores = api.table.restores(id).await?;
+    let items: Vec<Item<'_>> = restores.iter().map(Item::from).collect();
+    json(&items)
+}
+
+/// `GET /deployments/{deployment_id}/restores/{restore_id}`
+pub(crate) async fn get(
+    State(api): State<Arc<Api>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (mut parts, _) = request.into_parts();
+    let key = auth::caller(&api, &parts.headers).await?;
+    let (id, restore_id) = input::restore(&mut parts).await?;
+    living(&api, &key, id).await?;
+    access::permitted(&key, Permission::Read)?;
+    let restore = api.table.restore(id, restore_id).await?.ok_or_else(|| {
+        Refusal::new(Code::RestoreNotFound, "The deployment has no such restore.")
+    })?;
+    json(&Item::from(&restore))
+}
+
+fn json(value: &impl Serialize) -> Result<Response, Problem> {
+    let body = serde_json::to_vec(value).map_err(|error| {
+        tracing::error!(%error, "a restore cannot be written as JSON");
+        Problem::internal()
+    })?;
+    let json = HeaderValue::from_static("application/json");
+    Ok(([(CONTENT_TYPE, json)], body).into_response())
+}
+
+/// Decides on what was read and stores the restore; if the deployment or the backup has
+/// changed in between, reads and decides anew.
+async fn store(
+    api: &Api,
+    key: &KeyRow,
+    mut deployment: Deployment,
+    backup_id: BackupId,
+    asked: Asked,
+) -> Result<(Restore, Option<Backup>), Problem> {
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            pause(api, attempt).await;
+            deployment = living(api, key, deployment.deployment_id).await?;
+        }
+        let backup = api.table.backup(deployment.deployment_id, backup_id).await?;
+        let (limits, now) = (&api.settings.limits, api.clock.now());
+        let tokens = [random::nonce(), random::nonce()];
+        let decided = decide(&deployment, backup.as_ref(), asked, limits, tokens, now)?;
+        let (restore, safety) = decided;
+        // `decide` refuses what has no backup, and a plan without a limit.
+        let Some(backup) = &backup else { return Err(Problem::internal()) };
+        let limit = deployment.registry.backup_limit(limits).unwrap_or(0);
+        let begun = Begun {
+            deployment: &deployment,
+            backup,
+            safety: safety.as_ref().map(|safety| (safety, limit)),
+        };
+        match api.table.create_restore(&restore, begun).await? {
+            Written::Stored => return Ok((restore, safety)),
+            Written::Conflict => {}
+        }
+    }
+    Err(contended())
+}
+
+/// A restore as the API shows it.
+#[derive(Debug, Serialize)]
+struct Item<'a> {
+    id: RestoreId,
+    deployment_id: DeploymentId,
+    backup_id: BackupId,
+    status: Status,
+    phase: Option<Phase>,
+    progress: u8,
+    nodes: Vec<ItemNode<'a>>,
+    failure: Option<&'a Failure>,
+    safety_backup_id: Option<BackupId>,
+    requested_at: Time,
+    stopped_at: Option<Time>,
+    started_at: Option<Time>,
+    completed_at: Option<Time>,
+    downtime_seconds: Option<i64>,
+    old_volumes_kept_until: Option<Time>,
+}
+
+#[derive(Debug, Serialize)]
+struct ItemNode<'a> {
+    node_id: NodeId,
+    instance_id: &'a InstanceId,
+    was_running: Option<bool>,
+    volumes: Vec<ItemVolume<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ItemVolume<'a> {
+    device: &'a str,
+    old_volume_id: Option<&'a VolumeId>,
+    new_volume_id: Option<&'a VolumeId>,
+    snapshot_id: Option<&'a SnapshotId>,
+}
+
+impl<'a> From<&'a Restore> for Item<'a> {
+    fn from(restore: &'a Restore) -> Self {
+        let downtime = restore.stopped_at.zip(restore.started_at);
+        Self {
+            id: restore.id,
+            deployment_id: restore.deployment_id,
+            backup_id: restore.backup_id,
+            status: restore.status,
+            phase: restore.phase,
+            progress: restore.progress,
+            nodes: restore.nodes.iter().map(ItemNode::from).collect(),
+            failure: restore.failure.as_ref(),
+            safety_backup_id: restore.safety_backup_id,
+            requested_at: restore.requested_at,
+            stopped_at: restore.stopped_at,
+            started_at: restore.started_at,
+            completed_at: restore.completed_at,
+            downtime_seconds: downtime.map(|(stopped, started)| (started - stopped).0),
+            old_volumes_kept_until: restore.old_volumes_kept_until,
+        }
+    }
+}
+
+impl<'a> From<&'a Node> for ItemNode<'a> {
+    fn from(node: &'a Node) -> Self {
+        let old = |device: &str| {
+            node.old.iter().find(|old| old.device == device).map(|old| &old.volume_id)
+        };
+        let news = node.new.iter().map(|new| ItemVolume {
+            device: &new.device,
+            old_volume_id: old(&new.device),
+            new_volume_id: new.volume_id.as_ref(),
+            snapshot_id: Some(&new.snapshot_id),
+        });
+        // Volumes at devices that the backup does not have.
+        let covered = |device: &str| node.new.iter().any(|new| new.device == device);
+        let others = node.old.iter().filter(|old| !covered(&old.device)).map(|old| ItemVolume {
+            device: &old.device,
+            old_volume_id: Some(&old.volume_id),
+            new_volume_id: None,
+            snapshot_id: None,
+        });
+        Self {
+            node_id: node.node_id,
+            instance_id: &node.instance_id,
+            was_running: node.was_running,
+            volumes: news.chain(others).collect(),
+        }
+    }
+}
