@@ -44,7 +44,7 @@ async fn restore(here: &Here, body: &Value) -> Result<Reply> {
 /// Asks until what is shown is so.
 async fn until(here: &Here, rest: &str, so: impl Fn(&Value) -> bool) -> Result<Value> {
     let mut shown = Value::Null;
-    for _ in 0..600 {
+    for _ in 0..1800 {
         shown = get(here, rest).await?.json();
         if so(&shown) {
             return Ok(shown);

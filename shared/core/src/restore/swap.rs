@@ -14,8 +14,9 @@ use crate::id::{InstanceId, VolumeId};
 use crate::limits::{Limits, VISIBLE};
 use crate::time::{Seconds, Time};
 
-/// A start that was refused for want of capacity is asked for again at least this often.
-pub(super) const CAPACITY_EVERY: Seconds = Seconds(120);
+/// A start that was refused for want of capacity is asked for again after at most this:
+/// with the tick that comes back to it, every two minutes.
+pub(super) const CAPACITY_EVERY: Seconds = Seconds(45);
 
 /// A start that EC2 has just taken may not show yet.
 const SHOWS: Seconds = Seconds(15);
@@ -234,8 +235,17 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
         return Step::Record(next);
     }
     if actions.is_empty() {
+        // Nothing moves but the time until a start is asked for again: nobody polls.
+        let moves = sight.any(|state| matches!(state, "pending" | "stopping"));
+        let again = sight
+            .nodes
+            .iter()
+            .filter(|(node, machine)| node.was_running == Some(true) && machine.state == "stopped");
+        let again = again.filter_map(|(node, _)| node.start_not_before).min();
+        let again = again.filter(|_| phase == Phase::Starting && !moves);
+        let until = again.map_or(now + POLL, |at| at.max(now + POLL));
         let note = (next != *restore).then_some(next);
-        return Step::Wait { until: now + POLL, note };
+        return Step::Wait { until, note };
     }
     intend(&mut next, &actions, now);
     Step::Act { intent: next, actions }

@@ -51,6 +51,8 @@ struct World {
     /// Looks until a state that is on its way is reached.
     slow: u8,
     moving: BTreeMap<InstanceId, u8>,
+    /// How often somebody looked.
+    looks: u32,
 }
 
 fn volume(node: u64, n: u64) -> Volume {
@@ -112,9 +114,31 @@ fn world(nodes: &[u64], of: &[u64]) -> (Restore, World) {
         .iter()
         .map(|&node| deployment::Node { node_id: NodeId(node), instance_id: id(node) })
         .collect();
+    let world = World {
+        now: NOW,
+        machines,
+        volumes,
+        tokens: BTreeMap::new(),
+        settings: Vec::new(),
+        registry,
+        kept,
+        strikes: Vec::new(),
+        gives_up: None,
+        counts: BTreeMap::new(),
+        calls: Vec::new(),
+        crashed: false,
+        slow: 1,
+        moving: BTreeMap::new(),
+        looks: 0,
+    };
+    (row(nodes, of), world)
+}
+
+/// The row of a restore that was just asked for.
+fn row(nodes: &[u64], of: &[u64]) -> Restore {
     let node = |&node: &u64| Node {
         node_id: NodeId(node),
-        instance_id: id(node),
+        instance_id: InstanceId(format!("i-{node}")),
         swaps: of.contains(&node),
         checked: false,
         was_running: None,
@@ -127,7 +151,7 @@ fn world(nodes: &[u64], of: &[u64]) -> (Restore, World) {
         start_refusals: 0,
         missing: false,
     };
-    let restore = Restore {
+    Restore {
         deployment_id: DeploymentId(611_298_765_432_109_056),
         id: RestoreId(1),
         tenant_id: TenantId::from("t"),
@@ -162,24 +186,7 @@ fn world(nodes: &[u64], of: &[u64]) -> (Restore, World) {
         not_before: None,
         outbox: Vec::new(),
         due_at: None,
-    };
-    let world = World {
-        now: NOW,
-        machines,
-        volumes,
-        tokens: BTreeMap::new(),
-        settings: Vec::new(),
-        registry,
-        kept,
-        strikes: Vec::new(),
-        gives_up: None,
-        counts: BTreeMap::new(),
-        calls: Vec::new(),
-        crashed: false,
-        slow: 1,
-        moving: BTreeMap::new(),
-    };
-    (restore, world)
+    }
 }
 
 impl World {
@@ -410,6 +417,7 @@ fn drive(mut restore: Restore, world: &mut World) -> Restore {
         check(&restore, world);
         let now = world.now;
         let seen = world.see(&look(&restore, now));
+        world.looks += 1;
         restore.revision += 1;
         match step(&restore, Ok(&seen), &limits, now) {
             Step::Record(next) => {
@@ -657,6 +665,8 @@ fn a_start_without_capacity_is_asked_for_until_it_runs() {
     let starts =
         world.calls.iter().filter(|call| matches!(call, Call::Start(id) if id.as_str() == "i-7"));
     assert!(starts.count() > 40);
+    // And nobody looks each three seconds for hours.
+    assert!(world.looks < 40 * 12, "{} looks", world.looks);
 }
 
 #[test]
