@@ -4,6 +4,8 @@
 //! between, and when the invocation's time runs low the next one is nudged at once: nobody
 //! waits for the tick while a deployment is down.
 
+use std::time::Duration;
+
 use backups_aws::ec2::tags::Restoring;
 use backups_aws::sdk::ATTEMPT;
 use backups_aws::table::{Stored, TableError};
@@ -12,10 +14,17 @@ use backups_core::backup::CallError;
 use backups_core::id::{DeploymentId, Nonce, RestoreId};
 use backups_core::limits::LEASE;
 use backups_core::restore::{self, Action, Look, Restore, Safety, Seen, Status, Step};
+use backups_core::time::Seconds;
 
 use crate::Worker;
 use crate::advance::{Advance, Deadline, LOOK, MERGES};
 use crate::operation::Operation as _;
+
+/// A wait of a restore's downtime.
+const SOON: Seconds = Seconds(10);
+
+/// The same, as the runtime counts it.
+const WAITED: Duration = Duration::from_secs(10);
 
 /// One invocation's work on one restore.
 struct Advancing<'a> {
@@ -96,6 +105,22 @@ impl Advancing<'_> {
                     }
                 }
                 Step::Act { intent, actions } => self.act(&row, intent, actions).await?,
+                // While a deployment is down the next worker is nudged, and not waited for
+                // until the tick.
+                Step::Wait { until, note }
+                    if row.is_urgent()
+                        && until - now <= SOON
+                        && !self.advance.until.fits(LOOK + WAITED) =>
+                {
+                    let row = match note {
+                        None => Some(row),
+                        Some(next) => self.advance.store(&row, next, Some(until)).await?,
+                    };
+                    return match row {
+                        Some(row) => self.advance.hand_over(row, now).await,
+                        None => Ok(()),
+                    };
+                }
                 Step::Wait { until, note } => match self.advance.wait(&row, until, note).await? {
                     Some(next) => Some(next),
                     None => return Ok(()),
@@ -215,8 +240,7 @@ impl Advancing<'_> {
         }
         let mut next = row.clone();
         next.lease = None;
-        let due_at =
-            kept.then(|| self.advance.worker.clock.now() + backups_core::time::Seconds(60));
+        let due_at = kept.then(|| self.advance.worker.clock.now() + Seconds(60));
         if self.advance.store(&row, next, due_at).await?.is_none() {
             tracing::debug!("changed while it came to rest");
         }

@@ -46,7 +46,7 @@ pub fn apply(restore: &mut Restore, outcomes: &[(Action, Outcome)], limits: &Lim
     } else if failed && !restore.is_urgent() {
         restore.not_before = Some(now + backoff(restore.troubles));
     } else if failed {
-        restore.not_before = Some(now + backoff(restore.troubles).min(Seconds(15)));
+        restore.not_before = Some(now + backoff(restore.troubles).min(Seconds(10)));
     }
 }
 

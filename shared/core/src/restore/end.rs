@@ -33,7 +33,9 @@ pub(super) fn finish(restore: &mut Restore, status: Status, limits: &Limits, now
         tagged: false,
     };
     let until = now + limits.old_volumes;
-    let may_hold_writes = restore.was_stuck || restore.launched_at.is_some();
+    // Also when somebody else started a node in the middle.
+    let may_hold_writes =
+        restore.was_stuck || restore.launched_at.is_some() || restore.may_have_written();
     for node in restore.nodes.iter().filter(|node| node.swaps) {
         let news = node.new.iter().filter_map(|new| new.volume_id.as_ref());
         if status == Status::Completed {
@@ -85,7 +87,10 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, now: Time) -> Step {
     let mut next = restore.clone();
     // What is gone is forgotten, and what somebody has attached is theirs again.
     next.leftovers.retain(|left| {
+        // One that was just made EC2 may not know yet.
+        let surely = left.not_before.is_none_or(|at| now - at >= VISIBLE);
         left.fate != Fate::Deleted
+            || !surely
             || !matches!(seen.volumes.get(&left.volume_id), Some(SeenVolume::NotFound))
     });
     for left in &mut next.leftovers {

@@ -35,7 +35,7 @@ use crate::id::{
     BackupId, DeploymentId, InstanceId, NodeId, Nonce, RestoreId, SnapshotId, TenantId, VolumeId,
 };
 use crate::limits::Limits;
-use crate::time::Time;
+use crate::time::{Seconds, Time};
 
 pub use apply::apply;
 pub(crate) use begin::pinned;
@@ -243,6 +243,10 @@ pub struct Node {
     #[serde(default)]
     pub missing: bool,
 }
+
+/// For so long after a call a describe may show what was before it (EC2 API reference,
+/// "Eventual consistency": seconds).
+const SHOWN: Seconds = Seconds(10);
 
 /// What becomes of a volume when the restore is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -465,7 +469,11 @@ impl Restore {
             end::finish(self, Status::Failed, limits, now);
         } else {
             self.status = Status::RollingBack;
-            self.reached = None;
+            // Its deadlines count anew.
+            (self.phase, self.reached) = (None, None);
+            // What was asked of EC2 just before may not show yet, and the deployment must
+            // not be taken for what it was.
+            self.not_before = Some(now + SHOWN);
         }
     }
 

@@ -163,6 +163,12 @@ fn of_node(node: &Node, seen: &Seen) -> Result<Result<Vec<(New, Setting)>, Strin
         ));
     }
     let kept: Vec<&Kept> = seen.kept.iter().filter(|kept| kept.node_id == node.node_id).collect();
+    if kept.is_empty() {
+        return Err((
+            FailureCode::SnapshotMissing,
+            format!("{name}: the backup has no snapshot of it. Restore another backup."),
+        ));
+    }
     if let Some(most) = machine.most_volumes.filter(|most| kept.len() + 1 > *most) {
         return Err((
             FailureCode::NodeNotRestorable,

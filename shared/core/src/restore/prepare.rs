@@ -176,12 +176,14 @@ fn tries(restore: &Restore, seen: &Seen) -> Vec<Action> {
             .iter()
             .find(|one| one.node_id == node.node_id && one.device == new.device);
         let Some(setting) = setting else { continue };
-        actions.push(dry(create(node, new, setting.clone())));
+        // Without the rate: that the Region has none left is no reason to fail.
+        let plain = New { with_rate: false, ..new.clone() };
+        actions.push(dry(create(node, &plain, setting.clone())));
         if let Some(old) = at_device(seen, node, &new.device) {
             let (instance_id, device) = (node.instance_id.clone(), new.device.clone());
             let volume_id = old.volume_id.clone();
+            // Not its delete: the right to it comes with our tags.
             actions.push(dry(Call::Keep(volume_id.clone())));
-            actions.push(dry(Call::DeleteVolume(volume_id.clone())));
             actions.push(dry(Call::SetDeleteOnTermination {
                 instance_id: instance_id.clone(),
                 device: device.clone(),

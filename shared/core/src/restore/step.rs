@@ -152,7 +152,7 @@ pub fn step(
             prepare::advance(restore, seen, limits, now)
         }
         Status::InProgress | Status::RollingBack => swap::advance(restore, seen, limits, now),
-        Status::Stuck => swap::stuck(restore, seen, now),
+        Status::Stuck => swap::stuck(restore, seen, limits, now),
         Status::Completed | Status::RolledBack | Status::Failed => end::advance(restore, seen, now),
     }
 }
@@ -198,7 +198,7 @@ fn blind(restore: &Restore, error: &CallError, limits: &Limits, now: Time) -> St
         return Step::Record(next);
     }
     // Somebody is down meanwhile: not for minutes.
-    let most = if restore.is_urgent() { Seconds(15) } else { Seconds(300) };
+    let most = if restore.is_urgent() { Seconds(10) } else { Seconds(300) };
     let pause = backup::backoff(next.troubles).min(most);
     Step::Wait { until: now + pause, note: Some(next) }
 }

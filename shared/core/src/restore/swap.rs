@@ -9,7 +9,7 @@ use super::plan::named;
 use super::seen::{Attached, SeenVolume, goes_back};
 use super::step::{POLL, Step};
 use super::{Action, Call, Launch, Machine, Node, Phase, Restore, Seen, Status, end};
-use crate::backup::{FailureCode, backoff};
+use crate::backup::{Failure, FailureCode, backoff};
 use crate::id::{InstanceId, VolumeId};
 use crate::limits::{Limits, VISIBLE};
 use crate::time::{Seconds, Time};
@@ -193,10 +193,7 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
     let mut next = restore.clone();
     observe(&mut next, seen, now);
     if next.nodes.iter().all(|node| node.missing) {
-        let reason = "Every instance of the deployment is gone. Its volumes are listed in the restore; the backup is as it was.".to_owned();
-        next.failure = Some(crate::backup::Failure { code: FailureCode::NodeMissing, reason });
-        end::finish(&mut next, Status::Failed, limits, now);
-        return Step::Record(next);
+        return nobody_left(next, limits, now);
     }
     let back = goes_back(next.status);
     let closed = next.launched_at.is_some() && next.may_have_written();
@@ -249,6 +246,14 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
     }
     intend(&mut next, &actions, now);
     Step::Act { intent: next, actions }
+}
+
+/// Every instance is gone: there is nothing to bring back.
+fn nobody_left(mut restore: Restore, limits: &Limits, now: Time) -> Step {
+    let reason = "Every instance of the deployment is gone. Its volumes are listed in the restore; the backup is as it was.".to_owned();
+    restore.failure = Some(Failure { code: FailureCode::NodeMissing, reason });
+    end::finish(&mut restore, Status::Failed, limits, now);
+    Step::Record(restore)
 }
 
 /// The nodes that are there.
@@ -471,9 +476,12 @@ fn overdue(
 
 /// A person has to look; until then every node that can run with one whole set, of the
 /// side that the restore was on, is started.
-pub(super) fn stuck(restore: &Restore, seen: &Seen, now: Time) -> Step {
+pub(super) fn stuck(restore: &Restore, seen: &Seen, limits: &Limits, now: Time) -> Step {
     let mut next = restore.clone();
     observe(&mut next, seen, now);
+    if next.nodes.iter().all(|node| node.missing) {
+        return nobody_left(next, limits, now);
+    }
     let back = next.launched_at.is_none() || !next.may_have_written();
     let sight = sight(&next, seen);
     let startable: Vec<InstanceId> = sight

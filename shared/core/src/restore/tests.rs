@@ -807,3 +807,24 @@ fn an_old_volume_that_somebody_attached_again_is_released() {
     assert!(world.volumes.contains_key(&old));
     assert_eq!(over.leftovers, []);
 }
+
+#[test]
+fn the_way_back_has_deadlines_of_its_own_and_waits_until_what_was_asked_shows() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    world.strikes =
+        vec![Strike { on: "AttachVolume", nth: 1, how: How::Refused("AttachmentLimitExceeded") }];
+    let row = drive_until(restore, &mut world, |row| row.status == Status::RollingBack);
+    assert_eq!((row.phase, row.reached), (None, None));
+    assert!(row.not_before.is_some_and(|at| at > world.now));
+    let row = drive_until(row, &mut world, |row| row.phase == Some(Phase::Swapping));
+    assert!(row.reached.is_some_and(|(phase, _)| phase == Phase::Swapping));
+}
+
+#[test]
+fn a_node_of_which_the_backup_has_nothing_is_not_emptied() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    world.kept.retain(|kept| kept.node_id == NodeId(3));
+    let done = drive(restore, &mut world);
+    assert_eq!(done.failure.map(|one| one.code), Some(FailureCode::SnapshotMissing));
+    assert!(world.calls.is_empty());
+}
