@@ -76,7 +76,11 @@ async fn contents(here: &Here) -> Result<Vec<(String, String)>> {
         assert_eq!(instance["state"], "running", "{instance}");
         let attached = instance["attachments"].as_array().into_iter().flatten();
         let data = attached.filter(|one| one["device"] != "/dev/xvda");
-        all.extend(data.map(|one| (one["device"].to_string(), of(&one["volume_id"]))));
+        let mut data: Vec<_> =
+            data.map(|one| (one["device"].to_string(), of(&one["volume_id"]))).collect();
+        // They hang there in the order in which they were attached.
+        data.sort();
+        all.extend(data);
     }
     Ok(all)
 }
