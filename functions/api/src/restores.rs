@@ -9,13 +9,14 @@ use backups_aws::random;
 use backups_aws::table::keys::{KeyRow, Permission};
 use backups_aws::table::{Begun, Written};
 use backups_core::announce::Detail;
-use backups_core::backup::{Backup, Failure};
+use backups_core::backup::Backup;
 use backups_core::body;
 use backups_core::deployment::Deployment;
 use backups_core::error::{Code, Refusal};
 use backups_core::id::{
     BackupId, DeploymentId, InstanceId, NodeId, RestoreId, SnapshotId, VolumeId,
 };
+use backups_core::operation::Failure;
 use backups_core::restore::{Asked, Node, Phase, Restore, Status, decide};
 use backups_core::time::Time;
 use http::header::CONTENT_TYPE;

@@ -17,9 +17,9 @@ use std::time::Duration;
 use backups_aws::random;
 use backups_aws::sdk::{OPERATION, QUICK_OPERATION};
 use backups_aws::table::{Stored, TableError};
-use backups_core::backup::Lease;
 use backups_core::id::Nonce;
 use backups_core::limits::LEASE;
+use backups_core::operation::Lease;
 use backups_core::time::{Seconds, Time};
 
 use crate::Worker;

@@ -4,9 +4,10 @@ use backups_aws::ec2::tags::Whose;
 use backups_aws::sdk::ATTEMPT;
 use backups_aws::table::{Stored, TableError, Written};
 use backups_aws::telemetry::{self, Metric};
-use backups_core::backup::{self, Action, Backup, CallError, Status, Step};
+use backups_core::backup::{self, Action, Backup, Status, Step};
 use backups_core::id::{BackupId, DeploymentId, Nonce};
 use backups_core::limits::{FAILED_KEPT, LEASE};
+use backups_core::operation::CallError;
 use backups_core::time::Seconds;
 use futures_util::future::try_join_all;
 

@@ -2,8 +2,9 @@
 
 use backups_aws::table::{Stored, Table, TableError};
 use backups_core::announce::{Detail, Kind, OperationDue};
-use backups_core::backup::{Backup, Lease};
+use backups_core::backup::Backup;
 use backups_core::id::Nonce;
+use backups_core::operation::Lease;
 use backups_core::restore::Restore;
 use backups_core::time::Time;
 

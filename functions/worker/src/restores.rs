@@ -10,9 +10,9 @@ use backups_aws::ec2::tags::Restoring;
 use backups_aws::sdk::ATTEMPT;
 use backups_aws::table::{Stored, TableError};
 use backups_aws::telemetry::{self, Metric};
-use backups_core::backup::CallError;
 use backups_core::id::{DeploymentId, Nonce, RestoreId};
 use backups_core::limits::LEASE;
+use backups_core::operation::CallError;
 use backups_core::restore::{self, Action, Look, Restore, Safety, Seen, Status, Step};
 use backups_core::time::Seconds;
 

@@ -2,8 +2,8 @@
 
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use backups_core::announce::{Detail, Kind, OPERATION_DUE, OperationDue, SOURCE};
-use backups_core::backup::CallError;
 use backups_core::id::Nonce;
+use backups_core::operation::CallError;
 
 use crate::sdk::SdkConfig;
 use crate::settings::Settings;

@@ -5,7 +5,7 @@ use std::error::Error;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use backups_core::backup::CallError;
+use backups_core::operation::CallError;
 
 /// Codes that mean "not now": nothing was done, and the same call may pass later.
 /// Source: EC2 API reference, "Error codes"; EC2 developer guide, "Request throttling".

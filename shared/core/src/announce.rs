@@ -6,8 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backup::{self, Backup, BackupType, Failure};
+use crate::backup::{self, Backup, BackupType};
 use crate::id::{BackupId, DeploymentId, NodeId, Nonce, RestoreId, TenantId};
+use crate::operation::Failure;
 use crate::restore::Restore;
 use crate::time::Time;
 

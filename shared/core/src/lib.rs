@@ -23,5 +23,6 @@ pub mod error;
 pub mod id;
 pub mod json;
 pub mod limits;
+pub mod operation;
 pub mod restore;
 pub mod time;

@@ -2,8 +2,9 @@
 
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::types::{InstanceSpecification, ResourceType, TagSpecification};
-use backups_core::backup::{Action, CallError, Outcome, Taken, Volume};
+use backups_core::backup::{Action, Outcome, Taken, Volume};
 use backups_core::id::{InstanceId, NodeId, SnapshotId, VolumeId};
+use backups_core::operation::CallError;
 use futures_util::future::join_all;
 
 use super::tags::Whose;

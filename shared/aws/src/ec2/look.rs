@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::{Filter, Reservation, Snapshot as Ec2Snapshot, Volume as Ec2Volume};
-use backups_core::backup::{CallError, Instance, Look, Presence, Seen, Snapshot, Volume};
+use backups_core::backup::{Instance, Look, Presence, Seen, Snapshot, Volume};
 use backups_core::id::{InstanceId, NodeId, SnapshotId, VolumeId};
+use backups_core::operation::CallError;
 use backups_core::time::Time;
 use futures_util::future::try_join_all;
 

@@ -7,8 +7,8 @@ use aws_sdk_ec2::types::{
     EbsInstanceBlockDeviceSpecification, InstanceBlockDeviceMappingSpecification, ResourceType,
     Tag, TagSpecification, VolumeType,
 };
-use backups_core::backup::CallError;
 use backups_core::id::{NodeId, SnapshotId, VolumeId};
+use backups_core::operation::CallError;
 use backups_core::restore::{Action, Call, Outcome, Setting};
 use futures_util::future::join_all;
 

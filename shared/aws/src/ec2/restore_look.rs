@@ -8,8 +8,9 @@ use aws_sdk_ec2::types::{
     InstanceAttributeName, InstanceLifecycleType, Reservation, SpotInstanceType,
     Volume as Ec2Volume,
 };
-use backups_core::backup::{CallError, Presence};
+use backups_core::backup::Presence;
 use backups_core::id::{InstanceId, SnapshotId, VolumeId};
+use backups_core::operation::CallError;
 use backups_core::restore::{Attached, Look, Machine, Seen, SeenVolume};
 use backups_core::time::Time;
 use futures_util::future::try_join_all;

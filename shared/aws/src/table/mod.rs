@@ -26,8 +26,8 @@ mod stack;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
-use backups_core::backup::CallError;
 use backups_core::id::{BackupId, DeploymentId, NodeId, RestoreId, SnapshotId};
+use backups_core::operation::CallError;
 
 use crate::sdk::SdkConfig;
 use crate::settings::Settings;

@@ -9,8 +9,8 @@ use aws_sdk_dynamodb::types::{
     ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use backups_core::backup::CallError;
 use backups_core::id::{DeploymentId, Nonce};
+use backups_core::operation::CallError;
 
 use super::{Item, Names, Table, TableError, call, met_transaction, s};
 

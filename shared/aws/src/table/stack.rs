@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValue};
-use backups_core::backup::CallError;
+use backups_core::operation::CallError;
 
 use super::{Item, Table, TableError, call, n, s};
 

@@ -1,12 +1,9 @@
 //! The outcome of calls, put into the row that announced them.
 
 use super::pending::{in_order, start_if_taken, throttle_pause};
-use super::step::backoff;
-use super::{
-    Action, Backup, CallError, Failure, FailureCode, Held, NodeRun, Outcome, RIGHTS, SWEEP, Status,
-    Take,
-};
+use super::{Action, Backup, Held, NodeRun, Outcome, SWEEP, Status, Take};
 use crate::id::NodeId;
+use crate::operation::{CallError, Failure, FailureCode, RIGHTS, backoff};
 use crate::time::{Seconds, Time};
 
 /// Puts the outcomes of `actions` into `backup`: the intent as stored, or a

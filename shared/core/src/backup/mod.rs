@@ -32,13 +32,12 @@ use crate::announce::{Kind, Pending as Announcement};
 use crate::id::{
     BackupId, DeploymentId, InstanceId, NodeId, Nonce, RestoreId, SnapshotId, TenantId, VolumeId,
 };
+use crate::operation::{Failure, FailureCode, Lease};
 use crate::time::{Seconds, Time};
 
 pub use apply::apply;
 pub use removal::{Deletion, start_delete, start_expiry};
-pub(crate) use seen::RIGHTS;
-pub use seen::{Action, CallError, Instance, Outcome, Presence, Seen, Snapshot, Volume};
-pub(crate) use step::backoff;
+pub use seen::{Action, Instance, Outcome, Presence, Seen, Snapshot, Volume};
 pub use step::{Look, look, step};
 
 /// Where a backup stands, as the API writes it.
@@ -107,63 +106,6 @@ pub enum BackupType {
     PreUpgrade,
 }
 
-/// Why a backup failed, or why a delete does not get on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// Which kind.
-    pub code: FailureCode,
-    /// A sentence that says what happened and what to do.
-    pub reason: String,
-}
-
-/// The kinds of failure of a backup that was accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureCode {
-    /// A deadline of the contract passed.
-    DeadlineExceeded,
-    /// EC2 refused or failed a snapshot.
-    SnapshotFailed,
-    /// A snapshot vanished.
-    SnapshotMissing,
-    /// A snapshot cannot be deleted: an AMI uses it.
-    SnapshotInUse,
-    /// A snapshot cannot be deleted: it is locked.
-    SnapshotLocked,
-    /// The worker's role lacks a right.
-    PermissionDenied,
-    /// The volume's KMS key cannot be used.
-    KmsUnavailable,
-    /// An account limit of AWS.
-    Quota,
-    /// The node's instance does not exist any more.
-    NodeMissing,
-    /// The node has no data volume.
-    NoVolumes,
-    /// A data volume is attached to several instances.
-    MultiAttach,
-    /// More volumes than one backup may have.
-    TooManyVolumes,
-    /// EC2 could not make or keep a volume.
-    VolumeFailed,
-    /// A volume cannot be where its node is.
-    ZoneMismatch,
-    /// AWS is full.
-    Capacity,
-    /// The node cannot be stopped, swapped, and started as it is.
-    NodeNotRestorable,
-    /// A node does not stop.
-    StopFailed,
-    /// Volumes cannot be taken off or put on.
-    AttachFailed,
-    /// A node does not start.
-    StartFailed,
-    /// The backup of the present state failed.
-    SafetyBackupFailed,
-    /// The deployment's nodes changed before anything was stopped.
-    Superseded,
-}
-
 /// One snapshot of a set, with the volume it was taken from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taken {
@@ -222,15 +164,6 @@ pub struct NodeRun {
     /// How far its set is.
     #[serde(flatten)]
     pub take: Take,
-}
-
-/// Who may act on an operation, and until when.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
-    /// The invocation that holds it.
-    pub owner: Nonce,
-    /// It is dead after this.
-    pub until: Time,
 }
 
 /// Why a removal does not get on.

@@ -5,12 +5,12 @@
 //! tagged in it; after an outcome that nobody knows, what bears the number is
 //! looked for, adopted if it is the whole set, and removed if it is not.
 
-use super::step::backoff;
-use super::{Action, Backup, FailureCode, Instance, Seen, Snapshot, Step, Take, Taken, removal};
+use super::{Action, Backup, Instance, Seen, Snapshot, Step, Take, Taken, removal};
 use crate::announce::Kind;
 use crate::backup::Status;
 use crate::id::VolumeId;
 use crate::limits::{Limits, MAX_ATTEMPTS, MAX_VOLUMES, SETTLE, VISIBLE};
+use crate::operation::{FailureCode, backoff};
 use crate::time::{Seconds, Time};
 
 /// The most volumes of one `CreateSnapshots` (EC2 user guide, "Create multi-volume snapshots").

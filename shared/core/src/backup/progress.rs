@@ -1,9 +1,10 @@
 //! `in_progress`: every snapshot is started; EC2 says how far each is.
 
-use super::{Backup, FailureCode, Presence, Seen, Step, Take, removal, step};
+use super::{Backup, Presence, Seen, Step, Take, removal, step};
 use crate::announce::Kind;
 use crate::backup::Status;
 use crate::limits::{Limits, VISIBLE};
+use crate::operation::FailureCode;
 use crate::time::{Seconds, Time};
 
 /// How often progress alone is worth a write. Each event of a set brings a look.

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use super::step::backoff;
 use super::{Action, Backup, Presence, Seen, Status, Step, Take};
 use crate::announce::Kind;
 use crate::error::{Code, Refusal};
 use crate::id::SnapshotId;
 use crate::limits::VISIBLE;
+use crate::operation::backoff;
 use crate::time::Time;
 
 /// What a user's delete comes to.

@@ -5,78 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Taken;
 use crate::id::{InstanceId, NodeId, SnapshotId, VolumeId};
+use crate::operation::CallError;
 use crate::time::Time;
-
-/// What a call to AWS came to, when it did not succeed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CallError {
-    /// The request surely never reached AWS.
-    NotApplied(String),
-    /// AWS refused it; nothing was done.
-    Rejected {
-        /// AWS's code.
-        code: String,
-        /// AWS's sentence.
-        message: String,
-    },
-    /// AWS refused it for now, because of our rate or a limit of what is pending.
-    Throttled {
-        /// AWS's code.
-        code: String,
-    },
-    /// It may have happened.
-    Unknown(String),
-}
-
-/// Codes of a missing right. Their messages name roles, accounts, and policies:
-/// they are for our log, not for a tenant.
-pub(crate) const RIGHTS: &[&str] =
-    &["UnauthorizedOperation", "AccessDenied", "AccessDeniedException"];
-
-impl CallError {
-    /// What a tenant may read of it.
-    pub fn shown(&self) -> String {
-        match self {
-            Self::Rejected { code, message }
-                if RIGHTS.contains(&code.as_str()) && !message.starts_with(RIGHT_MISSING) =>
-            {
-                format!("{code}: a right is missing.")
-            }
-            other => other.to_string(),
-        }
-    }
-
-    /// The same, saying which call it was: a missing right is told by the name of
-    /// the call, in our words and not in AWS's.
-    #[must_use]
-    pub fn of(self, operation: &str) -> Self {
-        match self {
-            Self::Rejected { code, .. } if RIGHTS.contains(&code.as_str()) => {
-                Self::Rejected { code, message: format!("{RIGHT_MISSING} {operation} is missing") }
-            }
-            Self::Rejected { code, message } => {
-                Self::Rejected { code, message: format!("{operation}: {message}") }
-            }
-            Self::Unknown(what) => Self::Unknown(format!("{operation}: {what}")),
-            Self::NotApplied(what) => Self::NotApplied(format!("{operation}: {what}")),
-            Self::Throttled { code } => Self::Throttled { code },
-        }
-    }
-}
-
-/// How a missing right is told.
-const RIGHT_MISSING: &str = "the right to call";
-
-impl std::fmt::Display for CallError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NotApplied(what) => write!(f, "AWS could not be reached: {what}"),
-            Self::Rejected { code, message } => write!(f, "{code}: {message}"),
-            Self::Throttled { code } => write!(f, "{code} (throttled)"),
-            Self::Unknown(what) => write!(f, "no certain answer from AWS: {what}"),
-        }
-    }
-}
 
 /// A data volume of a node, as EC2 describes it. Kept with the backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

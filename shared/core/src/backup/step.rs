@@ -1,9 +1,10 @@
 //! What to look at, and what follows from what was seen.
 
-use super::{Backup, CallError, Seen, Status, Step, Take};
+use super::{Backup, Seen, Status, Step, Take};
 use crate::id::{InstanceId, SnapshotId};
 use crate::limits::{LOOK_EVERY, Limits, VISIBLE};
-use crate::time::{Seconds, Time};
+use crate::operation::{CallError, backoff};
+use crate::time::Time;
 
 /// What EC2 must be asked before [`step()`] can decide.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -113,11 +114,6 @@ fn blind(backup: &Backup, error: &CallError, limits: &Limits, now: Time) -> Step
         return Step::Wait { until: now + pause, note: Some(next) };
     }
     Step::Wait { until: now + backoff(next.troubles), note: Some(next) }
-}
-
-/// 5 s, doubled with each trouble in a row, up to 5 minutes. The shell adds jitter.
-pub(crate) fn backoff(troubles: u32) -> Seconds {
-    Seconds((5_i64 << troubles.saturating_sub(1).min(6)).min(300))
 }
 
 /// When to look again at something that goes on by itself.

@@ -3,8 +3,8 @@
 use super::plan::named;
 use super::swap::{CAPACITY, CAPACITY_EVERY};
 use super::{Action, Call, Fate, Launch, Outcome, Restore, Status};
-use crate::backup::{CallError, FailureCode, RIGHTS, backoff};
 use crate::limits::Limits;
+use crate::operation::{CallError, FailureCode, RIGHTS, backoff};
 use crate::time::{Seconds, Time};
 
 /// Codes of a quota or of a volume that EC2 will not make, whatever we do.

@@ -5,8 +5,8 @@ use super::seen::SeenVolume;
 use super::step::Step;
 use super::{Action, Call, Fate, Leftover, Restore, Seen, Status};
 use crate::announce::Kind;
-use crate::backup;
 use crate::limits::{Limits, VISIBLE};
+use crate::operation::backoff;
 use crate::time::{Seconds, Time};
 
 /// How long after a call of unknown outcome its volume is looked for by its tags.
@@ -156,9 +156,7 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, now: Time) -> Step {
     let deletes = next.leftovers.iter().filter(|left| left.fate == Fate::Deleted);
     let next_delete = deletes.map(|left| left.not_before.unwrap_or(now).max(now + VISIBLE)).min();
     match [next_delete, next.sweep_until].into_iter().flatten().min() {
-        Some(until) => {
-            Step::Wait { until: until.max(now + backup::backoff(next.troubles)), note: None }
-        }
+        Some(until) => Step::Wait { until: until.max(now + backoff(next.troubles)), note: None },
         None => Step::Rest,
     }
 }

@@ -30,11 +30,11 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use crate::announce::{Kind, Pending as Announcement};
-use crate::backup::{Failure, FailureCode, Lease};
 use crate::id::{
     BackupId, DeploymentId, InstanceId, NodeId, Nonce, RestoreId, SnapshotId, TenantId, VolumeId,
 };
 use crate::limits::Limits;
+use crate::operation::{Failure, FailureCode, Lease};
 use crate::time::{Seconds, Time};
 
 pub use apply::apply;

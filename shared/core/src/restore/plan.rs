@@ -4,9 +4,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Kept, Machine, New, Node, Restore, Seen};
-use crate::backup::{FailureCode, Presence, Volume};
+use crate::backup::{Presence, Volume};
 use crate::id::NodeId;
 use crate::limits::OUR_TAGS;
+use crate::operation::FailureCode;
 
 /// The most tags of a resource (EC2 user guide, "Tag restrictions"); those of AWS's own
 /// do not count.

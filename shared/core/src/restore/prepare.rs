@@ -5,8 +5,8 @@ use super::plan::{self, Planned, named};
 use super::seen::{Attached, SeenVolume};
 use super::step::{POLL, Step};
 use super::{Action, Call, Fate, Leftover, New, Node, Old, Phase, Restore, Seen};
-use crate::backup::FailureCode;
 use crate::limits::{Limits, VISIBLE};
+use crate::operation::FailureCode;
 use crate::time::Time;
 
 /// How many volumes are tried for one device before the restore fails.

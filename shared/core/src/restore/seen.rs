@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::{Setting, Status};
-use crate::backup::{self, CallError, Presence, Volume};
+use crate::backup::{self, Presence, Volume};
 use crate::deployment;
 use crate::id::{BackupId, InstanceId, NodeId, SnapshotId, VolumeId};
+use crate::operation::CallError;
 use crate::time::Time;
 
 /// What must be asked before the next step can be decided.

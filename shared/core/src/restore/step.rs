@@ -2,9 +2,10 @@
 
 use super::{Fate, Look, Phase, Restore, Safety, Seen, Setting, Status, end, prepare, swap};
 use crate::announce::Kind;
-use crate::backup::{self, CallError, FailureCode};
+use crate::backup;
 use crate::deployment;
 use crate::limits::Limits;
+use crate::operation::{CallError, FailureCode, backoff};
 use crate::time::{Seconds, Time};
 
 use super::Action;
@@ -199,6 +200,6 @@ fn blind(restore: &Restore, error: &CallError, limits: &Limits, now: Time) -> St
     }
     // Somebody is down meanwhile: not for minutes.
     let most = if restore.is_urgent() { Seconds(10) } else { Seconds(300) };
-    let pause = backup::backoff(next.troubles).min(most);
+    let pause = backoff(next.troubles).min(most);
     Step::Wait { until: now + pause, note: Some(next) }
 }

@@ -9,9 +9,9 @@ use super::plan::named;
 use super::seen::{Attached, SeenVolume, goes_back};
 use super::step::{POLL, Step};
 use super::{Action, Call, Launch, Machine, Node, Phase, Restore, Seen, Status, end};
-use crate::backup::{Failure, FailureCode, backoff};
 use crate::id::{InstanceId, VolumeId};
 use crate::limits::{Limits, VISIBLE};
+use crate::operation::{Failure, FailureCode, backoff};
 use crate::time::{Seconds, Time};
 
 /// A start that was refused for want of capacity is asked for again after at most this:

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::backup::{CallError, Presence, Snapshot, Volume};
+use crate::backup::{Presence, Snapshot, Volume};
 use crate::deployment;
 use crate::limits::Limits;
+use crate::operation::CallError;
 use crate::time::Seconds;
 
 const NOW: Time = Time::from_unix(1_800_000_000);

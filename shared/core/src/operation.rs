@@ -1,0 +1,149 @@
+//! What backups and restores have in common: who may act on one, how it fails, what a
+//! call to AWS came to, and how long to pause after trouble.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Nonce;
+use crate::time::{Seconds, Time};
+
+/// Who may act on an operation, and until when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The invocation that holds it.
+    pub owner: Nonce,
+    /// It is dead after this.
+    pub until: Time,
+}
+
+/// Why an operation failed, or does not get on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Which kind.
+    pub code: FailureCode,
+    /// A sentence that says what happened and what to do.
+    pub reason: String,
+}
+
+/// The kinds of failure of an operation that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCode {
+    /// A deadline of the contract passed.
+    DeadlineExceeded,
+    /// EC2 refused or failed a snapshot.
+    SnapshotFailed,
+    /// A snapshot vanished.
+    SnapshotMissing,
+    /// A snapshot cannot be deleted: an AMI uses it.
+    SnapshotInUse,
+    /// A snapshot cannot be deleted: it is locked.
+    SnapshotLocked,
+    /// The worker's role lacks a right.
+    PermissionDenied,
+    /// The volume's KMS key cannot be used.
+    KmsUnavailable,
+    /// An account limit of AWS.
+    Quota,
+    /// The node's instance does not exist any more.
+    NodeMissing,
+    /// The node has no data volume.
+    NoVolumes,
+    /// A data volume is attached to several instances.
+    MultiAttach,
+    /// More volumes than one backup may have.
+    TooManyVolumes,
+    /// EC2 could not make or keep a volume.
+    VolumeFailed,
+    /// A volume cannot be where its node is.
+    ZoneMismatch,
+    /// AWS is full.
+    Capacity,
+    /// The node cannot be stopped, swapped, and started as it is.
+    NodeNotRestorable,
+    /// A node does not stop.
+    StopFailed,
+    /// Volumes cannot be taken off or put on.
+    AttachFailed,
+    /// A node does not start.
+    StartFailed,
+    /// The backup of the present state failed.
+    SafetyBackupFailed,
+    /// The deployment's nodes changed before anything was stopped.
+    Superseded,
+}
+
+/// What a call to AWS came to, when it did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallError {
+    /// The request surely never reached AWS.
+    NotApplied(String),
+    /// AWS refused it; nothing was done.
+    Rejected {
+        /// AWS's code.
+        code: String,
+        /// AWS's sentence.
+        message: String,
+    },
+    /// AWS refused it for now, because of our rate or a limit of what is pending.
+    Throttled {
+        /// AWS's code.
+        code: String,
+    },
+    /// It may have happened.
+    Unknown(String),
+}
+
+/// Codes of a missing right. Their messages name roles, accounts, and policies:
+/// they are for our log, not for a tenant.
+pub(crate) const RIGHTS: &[&str] =
+    &["UnauthorizedOperation", "AccessDenied", "AccessDeniedException"];
+
+impl CallError {
+    /// What a tenant may read of it.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Rejected { code, message }
+                if RIGHTS.contains(&code.as_str()) && !message.starts_with(RIGHT_MISSING) =>
+            {
+                format!("{code}: a right is missing.")
+            }
+            other => other.to_string(),
+        }
+    }
+
+    /// The same, saying which call it was: a missing right is told by the name of
+    /// the call, in our words and not in AWS's.
+    #[must_use]
+    pub fn of(self, operation: &str) -> Self {
+        match self {
+            Self::Rejected { code, .. } if RIGHTS.contains(&code.as_str()) => {
+                Self::Rejected { code, message: format!("{RIGHT_MISSING} {operation} is missing") }
+            }
+            Self::Rejected { code, message } => {
+                Self::Rejected { code, message: format!("{operation}: {message}") }
+            }
+            Self::Unknown(what) => Self::Unknown(format!("{operation}: {what}")),
+            Self::NotApplied(what) => Self::NotApplied(format!("{operation}: {what}")),
+            Self::Throttled { code } => Self::Throttled { code },
+        }
+    }
+}
+
+/// How a missing right is told.
+const RIGHT_MISSING: &str = "the right to call";
+
+impl std::fmt::Display for CallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotApplied(what) => write!(f, "AWS could not be reached: {what}"),
+            Self::Rejected { code, message } => write!(f, "{code}: {message}"),
+            Self::Throttled { code } => write!(f, "{code} (throttled)"),
+            Self::Unknown(what) => write!(f, "no certain answer from AWS: {what}"),
+        }
+    }
+}
+
+/// 5 s, doubled with each trouble in a row, up to 5 minutes. The shell adds jitter.
+pub(crate) fn backoff(troubles: u32) -> Seconds {
+    Seconds((5_i64 << troubles.saturating_sub(1).min(6)).min(300))
+}
