@@ -1,8 +1,7 @@
 //! The outcome of calls, put into the row that announced them.
 
 use super::plan::named;
-use super::swap::{CAPACITY, CAPACITY_EVERY};
-use super::{Action, Call, Fate, Launch, Outcome, Restore, Status};
+use super::{Action, Call, Fate, Outcome, Restore, Status, launch};
 use crate::limits::Limits;
 use crate::operation::{CallError, FailureCode, RIGHTS, backoff};
 use crate::time::{Seconds, Time};
@@ -221,7 +220,7 @@ fn done(restore: &mut Restore, call: &Call, outcome: &Outcome, now: Time) -> Opt
             }
         }
         Call::Start(id) => {
-            started(restore, id, outcome, now);
+            launch::started(restore, id, outcome, now);
             None
         }
         Call::Stop(_) => rejected
@@ -252,36 +251,5 @@ fn done(restore: &mut Restore, call: &Call, outcome: &Outcome, now: Time) -> Opt
             None
         }
         Call::DeleteVolume(_) => None,
-    }
-}
-
-/// A start that was asked for.
-fn started(restore: &mut Restore, id: &crate::id::InstanceId, outcome: &Outcome, now: Time) {
-    let forward = restore.status == Status::InProgress;
-    let mut refused = None;
-    for node in restore.nodes.iter_mut().filter(|node| node.instance_id == *id) {
-        match outcome {
-            Outcome::Failed(CallError::Rejected { code, .. }) => {
-                // Full: it stood when it was asked for. Of another refusal the cause may
-                // be that an earlier start, of which nobody heard, was taken.
-                if node.launch == Launch::Maybe && forward && CAPACITY.contains(&code.as_str()) {
-                    node.launch = Launch::No;
-                }
-                node.start_refusals = node.start_refusals.saturating_add(1);
-                let pause = backoff(node.start_refusals).min(CAPACITY_EVERY);
-                node.start_not_before = Some(now + pause);
-                refused = Some(CAPACITY.contains(&code.as_str()));
-            }
-            Outcome::NotBegun => {
-                node.start_not_before = None;
-                if node.launch == Launch::Maybe && forward {
-                    node.launch = Launch::No;
-                }
-            }
-            _ => {}
-        }
-    }
-    if refused == Some(false) {
-        restore.refused_since = restore.refused_since.or(Some(now));
     }
 }

@@ -19,6 +19,7 @@
 mod apply;
 mod begin;
 mod end;
+mod launch;
 mod plan;
 mod prepare;
 mod seen;
@@ -191,7 +192,7 @@ pub struct New {
 }
 
 /// Whether a node may have run, and so written, since the first start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Launch {
     /// Surely not.
@@ -419,6 +420,11 @@ impl Restore {
     /// Every volume that it makes.
     pub fn new_volumes(&self) -> impl Iterator<Item = (&Node, &New)> {
         self.nodes.iter().flat_map(|node| node.new.iter().map(move |new| (node, new)))
+    }
+
+    /// Whether it is on the way back to the old volumes.
+    const fn goes_back(&self) -> bool {
+        matches!(self.status, Status::RollingBack)
     }
 
     /// Whether a node may have written to a new volume.

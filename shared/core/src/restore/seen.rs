@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Setting, Status};
+use super::Setting;
 use crate::backup::{self, Presence, Volume};
 use crate::deployment;
 use crate::id::{BackupId, InstanceId, NodeId, SnapshotId, VolumeId};
@@ -246,9 +246,4 @@ impl Outcome {
     pub const fn is_success(&self) -> bool {
         matches!(self, Self::Done | Self::Created(_))
     }
-}
-
-/// Whether a restore in this status goes back.
-pub(super) const fn goes_back(status: Status) -> bool {
-    matches!(status, Status::RollingBack)
 }

@@ -5,53 +5,18 @@
 //! off and on; when each has its whole set, those that ran start. The same calls lead
 //! back, with the old volumes for the new ones.
 
+use super::launch::{SHOWS, observe};
 use super::plan::named;
-use super::seen::{Attached, SeenVolume, goes_back};
+use super::seen::{Attached, SeenVolume};
 use super::step::{POLL, Step};
 use super::{Action, Call, Launch, Machine, Node, Phase, Restore, Seen, Status, end};
 use crate::id::{InstanceId, VolumeId};
-use crate::limits::{Limits, VISIBLE};
-use crate::operation::{Failure, FailureCode, backoff};
+use crate::limits::Limits;
+use crate::operation::{Failure, FailureCode};
 use crate::time::{Seconds, Time};
-
-/// A start that was refused for want of capacity is asked for again after at most this:
-/// with the tick that comes back to it, every two minutes.
-pub(super) const CAPACITY_EVERY: Seconds = Seconds(45);
-
-/// A start that EC2 has just taken may not show yet.
-const SHOWS: Seconds = Seconds(15);
 
 /// How often one that is stuck is looked at.
 const STUCK_EVERY: Seconds = Seconds(60);
-
-/// Codes of a start that may be granted later: AWS is full.
-/// Source: EC2 API reference, "Error codes"; EC2 user guide, "Troubleshoot instance
-/// launch issues".
-pub(super) const CAPACITY: &[&str] = &[
-    "InsufficientInstanceCapacity",
-    "InsufficientHostCapacity",
-    "InsufficientCapacity",
-    "Server.InsufficientInstanceCapacity",
-    "Server.InsufficientHostCapacity",
-    "Server.InsufficientCapacity",
-];
-
-/// Whether an instance's state reason says that EC2 itself gave its launch up: the
-/// operating system never ran.
-/// Source: EC2 user guide, "Troubleshoot instance launch issues" (`Client.InternalError`:
-/// an encrypted volume whose key cannot be used).
-pub(super) fn never_launched(reason: Option<&str>) -> bool {
-    reason.is_some_and(|reason| {
-        CAPACITY.contains(&reason)
-            || matches!(
-                reason,
-                "Client.InternalError"
-                    | "Client.InvalidSnapshot.NotFound"
-                    | "Client.VolumeLimitExceeded"
-                    | "Server.InternalError"
-            )
-    })
-}
 
 /// A volume that is to hang on a node.
 struct Wanted<'a> {
@@ -117,77 +82,6 @@ impl Sight<'_> {
     }
 }
 
-/// Notes what was seen of the nodes that cannot be seen again: that one is gone, that one
-/// has run.
-fn observe(restore: &mut Restore, seen: &Seen, now: Time) {
-    let (mut refused, mut said) = (false, None);
-    for node in &mut restore.nodes {
-        let Some(machine) = seen.instances.get(&node.instance_id) else { continue };
-        node.missing |= machine.is_gone();
-        let holds_new = machine
-            .attached
-            .iter()
-            .any(|one| node.new.iter().any(|new| new.volume_id.as_ref() == Some(&one.volume_id)));
-        let runs = matches!(machine.state.as_str(), "running" | "pending");
-        if machine.state == "running" {
-            (node.start_asked_at, node.start_refusals) = (None, 0);
-        }
-        if machine.state == "running" && holds_new {
-            node.launch = Launch::Yes;
-        } else if runs && holds_new {
-            node.launch = node.launch.max_of(Launch::Maybe);
-        } else if machine.state == "stopped" && asked(node, SHOWS, now) {
-            // EC2 itself says what became of the start: it gave it up.
-            let reason = machine.state_reason.as_deref();
-            if never_launched(reason) {
-                gave_up(node, now);
-                let full = reason.is_some_and(|reason| CAPACITY.contains(&reason));
-                refused |= !full;
-                said = reason.map(str::to_owned);
-            } else if node.launch == Launch::Maybe && asked(node, VISIBLE, now) {
-                // Or it never took it: then it was last launched when it was before.
-                let before =
-                    machine.launched_at.is_some() && machine.launched_at == node.launched_at;
-                node.launch = if before { Launch::No } else { Launch::Yes };
-            }
-        }
-    }
-    if refused {
-        restore.refused_since = restore.refused_since.or(Some(now));
-    }
-    if let Some(said) = said {
-        restore.trouble = Some(format!("a start ended with {said}"));
-    }
-}
-
-/// Whether the node's start was last asked for so long ago.
-fn asked(node: &Node, span: Seconds, now: Time) -> bool {
-    node.start_asked_at.is_some_and(|at| now - at >= span)
-}
-
-/// EC2 gave the node's start up: it is asked for again, later each time.
-fn gave_up(node: &mut Node, now: Time) {
-    if node.launch == Launch::Maybe {
-        node.launch = Launch::No;
-    }
-    node.start_asked_at = None;
-    node.start_refusals = node.start_refusals.saturating_add(1);
-    node.start_not_before = Some(now + backoff(node.start_refusals).min(CAPACITY_EVERY));
-}
-
-impl Launch {
-    /// The worse of both.
-    fn max_of(self, other: Self) -> Self {
-        if self == Self::Yes || other == Self::Yes {
-            Self::Yes
-        } else if self == Self::Maybe || other == Self::Maybe {
-            Self::Maybe
-        } else {
-            Self::No
-        }
-    }
-}
-
 /// The next step of a restore whose deployment is frozen.
 pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time) -> Step {
     let mut next = restore.clone();
@@ -195,7 +89,7 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
     if next.nodes.iter().all(|node| node.missing) {
         return nobody_left(next, limits, now);
     }
-    let back = goes_back(next.status);
+    let back = next.goes_back();
     let closed = next.launched_at.is_some() && next.may_have_written();
     if let Some(node) = next.nodes.iter().find(|node| node.missing)
         && !back
@@ -280,7 +174,7 @@ fn intend(restore: &mut Restore, actions: &[Action], now: Time) {
                     node.start_asked_at = Some(now);
                     node.start_not_before = Some(now + SHOWS);
                     if forward && node.swaps {
-                        node.launch = node.launch.max_of(Launch::Maybe);
+                        node.launch = node.launch.max(Launch::Maybe);
                     }
                 }
             }
@@ -433,7 +327,7 @@ fn overdue(
         }
         Phase::Swapping => {
             let gone = restore.swapping().find_map(|node| {
-                let back = goes_back(restore.status);
+                let back = restore.goes_back();
                 let wanted = wanted(node, back);
                 let gone = wanted.into_iter().find(|one| {
                     matches!(seen.volumes.get(one.volume_id), Some(SeenVolume::NotFound))
