@@ -16,14 +16,13 @@ use backups_core::create::{NewBackup, decide};
 use backups_core::deployment::Deployment;
 use backups_core::error::{Code, Refusal};
 use backups_core::id::{BackupId, DeploymentId};
-use http::header::CONTENT_TYPE;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, StatusCode};
 use tracing::Span;
 use tracing::field::display;
 
 use crate::problem::Problem;
 use crate::shown::Item;
-use crate::{Api, access, auth, input};
+use crate::{Api, access, auth, input, shown};
 
 /// The header that bears a new backup's id.
 pub(crate) const LD_BACKUP: HeaderName = HeaderName::from_static("ld-backup");
@@ -50,12 +49,7 @@ pub(crate) async fn list(
     access::permitted(&key, Permission::Read)?;
     let backups = backups.unwrap_or_default();
     let items: Vec<Item<'_>> = backups.iter().map(Item::from).collect();
-    let list = serde_json::to_vec(&items).map_err(|error| {
-        tracing::error!(%error, "the list cannot be written as JSON");
-        Problem::internal()
-    })?;
-    let json = HeaderValue::from_static("application/json");
-    Ok(([(CONTENT_TYPE, json)], list).into_response())
+    shown::json(&items)
 }
 
 /// `POST /deployments/{deployment_id}/backups`

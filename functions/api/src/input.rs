@@ -78,6 +78,22 @@ impl Path {
 
 /// The body of a request that must have one: at most 64 KiB of JSON.
 pub(crate) async fn json(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
+    let bytes = read(headers, body).await?;
+    declared_json(headers)?;
+    Ok(bytes)
+}
+
+/// The body of a request that need not have one: none, or as [`json`].
+pub(crate) async fn optional_json(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
+    let bytes = read(headers, body).await?;
+    if !bytes.is_empty() {
+        declared_json(headers)?;
+    }
+    Ok(bytes)
+}
+
+/// The body, as long as it is not too large.
+async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
     let too_large = || {
         let reason = format!("The body is larger than {} KiB; send less.", MAX_BYTES / 1024);
         Problem::new(Code::BodyTooLarge, &reason)
@@ -89,20 +105,17 @@ pub(crate) async fn json(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Pro
     }
     // The function has the whole body in hand before it begins: reading it can
     // only fail by its size.
-    let bytes = to_bytes(body, MAX_BYTES).await.map_err(|_| too_large())?;
-    if !is_json(headers) {
-        let reason = "Send the body as JSON, with the header `content-type: application/json` \
-                      and without `content-encoding`.";
-        return Err(Problem::new(Code::UnsupportedMediaType, reason));
-    }
-    Ok(bytes.into())
+    to_bytes(body, MAX_BYTES).await.map(Into::into).map_err(|_| too_large())
 }
 
-/// The body of a request that need not have one: none, or as [`json`].
-pub(crate) async fn optional_json(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
-    let bytes = to_bytes(body, MAX_BYTES + 1).await.unwrap_or_default();
-    let none = bytes.is_empty() && headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0");
-    if none { Ok(Vec::new()) } else { json(headers, Body::from(bytes)).await }
+/// Refuses a body that is not declared as JSON.
+fn declared_json(headers: &HeaderMap) -> Result<(), Problem> {
+    if is_json(headers) {
+        return Ok(());
+    }
+    let reason = "Send the body as JSON, with the header `content-type: application/json` \
+                  and without `content-encoding`.";
+    Err(Problem::new(Code::UnsupportedMediaType, reason))
 }
 
 /// Whether the headers declare JSON: `application/json` or `…+json`, with any
@@ -199,5 +212,20 @@ mod tests {
         assert_eq!(code(&json_type, MAX_BYTES).await.map(|bytes| bytes.len()), Ok(MAX_BYTES));
         let announced = headers(&[("content-length", "65537")]);
         assert_eq!(code(&announced, 0).await, Err(Code::BodyTooLarge));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_need_not_be_there_is_held_to_the_same() {
+        let json_type = headers(&[("content-type", "application/json")]);
+        let code = async |headers: &HeaderMap, size: usize| {
+            let read = optional_json(headers, Body::from(vec![b'x'; size])).await;
+            read.map(|bytes| bytes.len()).map_err(|problem| problem.code())
+        };
+        assert_eq!(code(&HeaderMap::new(), 0).await, Ok(0));
+        assert_eq!(code(&HeaderMap::new(), 1).await, Err(Code::UnsupportedMediaType));
+        assert_eq!(code(&json_type, MAX_BYTES).await, Ok(MAX_BYTES));
+        for size in [MAX_BYTES + 1, MAX_BYTES + 2, 2 * MAX_BYTES] {
+            assert_eq!(code(&json_type, size).await, Err(Code::BodyTooLarge), "{size}");
+        }
     }
 }

@@ -19,7 +19,6 @@ use backups_core::id::{
 use backups_core::operation::Failure;
 use backups_core::restore::{Asked, Node, Phase, Restore, Status, decide};
 use backups_core::time::Time;
-use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use tracing::Span;
@@ -27,7 +26,7 @@ use tracing::field::display;
 
 use crate::backups::{BUS, LD_BACKUP, TRIES, contended, living, pause};
 use crate::problem::Problem;
-use crate::{Api, access, auth, input};
+use crate::{Api, access, auth, input, shown};
 
 /// The header that bears a new restore's id.
 const LD_RESTORE: HeaderName = HeaderName::from_static("ld-restore");
@@ -75,7 +74,7 @@ pub(crate) async fn list(
     access::permitted(&key, Permission::Read)?;
     let restores = api.table.restores(id).await?;
     let items: Vec<Item<'_>> = restores.iter().map(Item::from).collect();
-    json(&items)
+    shown::json(&items)
 }
 
 /// `GET /deployments/{deployment_id}/restores/{restore_id}`
@@ -91,16 +90,7 @@ pub(crate) async fn get(
     let restore = api.table.restore(id, restore_id).await?.ok_or_else(|| {
         Refusal::new(Code::RestoreNotFound, "The deployment has no such restore.")
     })?;
-    json(&Item::from(&restore))
-}
-
-fn json(value: &impl Serialize) -> Result<Response, Problem> {
-    let body = serde_json::to_vec(value).map_err(|error| {
-        tracing::error!(%error, "a restore cannot be written as JSON");
-        Problem::internal()
-    })?;
-    let json = HeaderValue::from_static("application/json");
-    Ok(([(CONTENT_TYPE, json)], body).into_response())
+    shown::json(&Item::from(&restore))
 }
 
 /// Decides on what was read and stores the restore; if the deployment or the backup has

@@ -1,9 +1,25 @@
-//! A backup as the list shows it: the published page's 15 fields, in its order.
+//! Replies as JSON, and a backup as the list shows it: the published page's 15 fields, in
+//! its order.
 
+use axum::response::{IntoResponse as _, Response};
 use backups_core::backup::{Backup, BackupType, Status};
 use backups_core::id::{BackupId, DeploymentId, NodeId, SnapshotId, VolumeId};
 use backups_core::time::Time;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 use serde::Serialize;
+
+use crate::problem::Problem;
+
+/// A reply whose body is this.
+pub(crate) fn json(value: &impl Serialize) -> Result<Response, Problem> {
+    let body = serde_json::to_vec(value).map_err(|error| {
+        tracing::error!(%error, "a reply cannot be written as JSON");
+        Problem::internal()
+    })?;
+    let json = HeaderValue::from_static("application/json");
+    Ok(([(CONTENT_TYPE, json)], body).into_response())
+}
 
 /// One item of the list. The order of the fields is the published one.
 #[derive(Debug, Serialize)]

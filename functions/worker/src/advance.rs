@@ -19,7 +19,7 @@ use backups_aws::sdk::{OPERATION, QUICK_OPERATION};
 use backups_aws::table::{Stored, TableError};
 use backups_core::id::Nonce;
 use backups_core::limits::LEASE;
-use backups_core::operation::Lease;
+use backups_core::operation::{CallError, Lease};
 use backups_core::time::{Seconds, Time};
 
 use crate::Worker;
@@ -42,7 +42,7 @@ pub(crate) const LOOK: Duration = OPERATION;
 const BUS: Duration = Duration::from_secs(3);
 
 /// How often a store that met another's is tried anew with what EC2 answered.
-pub(crate) const MERGES: u32 = 5;
+const MERGES: u32 = 5;
 
 /// When the invocation ends.
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +104,44 @@ impl<'a> Advance<'a> {
             }
             Stored::Conflict => Ok(None),
         }
+    }
+
+    /// Stores what is about to be done, under a lease. None: somebody else was faster, and
+    /// no call may be made.
+    pub(crate) async fn intend<O: Operation>(
+        &self,
+        row: &O,
+        mut intent: O,
+    ) -> Result<Option<O>, TableError> {
+        let now = self.worker.clock.now();
+        intent.set_lease(Some(self.lease(now)));
+        self.store(row, intent, Some(now + LEASE)).await
+    }
+
+    /// Stores what calls came to, and ends the lease. What AWS answered is merged into the
+    /// newer row if there is one, never dropped. None: the row is gone, or every round was
+    /// lost to others.
+    pub(crate) async fn merge<O: Operation>(
+        &mut self,
+        mut row: O,
+        got_on: bool,
+        put: impl Fn(&mut O, Time) + Send + Sync,
+    ) -> Result<Option<O>, TableError> {
+        for _ in 0..MERGES {
+            let now = self.worker.clock.now();
+            let mut next = row.clone();
+            put(&mut next, now);
+            next.set_lease(None);
+            if let Some(stored) = self.store(&row, next, Some(now + LEASE)).await? {
+                self.got_on |= got_on;
+                return Ok(Some(stored));
+            }
+            match row.reread(&self.worker.table).await? {
+                Some(newer) => row = newer,
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 
     /// Publishes what the outbox holds and the bus has not taken yet.
@@ -209,6 +247,16 @@ impl<'a> Advance<'a> {
     pub(crate) fn taken_out(&self, row: &impl Operation) -> bool {
         self.without_published(row).announcements().len() < row.announcements().len()
     }
+}
+
+/// What a look saw, or that it did not come back in time.
+pub(crate) async fn looked<T>(
+    look: impl Future<Output = T>,
+    late: impl FnOnce(CallError) -> T,
+) -> T {
+    tokio::time::timeout(LOOK, look).await.unwrap_or_else(|_| {
+        late(CallError::Unknown(format!("EC2 could not be described within {} s", LOOK.as_secs())))
+    })
 }
 
 /// A span as the runtime counts it.

@@ -7,13 +7,11 @@ use backups_aws::telemetry::{self, Metric};
 use backups_core::backup::{self, Action, Backup, Status, Step};
 use backups_core::id::{BackupId, DeploymentId, Nonce};
 use backups_core::limits::{FAILED_KEPT, LEASE};
-use backups_core::operation::CallError;
 use backups_core::time::Seconds;
 use futures_util::future::try_join_all;
 
 use crate::Worker;
-use crate::advance::{Advance, Deadline, LOOK, MERGES};
-use crate::operation::Operation as _;
+use crate::advance::{Advance, Deadline, LOOK, looked};
 
 /// How many rows are written side by side.
 const SIDE_BY_SIDE: usize = 8;
@@ -98,11 +96,7 @@ impl Advancing<'_> {
         let seen = if look.is_empty() {
             Ok(backup::Seen::default())
         } else {
-            let looked = self.advance.worker.ec2.look(&look, &self.whose);
-            tokio::time::timeout(LOOK, looked).await.unwrap_or_else(|_| {
-                let said = format!("EC2 could not be described within {} s", LOOK.as_secs());
-                Err(CallError::Unknown(said))
-            })
+            looked(self.advance.worker.ec2.look(&look, &self.whose), Err).await
         };
         if let Err(error) = &seen {
             tracing::warn!(%error, "EC2 could not be looked at");
@@ -115,36 +109,20 @@ impl Advancing<'_> {
     async fn act(
         &mut self,
         row: &Backup,
-        mut intent: Backup,
+        intent: Backup,
         actions: Vec<Action>,
     ) -> Result<Option<Backup>, TableError> {
-        let now = self.advance.worker.clock.now();
-        intent.lease = Some(self.advance.lease(now));
-        let Some(mut row) = self.advance.store(row, intent, Some(now + LEASE)).await? else {
+        let Some(row) = self.advance.intend(row, intent).await? else {
             return Ok(None);
         };
         self.keep_volumes(&row, &actions).await?;
         let until = self.advance.until;
         let may_begin = move || until.fits(ATTEMPT);
         let outcomes = self.advance.worker.ec2.act(actions, &self.whose, may_begin).await;
-        for _ in 0..MERGES {
-            let now = self.advance.worker.clock.now();
-            let mut next = row.clone();
-            backup::apply(&mut next, &outcomes, now);
-            next.lease = None;
-            if let Some(stored) = self.advance.store(&row, next, Some(now + LEASE)).await? {
-                self.advance.got_on |= outcomes.iter().any(|(_, one)| one.is_success());
-                return Ok(Some(stored));
-            }
-            // What EC2 answered is merged into the newer row, never dropped.
-            match row.reread(&self.advance.worker.table).await? {
-                Some(newer) => row = newer,
-                None => return Ok(None),
-            }
-        }
-        // Every round lost: the calls' numbers are stored, their snapshots are
-        // found by tag once the lease is over.
-        Ok(None)
+        let got_on = outcomes.iter().any(|(_, one)| one.is_success());
+        // If every round is lost: the calls' numbers are stored, their snapshots are found
+        // by tag once the lease is over.
+        self.advance.merge(row, got_on, |row, now| backup::apply(row, &outcomes, now)).await
     }
 
     /// Nothing more to do: the row leaves the index, but for its expiry.

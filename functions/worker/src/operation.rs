@@ -45,33 +45,40 @@ pub(crate) trait Operation: Clone + PartialEq + Send + Sync {
     ) -> impl Future<Output = Result<(), TableError>> + Send;
 }
 
+/// What is the same field of either row.
+macro_rules! shared_fields {
+    () => {
+        fn lease(&self) -> Option<&Lease> {
+            self.lease.as_ref()
+        }
+
+        fn set_lease(&mut self, lease: Option<Lease>) {
+            self.lease = lease;
+        }
+
+        fn due_at(&self) -> Option<Time> {
+            self.due_at
+        }
+
+        fn troubles(&mut self) -> &mut u32 {
+            &mut self.troubles
+        }
+
+        fn forget(&mut self, taken: &[Nonce]) {
+            self.outbox.retain(|pending| !taken.contains(&pending.announcement_id));
+        }
+    };
+}
+
 impl Operation for Backup {
     fn nudge(&self) -> OperationDue {
         OperationDue::backup(self.deployment_id, self.id)
     }
 
-    fn lease(&self) -> Option<&Lease> {
-        self.lease.as_ref()
-    }
-
-    fn set_lease(&mut self, lease: Option<Lease>) {
-        self.lease = lease;
-    }
-
-    fn due_at(&self) -> Option<Time> {
-        self.due_at
-    }
-
-    fn troubles(&mut self) -> &mut u32 {
-        &mut self.troubles
-    }
+    shared_fields!();
 
     fn announcements(&self) -> Vec<(Kind, Detail)> {
         Detail::all_of(self)
-    }
-
-    fn forget(&mut self, taken: &[Nonce]) {
-        self.outbox.retain(|pending| !taken.contains(&pending.announcement_id));
     }
 
     async fn reread(&self, table: &Table) -> Result<Option<Self>, TableError> {
@@ -97,28 +104,10 @@ impl Operation for Restore {
         OperationDue::restore(self.deployment_id, self.id)
     }
 
-    fn lease(&self) -> Option<&Lease> {
-        self.lease.as_ref()
-    }
-
-    fn set_lease(&mut self, lease: Option<Lease>) {
-        self.lease = lease;
-    }
-
-    fn due_at(&self) -> Option<Time> {
-        self.due_at
-    }
-
-    fn troubles(&mut self) -> &mut u32 {
-        &mut self.troubles
-    }
+    shared_fields!();
 
     fn announcements(&self) -> Vec<(Kind, Detail)> {
         Detail::all_of_restore(self)
-    }
-
-    fn forget(&mut self, taken: &[Nonce]) {
-        self.outbox.retain(|pending| !taken.contains(&pending.announcement_id));
     }
 
     async fn reread(&self, table: &Table) -> Result<Option<Self>, TableError> {

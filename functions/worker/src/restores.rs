@@ -17,8 +17,7 @@ use backups_core::restore::{self, Action, Look, Restore, Safety, Seen, Status, S
 use backups_core::time::Seconds;
 
 use crate::Worker;
-use crate::advance::{Advance, Deadline, LOOK, MERGES};
-use crate::operation::Operation as _;
+use crate::advance::{Advance, Deadline, LOOK, looked};
 
 /// A wait of a restore's downtime.
 const SOON: Seconds = Seconds(10);
@@ -83,9 +82,7 @@ impl Advancing<'_> {
                 }
                 Step::Plan { mut next, settings } => {
                     // Under the lease: of two workers that planned, one writes.
-                    let mut leased = row.clone();
-                    leased.lease = Some(self.advance.lease(now));
-                    match self.advance.store(&row, leased, Some(now + LEASE)).await? {
+                    match self.advance.intend(&row, row.clone()).await? {
                         None => None,
                         Some(leased) => {
                             self.advance.worker.table.keep_settings(&leased, &settings).await?;
@@ -146,13 +143,7 @@ impl Advancing<'_> {
         let seen = if look.is_empty() {
             Ok(Seen::default())
         } else {
-            let looked = tokio::time::timeout(LOOK, self.see(row, &look));
-            if let Ok(seen) = looked.await {
-                seen?
-            } else {
-                let said = format!("EC2 could not be described within {} s", LOOK.as_secs());
-                Err(CallError::Unknown(said))
-            }
+            looked(self.see(row, &look), |late| Ok(Err(late))).await?
         };
         if let Err(error) = &seen {
             tracing::warn!(%error, "EC2 could not be looked at");
@@ -200,35 +191,20 @@ impl Advancing<'_> {
     async fn act(
         &mut self,
         row: &Restore,
-        mut intent: Restore,
+        intent: Restore,
         actions: Vec<Action>,
     ) -> Result<Option<Restore>, TableError> {
-        let now = self.advance.worker.clock.now();
-        intent.lease = Some(self.advance.lease(now));
-        let Some(mut row) = self.advance.store(row, intent, Some(now + LEASE)).await? else {
+        let Some(row) = self.advance.intend(row, intent).await? else {
             return Ok(None);
         };
         let until = self.advance.until;
         let may_begin = move || until.fits(ATTEMPT);
         let worker = self.advance.worker;
         let outcomes = worker.ec2.act_for_restore(actions, &self.whose, may_begin).await;
-        for _ in 0..MERGES {
-            let now = worker.clock.now();
-            let mut next = row.clone();
-            restore::apply(&mut next, &outcomes, &worker.limits, now);
-            next.lease = None;
-            if let Some(stored) = self.advance.store(&row, next, Some(now + LEASE)).await? {
-                self.advance.got_on |= outcomes.iter().any(|(_, one)| one.is_success());
-                return Ok(Some(stored));
-            }
-            // What EC2 answered is merged into the newer row, never dropped.
-            match row.reread(&worker.table).await? {
-                Some(newer) => row = newer,
-                None => return Ok(None),
-            }
-        }
-        // Every round lost: each call is safe to repeat.
-        Ok(None)
+        let got_on = outcomes.iter().any(|(_, one)| one.is_success());
+        let put = |row: &mut Restore, now| restore::apply(row, &outcomes, &worker.limits, now);
+        // If every round is lost: each call is safe to repeat.
+        self.advance.merge(row, got_on, put).await
     }
 
     /// Nothing more to do: the row leaves the index.

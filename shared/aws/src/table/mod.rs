@@ -25,7 +25,7 @@ mod stack;
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use backups_core::id::{BackupId, DeploymentId, NodeId, RestoreId, SnapshotId};
 use backups_core::operation::CallError;
 
@@ -102,10 +102,45 @@ impl Table {
             .key("pk", AttributeValue::S(pk))
             .key("sk", AttributeValue::S(sk))
             .consistent_read(true)
-            .return_consumed_capacity(aws_sdk_dynamodb::types::ReturnConsumedCapacity::Total)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .send()
             .await;
         Ok(reply.map_err(|error| call("GetItem", &error))?.item)
+    }
+
+    /// The rows of a deployment whose sort keys begin so, the last one first, in all pages.
+    async fn begin_with(
+        &self,
+        deployment: DeploymentId,
+        prefix: &str,
+        limit: Option<i32>,
+    ) -> Result<Vec<Item>, TableError> {
+        let mut start = None;
+        let mut rows = Vec::new();
+        loop {
+            let reply = self
+                .client
+                .query()
+                .table_name(&self.name)
+                .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
+                .expression_attribute_values(":pk", s(deployment_pk(deployment)))
+                .expression_attribute_values(":prefix", s(prefix))
+                .scan_index_forward(false)
+                .consistent_read(true)
+                .set_limit(limit)
+                .set_exclusive_start_key(start)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .send()
+                .await
+                .map_err(|error| call("Query", &error))?;
+            rows.extend(reply.items.unwrap_or_default());
+            start = reply.last_evaluated_key;
+            let enough =
+                limit.is_some_and(|limit| rows.len() >= usize::try_from(limit).unwrap_or(0));
+            if start.is_none() || enough {
+                return Ok(rows);
+            }
+        }
     }
 
     /// Removes one row; one that is not there is removed already.
@@ -116,7 +151,7 @@ impl Table {
             .table_name(&self.name)
             .key("pk", AttributeValue::S(pk))
             .key("sk", AttributeValue::S(sk))
-            .return_consumed_capacity(aws_sdk_dynamodb::types::ReturnConsumedCapacity::Total)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .send()
             .await;
         reply.map_err(|error| call("DeleteItem", &error))?;
@@ -130,7 +165,7 @@ impl Table {
             .put_item()
             .table_name(&self.name)
             .set_item(Some(item))
-            .return_consumed_capacity(aws_sdk_dynamodb::types::ReturnConsumedCapacity::Total)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .send()
             .await;
         reply.map_err(|error| call("PutItem", &error))?;

@@ -97,32 +97,12 @@ impl Table {
 
     /// Removes the kept volumes of a backup.
     pub(super) async fn forget_volumes(&self, backup: &Backup) -> Result<(), TableError> {
-        let pk = deployment_pk(backup.deployment_id);
-        let mut start = None;
-        loop {
-            let reply = self
-                .client
-                .query()
-                .table_name(&self.name)
-                .key_condition_expression("pk = :pk AND begins_with(sk, :volumes)")
-                .expression_attribute_values(":pk", s(&pk))
-                .expression_attribute_values(":volumes", s(volumes_prefix(backup.id)))
-                .projection_expression("sk")
-                .consistent_read(true)
-                .set_exclusive_start_key(start)
-                .return_consumed_capacity(ReturnConsumedCapacity::Total)
-                .send()
-                .await
-                .map_err(|error| call("Query", &error))?;
-            for row in reply.items.unwrap_or_default() {
-                if let Some(AttributeValue::S(sk)) = row.get("sk") {
-                    self.delete(pk.clone(), sk.clone()).await?;
-                }
-            }
-            start = reply.last_evaluated_key;
-            if start.is_none() {
-                return Ok(());
+        let prefix = volumes_prefix(backup.id);
+        for row in self.begin_with(backup.deployment_id, &prefix, None).await? {
+            if let Some(AttributeValue::S(sk)) = row.get("sk") {
+                self.delete(deployment_pk(backup.deployment_id), sk.clone()).await?;
             }
         }
+        Ok(())
     }
 }

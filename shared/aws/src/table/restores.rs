@@ -5,8 +5,8 @@
 //! last: both are taken and given back in the transaction that makes the change.
 
 use aws_sdk_dynamodb::types::{
-    AttributeValue, ConditionCheck, Put, ReturnConsumedCapacity,
-    ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
+    AttributeValue, ConditionCheck, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+    Update,
 };
 use backups_core::backup::Backup;
 use backups_core::deployment::{Deployment, Node};
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::operation::{Stored, UpdateParts, Written, built, ours};
 use super::{
-    Item, META, Table, TableError, backup_sk, call, deployment_pk, from_item, n, restore_sk, s,
+    Item, META, Table, TableError, backup_sk, deployment_pk, from_item, n, restore_sk, s,
     settings_prefix, to_item, volumes_prefix,
 };
 
@@ -336,41 +336,6 @@ impl Table {
             volume: volume(node_id, attempt, taken.volume_id.clone()),
         });
         Ok(Some(all.collect()))
-    }
-
-    /// The rows of a deployment whose sort keys begin so, the last one first, in all pages.
-    async fn begin_with(
-        &self,
-        deployment: DeploymentId,
-        prefix: &str,
-        limit: Option<i32>,
-    ) -> Result<Vec<Item>, TableError> {
-        let mut start = None;
-        let mut rows = Vec::new();
-        loop {
-            let reply = self
-                .client
-                .query()
-                .table_name(&self.name)
-                .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
-                .expression_attribute_values(":pk", s(deployment_pk(deployment)))
-                .expression_attribute_values(":prefix", s(prefix))
-                .scan_index_forward(false)
-                .consistent_read(true)
-                .set_limit(limit)
-                .set_exclusive_start_key(start)
-                .return_consumed_capacity(ReturnConsumedCapacity::Total)
-                .send()
-                .await
-                .map_err(|error| call("Query", &error))?;
-            rows.extend(reply.items.unwrap_or_default());
-            start = reply.last_evaluated_key;
-            let enough =
-                limit.is_some_and(|limit| rows.len() >= usize::try_from(limit).unwrap_or(0));
-            if start.is_none() || enough {
-                return Ok(rows);
-            }
-        }
     }
 }
 
