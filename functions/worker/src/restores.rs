@@ -227,7 +227,7 @@ impl Advancing<'_> {
 /// What follows from a write of a restore.
 pub(crate) fn stored(worker: &Worker, before: &Restore, after: &Restore) {
     let at = worker.clock.timestamp();
-    let refused = |row: &Restore| row.nodes.iter().map(|node| node.start_refusals).sum::<u32>();
+    let refused = |row: &Restore| row.nodes.iter().map(|node| node.start.refusals).sum::<u32>();
     if refused(after) > refused(before) {
         telemetry::count(Metric::RestoreStartRetries, 1, at);
     }

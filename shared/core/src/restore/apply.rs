@@ -168,6 +168,16 @@ fn volume_fault(code: &str) -> FailureCode {
 
 /// A call that was meant. Gives the failure, if it is one that will not pass.
 fn done(restore: &mut Restore, call: &Call, outcome: &Outcome, now: Time) -> Option<Fault> {
+    let may_have_happened =
+        outcome.is_success() || matches!(outcome, Outcome::Failed(CallError::Unknown(_)));
+    restore.disturbed |= may_have_happened
+        && matches!(
+            call,
+            Call::Stop(_)
+                | Call::Detach { .. }
+                | Call::Attach { .. }
+                | Call::SetDeleteOnTermination { .. }
+        );
     let who = about(restore, call);
     let rejected = match outcome {
         Outcome::Failed(CallError::Rejected { code, message }) => {

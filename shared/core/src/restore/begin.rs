@@ -1,6 +1,6 @@
 //! Whether a restore may begin, and the row that it starts as.
 
-use super::{Launch, Node, Restore, Status};
+use super::{Launch, Node, Restore, Start, Status};
 use crate::announce::Kind;
 use crate::backup::{self, Backup, BackupType};
 use crate::create::{self, NewBackup};
@@ -70,12 +70,13 @@ pub fn decide(
         planned: false,
         frozen_at: None,
         touched_at: None,
+        disturbed: false,
+        back: false,
         stopped_at: None,
         launched_at: None,
         started_at: None,
         completed_at: None,
         failure: None,
-        refused_since: None,
         was_stuck: false,
         leftovers: Vec::new(),
         old_volumes_kept_until: None,
@@ -137,9 +138,7 @@ fn matched(deployment: &Deployment, backup: &Backup, asked: Asked) -> Result<Vec
         old: Vec::new(),
         new: Vec::new(),
         launch: Launch::No,
-        start_asked_at: None,
-        start_not_before: None,
-        start_refusals: 0,
+        start: Start::default(),
         missing: false,
     };
     Ok(nodes.iter().map(node).collect())

@@ -9,6 +9,13 @@ use crate::limits::{Limits, VISIBLE};
 use crate::operation::backoff;
 use crate::time::{Seconds, Time};
 
+/// An attachment that is seen so long after the end is somebody's, and not what EC2 still
+/// shows of the restore.
+const SETTLED: Seconds = Seconds::hours(1);
+
+/// How often it is looked whether somebody uses a volume that is to be deleted.
+const WATCH_EVERY: Seconds = Seconds::hours(1);
+
 /// How long after a call of unknown outcome its volume is looked for by its tags.
 const SWEEP: Seconds = Seconds::minutes(10);
 
@@ -18,7 +25,6 @@ pub(super) fn finish(restore: &mut Restore, status: Status, limits: &Limits, now
     restore.phase = None;
     restore.reached = None;
     restore.not_before = None;
-    restore.refused_since = None;
     restore.troubles = 0;
     restore.completed_at = Some(now);
     restore.progress = if status == Status::Completed { 100 } else { restore.progress };
@@ -43,7 +49,7 @@ pub(super) fn finish(restore: &mut Restore, status: Status, limits: &Limits, now
             for old in &node.old {
                 // A volume of which there is no copy: no backup has its device.
                 let covered = node.new.iter().any(|new| new.device == old.device);
-                let kept = restore.was_stuck || !covered;
+                let kept = restore.was_stuck || !covered || old.late;
                 left.push(if kept {
                     fate(&old.volume_id, Fate::Kept, None)
                 } else {
@@ -75,11 +81,9 @@ pub(super) fn finish(restore: &mut Restore, status: Status, limits: &Limits, now
     );
 }
 
-/// Whether something is to be done about it now.
-pub(super) fn is_due(left: &Leftover, now: Time) -> bool {
-    let tags = !left.tagged && left.fate != Fate::Deleted;
-    let keeps = !left.tagged && left.not_before.is_some_and(|at| at > now);
-    tags || keeps || (left.fate == Fate::Deleted && left.not_before.is_none_or(|at| at <= now))
+/// Whether its time to be deleted has come.
+fn goes(left: &Leftover, now: Time) -> bool {
+    left.fate == Fate::Deleted && left.not_before.is_none_or(|at| at <= now)
 }
 
 /// The next step after the end.
@@ -93,10 +97,10 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, now: Time) -> Step {
             || !surely
             || !matches!(seen.volumes.get(&left.volume_id), Some(SeenVolume::NotFound))
     });
-    for left in &mut next.leftovers {
-        let due = left.fate == Fate::Deleted && left.not_before.is_none_or(|at| at <= now);
+    // Not while EC2 may still show what hung where in the restore itself.
+    let settled = restore.completed_at.is_none_or(|at| now - at >= SETTLED);
+    for left in next.leftovers.iter_mut().filter(|left| left.fate == Fate::Deleted && settled) {
         if let Some(SeenVolume::There { instances, .. }) = seen.volumes.get(&left.volume_id)
-            && due
             && !instances.is_empty()
         {
             (left.fate, left.tagged) = (Fate::Adopted, false);
@@ -132,20 +136,21 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, now: Time) -> Step {
     let actions: Vec<Action> = next
         .leftovers
         .iter()
-        .filter(|left| is_due(left, now))
         .filter_map(|left| {
             let id = left.volume_id.clone();
             let call = match left.fate {
-                Fate::Adopted => Call::Release(id),
-                Fate::Kept => Call::Keep(id),
-                Fate::Deleted if left.not_before.is_some_and(|at| at > now) => Call::Keep(id),
-                // Not looked at yet, or it goes already.
-                Fate::Deleted => match seen.volumes.get(&id) {
-                    Some(SeenVolume::There { state, .. }) if state != "deleting" => {
+                Fate::Adopted if !left.tagged => Call::Release(id),
+                Fate::Deleted if goes(left, now) => match seen.volumes.get(&id) {
+                    Some(SeenVolume::There { state, instances, .. })
+                        if state != "deleting" && instances.is_empty() =>
+                    {
                         Call::DeleteVolume(id)
                     }
+                    // Not looked at yet, or it hangs somewhere, or it goes already.
                     _ => return None,
                 },
+                Fate::Kept | Fate::Deleted if !left.tagged => Call::Keep(id),
+                Fate::Adopted | Fate::Kept | Fate::Deleted => return None,
             };
             Some(Action { call, dry: false })
         })
@@ -154,7 +159,9 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, now: Time) -> Step {
         return Step::Act { intent: next, actions };
     }
     let deletes = next.leftovers.iter().filter(|left| left.fate == Fate::Deleted);
-    let next_delete = deletes.map(|left| left.not_before.unwrap_or(now).max(now + VISIBLE)).min();
+    let next_delete = deletes
+        .map(|left| left.not_before.unwrap_or(now).max(now + VISIBLE).min(now + WATCH_EVERY))
+        .min();
     match [next_delete, next.sweep_until].into_iter().flatten().min() {
         Some(until) => Step::Wait { until: until.max(now + backoff(next.troubles)), note: None },
         None => Step::Rest,

@@ -41,6 +41,7 @@ use crate::time::{Seconds, Time};
 pub use apply::apply;
 pub(crate) use begin::pinned;
 pub use begin::{Asked, decide};
+pub use launch::{Launch, Start};
 pub use plan::Setting;
 pub use seen::{Action, Attached, Call, Kept, Look, Machine, Outcome, Safety, Seen, SeenVolume};
 pub use step::{Step, look, step};
@@ -155,6 +156,10 @@ pub struct Old {
     pub device: String,
     /// Whether it would have gone with its instance.
     pub delete_on_termination: bool,
+    /// Somebody attached it after the freeze: it is put back like the others, and never
+    /// deleted.
+    #[serde(default)]
+    pub late: bool,
 }
 
 /// A volume that is made from a snapshot of the backup.
@@ -191,19 +196,6 @@ pub struct New {
     pub attachable: bool,
 }
 
-/// Whether a node may have run, and so written, since the first start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Launch {
-    /// Surely not.
-    #[default]
-    No,
-    /// Its start was asked for, and what became of it is not known.
-    Maybe,
-    /// It was seen running.
-    Yes,
-}
-
 /// A node of the deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
@@ -231,15 +223,9 @@ pub struct Node {
     /// Whether it has run since the first start.
     #[serde(default)]
     pub launch: Launch,
-    /// When its start was last asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_asked_at: Option<Time>,
-    /// Its start is not to be asked for again before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_not_before: Option<Time>,
-    /// How often its start was refused in a row.
+    /// How its starts went.
     #[serde(default)]
-    pub start_refusals: u32,
+    pub start: Start,
     /// EC2 has no such instance any more, or terminates it.
     #[serde(default)]
     pub missing: bool,
@@ -278,6 +264,7 @@ pub struct Leftover {
 
 /// A restore's row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that each came about by itself")]
 pub struct Restore {
     /// Whose.
     pub deployment_id: DeploymentId,
@@ -327,6 +314,12 @@ pub struct Restore {
     /// leads over its old volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub touched_at: Option<Time>,
+    /// EC2 took such a call, or may have, or shows what it did.
+    #[serde(default)]
+    pub disturbed: bool,
+    /// The old volumes are the goal.
+    #[serde(default)]
+    pub back: bool,
     /// When the first node was about to be stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_at: Option<Time>,
@@ -342,9 +335,6 @@ pub struct Restore {
     /// Why it failed, rolled back, or is stuck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// Since when starts are refused for other causes than capacity.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refused_since: Option<Time>,
     /// It was stuck once: its volumes are kept.
     #[serde(default)]
     pub was_stuck: bool,
@@ -389,12 +379,13 @@ impl Restore {
         "planned",
         "frozen_at",
         "touched_at",
+        "disturbed",
+        "back",
         "stopped_at",
         "launched_at",
         "started_at",
         "completed_at",
         "failure",
-        "refused_since",
         "was_stuck",
         "leftovers",
         "old_volumes_kept_until",
@@ -420,11 +411,6 @@ impl Restore {
     /// Every volume that it makes.
     pub fn new_volumes(&self) -> impl Iterator<Item = (&Node, &New)> {
         self.nodes.iter().flat_map(|node| node.new.iter().map(move |new| (node, new)))
-    }
-
-    /// Whether it is on the way back to the old volumes.
-    const fn goes_back(&self) -> bool {
-        matches!(self.status, Status::RollingBack)
     }
 
     /// Whether a node may have written to a new volume.
@@ -467,14 +453,14 @@ impl Restore {
         self.failure = Some(Failure { code, reason });
         self.troubles = 0;
         self.not_before = None;
-        self.refused_since = None;
         for node in &mut self.nodes {
-            (node.start_not_before, node.start_refusals) = (None, 0);
+            node.start.anew();
         }
         if self.touched_at.is_none() {
             end::finish(self, Status::Failed, limits, now);
         } else {
             self.status = Status::RollingBack;
+            self.back = true;
             // Its deadlines count anew.
             (self.phase, self.reached) = (None, None);
             // What was asked of EC2 just before may not show yet, and the deployment must

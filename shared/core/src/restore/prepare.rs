@@ -262,6 +262,11 @@ fn freeze(mut next: Restore, seen: &Seen, limits: &Limits, now: Time) -> Step {
             next.trouble = Some(format!("{} is {what}, or a volume of it moves", node.instance_id));
             return Step::Wait { until: now + POLL, note: Some(next) };
         };
+        if let Some(why) = &machine.unfit {
+            let reason = format!("{}: {why}", named(node));
+            next.turn_back(FailureCode::NodeNotRestorable, reason, limits, now);
+            return Step::Record(next);
+        }
         node.was_running = Some(machine.state == "running");
         node.launched_at = machine.launched_at;
         if !node.swaps {
@@ -274,6 +279,7 @@ fn freeze(mut next: Restore, seen: &Seen, limits: &Limits, now: Time) -> Step {
                 volume_id: one.volume_id.clone(),
                 device: one.device.clone(),
                 delete_on_termination: one.delete_on_termination,
+                late: false,
             })
             .collect();
         for new in &mut node.new {

@@ -84,6 +84,8 @@ pub fn look(restore: &Restore, now: Time) -> Look {
             let ready = news().all(|new| new.attachable);
             Look {
                 instances: if !tried || ready { instances() } else { Vec::new() },
+                // It may have become unfit since the plan.
+                traits: ready,
                 volumes: made().collect(),
                 settings: !tried || !created,
                 registry: ready,
@@ -102,8 +104,7 @@ pub fn look(restore: &Restore, now: Time) -> Look {
             Look { instances: instances(), volumes, ..Look::default() }
         }
         Status::Completed | Status::RolledBack | Status::Failed => {
-            let due = restore.leftovers.iter().filter(|left| end::is_due(left, now));
-            let volumes = due.filter(|left| left.fate == Fate::Deleted);
+            let volumes = restore.leftovers.iter().filter(|left| left.fate == Fate::Deleted);
             Look {
                 volumes: volumes.map(|left| left.volume_id.clone()).collect(),
                 tagged: restore.sweep_until.is_some(),

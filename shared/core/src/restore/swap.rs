@@ -5,13 +5,17 @@
 //! off and on; when each has its whole set, those that ran start. The same calls lead
 //! back, with the old volumes for the new ones.
 
-use super::launch::{SHOWS, observe};
+use std::collections::BTreeSet;
+
+use super::launch::observe;
 use super::plan::named;
 use super::seen::{Attached, SeenVolume};
 use super::step::{POLL, Step};
-use super::{Action, Call, Launch, Machine, Node, Phase, Restore, Seen, Status, end};
+use super::{
+    Action, Call, Fate, Launch, Leftover, Machine, Node, Old, Phase, Restore, Seen, Status, end,
+};
 use crate::id::{InstanceId, VolumeId};
-use crate::limits::Limits;
+use crate::limits::{Limits, VISIBLE};
 use crate::operation::{Failure, FailureCode};
 use crate::time::{Seconds, Time};
 
@@ -45,10 +49,16 @@ fn wanted(node: &Node, back: bool) -> Vec<Wanted<'_>> {
     all.collect()
 }
 
-/// Whether the node has exactly the set that it is to have.
+/// Whether the node has exactly the set that it is to have; on the way back, that set and
+/// nothing of the backup's: what somebody has attached since is theirs.
 fn is_whole(node: &Node, machine: &Machine, back: bool) -> bool {
     let wanted = wanted(node, back);
-    wanted.len() == machine.attached.len()
+    let nothing_else = if back {
+        !machine.attached.iter().any(|there| is_new(node, &there.volume_id))
+    } else {
+        wanted.len() == machine.attached.len()
+    };
+    nothing_else
         && wanted.iter().all(|one| {
             machine.attached.iter().any(|there| {
                 there.volume_id == *one.volume_id
@@ -59,6 +69,45 @@ fn is_whole(node: &Node, machine: &Machine, back: bool) -> bool {
         })
 }
 
+/// Whether the volume was made for the node.
+fn is_new(node: &Node, id: &VolumeId) -> bool {
+    node.new.iter().any(|new| new.volume_id.as_ref() == Some(id))
+}
+
+/// What somebody attached to a node after the freeze joins what was there before: it is
+/// put back if the restore goes back, and kept and named if it does not.
+fn notice_late(restore: &mut Restore, seen: &Seen) {
+    let ours: BTreeSet<VolumeId> = restore
+        .new_volumes()
+        .filter_map(|(_, new)| new.volume_id.clone())
+        .chain(restore.nodes.iter().flat_map(|node| &node.old).map(|old| old.volume_id.clone()))
+        .chain(restore.leftovers.iter().map(|left| left.volume_id.clone()))
+        .collect();
+    let mut left = Vec::new();
+    for node in restore.nodes.iter_mut().filter(|node| node.swaps) {
+        let Some(machine) = seen.instances.get(&node.instance_id) else { continue };
+        for there in machine.attached.iter().filter(|there| !ours.contains(&there.volume_id)) {
+            if node.old.iter().any(|old| old.device == there.device) {
+                left.push(Leftover {
+                    volume_id: there.volume_id.clone(),
+                    fate: Fate::Kept,
+                    not_before: None,
+                    tagged: false,
+                });
+            } else {
+                node.old.push(Old {
+                    volume_id: there.volume_id.clone(),
+                    device: there.device.clone(),
+                    delete_on_termination: there.delete_on_termination,
+                    late: true,
+                });
+            }
+        }
+        node.old.sort_by(|a, b| a.device.cmp(&b.device));
+    }
+    restore.leftovers.extend(left);
+}
+
 /// What each node is, of those that EC2 shows.
 struct Sight<'a> {
     nodes: Vec<(&'a Node, &'a Machine)>,
@@ -67,11 +116,6 @@ struct Sight<'a> {
 impl Sight<'_> {
     fn any(&self, state: impl Fn(&str) -> bool) -> bool {
         self.nodes.iter().any(|(_, machine)| state(&machine.state))
-    }
-
-    /// Every node whose volumes are swapped has its whole set.
-    fn whole(&self, back: bool) -> bool {
-        self.nodes.iter().all(|(node, machine)| !node.swaps || is_whole(node, machine, back))
     }
 
     /// Every node that ran runs.
@@ -85,12 +129,20 @@ impl Sight<'_> {
 /// The next step of a restore whose deployment is frozen.
 pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time) -> Step {
     let mut next = restore.clone();
+    if next.touched_at.is_none() && next.frozen_at.is_some_and(|at| now - at >= VISIBLE) {
+        // What was written down then may not be so any more: anew.
+        next.frozen_at = None;
+        return Step::Record(next);
+    }
     observe(&mut next, seen, now);
     if next.nodes.iter().all(|node| node.missing) {
         return nobody_left(next, limits, now);
     }
-    let back = next.goes_back();
+    let back = next.back;
     let closed = next.launched_at.is_some() && next.may_have_written();
+    if back || next.launched_at.is_none() {
+        notice_late(&mut next, seen);
+    }
     if let Some(node) = next.nodes.iter().find(|node| node.missing)
         && !back
         && !closed
@@ -114,7 +166,7 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
         return Step::Record(next);
     }
     let sight = sight(&next, seen);
-    if phase == Phase::Starting && sight.all_run() && (sight.whole(back) || closed) {
+    if phase == Phase::Starting && sight.all_run() {
         return over(next, back, limits, now);
     }
     if let Some((code, reason)) = overdue(&next, seen, phase, limits, now) {
@@ -132,13 +184,13 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
             .nodes
             .iter()
             .filter(|(node, machine)| node.was_running == Some(true) && machine.state == "stopped");
-        let again = again.filter_map(|(node, _)| node.start_not_before).min();
+        let again = again.filter_map(|(node, _)| node.start.not_before).min();
         let again = again.filter(|_| phase == Phase::Starting && !moves);
         let until = again.map_or(now + POLL, |at| at.max(now + POLL));
         let note = (next != *restore).then_some(next);
         return Step::Wait { until, note };
     }
-    intend(&mut next, &actions, now);
+    intend(&mut next, &actions, back, now);
     Step::Act { intent: next, actions }
 }
 
@@ -158,7 +210,7 @@ fn sight<'a>(restore: &'a Restore, seen: &'a Seen) -> Sight<'a> {
 }
 
 /// What is stored before calls are made that EC2 cannot be asked for afterwards.
-fn intend(restore: &mut Restore, actions: &[Action], now: Time) {
+fn intend(restore: &mut Restore, actions: &[Action], back: bool, now: Time) {
     for action in actions {
         match &action.call {
             Call::Stop(_) => {
@@ -166,14 +218,12 @@ fn intend(restore: &mut Restore, actions: &[Action], now: Time) {
                 restore.stopped_at = restore.stopped_at.or(Some(now));
             }
             Call::Start(id) => {
-                let forward = restore.status == Status::InProgress;
-                if forward {
+                if !back {
                     restore.launched_at = restore.launched_at.or(Some(now));
                 }
                 for node in restore.nodes.iter_mut().filter(|node| node.instance_id == *id) {
-                    node.start_asked_at = Some(now);
-                    node.start_not_before = Some(now + SHOWS);
-                    if forward && node.swaps {
+                    node.start.ask(now);
+                    if !back && node.swaps {
                         node.launch = node.launch.max(Launch::Maybe);
                     }
                 }
@@ -187,7 +237,14 @@ fn intend(restore: &mut Restore, actions: &[Action], now: Time) {
 fn decide(restore: &Restore, seen: &Seen, back: bool, now: Time) -> (Phase, Vec<Action>) {
     let sight = sight(restore, seen);
     let started = restore.launched_at.is_some() && !back;
-    let whole = sight.whole(back);
+    // Once started, who runs is left alone, and who need not run too.
+    let left_alone = |node: &Node, machine: &Machine| {
+        started && (machine.state != "stopped" || node.was_running != Some(true))
+    };
+    let lacks = |node: &Node, machine: &Machine| {
+        node.swaps && !is_whole(node, machine, back) && !left_alone(node, machine)
+    };
+    let whole = !sight.nodes.iter().any(|(node, machine)| lacks(node, machine));
     // Forward all stop before the first volume is touched; once started, or with the
     // whole old set on each, nobody is stopped any more.
     if !(started || back && whole) {
@@ -206,10 +263,11 @@ fn decide(restore: &Restore, seen: &Seen, back: bool, now: Time) -> (Phase, Vec<
             return (Phase::Stopping, calls.collect());
         }
     }
-    if !whole && (!started || sight.any(|state| state == "stopped")) {
-        let swaps = sight.nodes.iter().filter(|(node, machine)| {
-            node.swaps && machine.state == "stopped" && !is_whole(node, machine, back)
-        });
+    if !whole {
+        let swaps = sight
+            .nodes
+            .iter()
+            .filter(|(node, machine)| machine.state == "stopped" && lacks(node, machine));
         let calls: Vec<Action> =
             swaps.flat_map(|(node, machine)| swap(node, machine, seen, back)).collect();
         return (Phase::Swapping, calls);
@@ -217,7 +275,7 @@ fn decide(restore: &Restore, seen: &Seen, back: bool, now: Time) -> (Phase, Vec<
     let stopped = sight.nodes.iter().filter(|(node, machine)| {
         node.was_running == Some(true)
             && machine.state == "stopped"
-            && node.start_not_before.is_none_or(|at| at <= now)
+            && node.start.not_before.is_none_or(|at| at <= now)
     });
     let calls = stopped.map(|(node, _)| act(Call::Start(node.instance_id.clone())));
     (Phase::Starting, calls.collect())
@@ -235,9 +293,17 @@ fn swap(node: &Node, machine: &Machine, seen: &Seen, back: bool) -> Vec<Action> 
     let right = |there: &Attached| {
         wanted.iter().find(|one| *one.volume_id == there.volume_id && one.device == there.device)
     };
+    // On the way back what is in nobody's way stays.
+    let in_the_way = |there: &Attached| {
+        !back
+            || is_new(node, &there.volume_id)
+            || wanted
+                .iter()
+                .any(|one| *one.volume_id == there.volume_id || one.device == there.device)
+    };
     for there in &machine.attached {
         match right(there) {
-            None if matches!(there.state.as_str(), "attached" | "busy") => {
+            None if matches!(there.state.as_str(), "attached" | "busy") && in_the_way(there) => {
                 calls.push(act(Call::Detach {
                     instance_id: instance_id(),
                     volume_id: there.volume_id.clone(),
@@ -290,11 +356,16 @@ fn over(mut restore: Restore, back: bool, limits: &Limits, now: Time) -> Step {
         restore.get_stuck(FailureCode::NodeMissing, reason, now);
         return Step::Record(restore);
     }
-    restore.started_at = restore.stopped_at.map(|_| now);
-    let status = match (back, restore.stopped_at) {
+    let status = match (back, restore.disturbed) {
         (false, _) => Status::Completed,
-        (true, _) => Status::RolledBack,
+        (true, true) => Status::RolledBack,
+        // What was about to be stopped was not.
+        (true, false) => {
+            restore.stopped_at = None;
+            Status::Failed
+        }
     };
+    restore.started_at = restore.stopped_at.map(|_| now);
     end::finish(&mut restore, status, limits, now);
     Step::Record(restore)
 }
@@ -327,8 +398,7 @@ fn overdue(
         }
         Phase::Swapping => {
             let gone = restore.swapping().find_map(|node| {
-                let back = restore.goes_back();
-                let wanted = wanted(node, back);
+                let wanted = wanted(node, restore.back);
                 let gone = wanted.into_iter().find(|one| {
                     matches!(seen.volumes.get(one.volume_id), Some(SeenVolume::NotFound))
                 })?;
@@ -353,16 +423,17 @@ fn overdue(
             })
         }
         Phase::Starting => {
-            let refused = restore.refused_since?;
-            (now - refused >= limits.starting).then(|| {
-                (
-                    FailureCode::StartFailed,
-                    format!(
-                        "A node could not be started for {} minutes.{said} Look at the instance's state reason in EC2.",
-                        limits.starting.0 / 60
-                    ),
-                )
-            })
+            let late = restore.nodes.iter().filter(|node| !node.missing).find(|node| {
+                node.start.overdue_since.is_some_and(|since| now - since >= limits.starting)
+            })?;
+            Some((
+                FailureCode::StartFailed,
+                format!(
+                    "{} could not be started for {} minutes.{said} Look at the instance's state reason in EC2.",
+                    named(late),
+                    limits.starting.0 / 60
+                ),
+            ))
         }
         _ => None,
     }
@@ -376,7 +447,7 @@ pub(super) fn stuck(restore: &Restore, seen: &Seen, limits: &Limits, now: Time) 
     if next.nodes.iter().all(|node| node.missing) {
         return nobody_left(next, limits, now);
     }
-    let back = next.launched_at.is_none() || !next.may_have_written();
+    let back = next.back;
     let sight = sight(&next, seen);
     let startable: Vec<InstanceId> = sight
         .nodes
@@ -385,7 +456,7 @@ pub(super) fn stuck(restore: &Restore, seen: &Seen, limits: &Limits, now: Time) 
             node.was_running == Some(true)
                 && machine.state == "stopped"
                 && (!node.swaps || is_whole(node, machine, back))
-                && node.start_not_before.is_none_or(|at| at <= now)
+                && node.start.not_before.is_none_or(|at| at <= now)
         })
         .map(|(node, _)| node.instance_id.clone())
         .collect();
@@ -394,6 +465,6 @@ pub(super) fn stuck(restore: &Restore, seen: &Seen, limits: &Limits, now: Time) 
         return Step::Wait { until: now + STUCK_EVERY, note };
     }
     let actions: Vec<_> = startable.into_iter().map(|id| act(Call::Start(id))).collect();
-    intend(&mut next, &actions, now);
+    intend(&mut next, &actions, back, now);
     Step::Act { intent: next, actions }
 }

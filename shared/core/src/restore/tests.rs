@@ -3,6 +3,7 @@
 mod world;
 
 use super::*;
+use crate::backup::Volume;
 use crate::time::Seconds;
 use world::{How, Strike, attached, drive, drive_until, on, volume, world};
 
@@ -279,6 +280,181 @@ fn an_old_volume_that_somebody_attached_again_is_released() {
     world.now = done.old_volumes_kept_until.expect("kept");
     let over = drive(done, &mut world);
     assert!(world.volumes.contains_key(&old));
+    assert_eq!(over.leftovers, []);
+}
+
+fn every(on: &'static str, code: &'static str) -> Strike {
+    Strike { on, nth: 0, how: How::Refused(code) }
+}
+
+#[test]
+fn a_node_that_never_gets_beyond_pending_is_looked_at_by_a_person() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    let row = drive_until(restore, &mut world, |row| row.phase == Some(Phase::Starting));
+    let row = drive_until(row, &mut world, |row| row.launched_at.is_some());
+    world.stands = Some(InstanceId::from("i-7"));
+    let began = world.now;
+    let done = drive(row, &mut world);
+    assert_eq!(done.status, Status::Stuck);
+    assert_eq!(done.failure.map(|one| one.code), Some(FailureCode::StartFailed));
+    let took = world.now - began;
+    assert!(took > Seconds::minutes(29) && took < Seconds::minutes(32), "{took:?}");
+}
+
+#[test]
+fn a_start_that_is_refused_has_its_deadline_though_another_waits_for_capacity() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    world.gives_up = Some((InstanceId::from("i-7"), 10_000, "Server.InsufficientInstanceCapacity"));
+    let row = drive_until(restore, &mut world, |row| row.nodes[0].launch == Launch::Yes);
+    let began = world.now;
+    // Then that one stands, and EC2 refuses its start for another cause.
+    world.gives_up = None;
+    world.machines.get_mut(&InstanceId::from("i-3")).expect("i-3").state = "stopped".into();
+    world.strikes = vec![every("StartInstances", "InvalidParameterCombination")];
+    let done = drive(row, &mut world);
+    assert_eq!(done.status, Status::Stuck);
+    assert!(world.now - began < Seconds::minutes(33));
+}
+
+#[test]
+fn a_start_that_was_surely_refused_leaves_the_way_back_open() {
+    for first in [None, Some(How::Lost)] {
+        let (restore, mut world) = world(&[3, 7], &[3, 7]);
+        let lost = first.clone().map(|how| Strike { on: "StartInstances", nth: 1, how });
+        world.strikes = lost.into_iter().collect();
+        world.strikes.push(every("StartInstances", "InvalidParameterCombination"));
+        let row = drive_until(restore, &mut world, |row| row.status == Status::RollingBack);
+        world.strikes.clear();
+        let done = drive(row, &mut world);
+        assert_eq!(done.status, Status::RolledBack, "{first:?}");
+        on(&done, &world, false);
+    }
+}
+
+#[test]
+fn a_start_that_may_have_been_taken_closes_the_way_back() {
+    let (restore, mut world) = world(&[3], &[3]);
+    // Nobody heard that it was taken; then somebody stopped the node.
+    world.strikes = vec![
+        Strike { on: "StartInstances", nth: 1, how: How::Unheard },
+        every("StartInstances", "InvalidParameterCombination"),
+    ];
+    world.slow = 0;
+    let row = drive_until(restore, &mut world, |row| row.launched_at.is_some());
+    let three = world.machines.get_mut(&InstanceId::from("i-3")).expect("i-3");
+    (three.state, three.launched_at) = ("stopped".into(), Some(world.now));
+    three.state_reason = Some("Client.UserInitiatedShutdown".into());
+    let done = drive(row, &mut world);
+    assert_eq!(done.status, Status::Stuck);
+    assert!(!world.calls[world.calls.len() - 5..].iter().any(|call| call.name() == "DetachVolume"));
+}
+
+#[test]
+fn what_hangs_on_a_running_node_is_nobodys_business_after_the_first_start() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    world.machines.get_mut(&InstanceId::from("i-7")).expect("i-7").state = "stopped".into();
+    let row = drive_until(restore, &mut world, |row| row.nodes[0].launch == Launch::Yes);
+    for id in ["i-3", "i-7"] {
+        let extra = Volume { volume_id: VolumeId(format!("vol-extra-{id}")), ..volume(3, 9) };
+        let machine = world.machines.get_mut(&InstanceId::from(id)).expect("an instance");
+        machine.attached.push(attached(&extra));
+    }
+    let done = drive(row, &mut world);
+    assert_eq!(done.status, Status::Completed);
+    for id in ["i-3", "i-7"] {
+        assert_eq!(world.machines[&InstanceId::from(id)].attached.len(), 3);
+    }
+}
+
+#[test]
+fn what_somebody_attaches_in_the_middle_is_put_back_or_kept() {
+    for fails in [false, true] {
+        let (restore, mut world) = world(&[3], &[3]);
+        let row = drive_until(restore, &mut world, |row| row.touched_at.is_some());
+        let extra = Volume { volume_id: VolumeId::from("vol-late"), ..volume(3, 9) };
+        world.volumes.insert(extra.volume_id.clone(), ("in-use".into(), None, 0));
+        let three = world.machines.get_mut(&InstanceId::from("i-3")).expect("i-3");
+        three.attached.push(attached(&extra));
+        if fails {
+            world.strikes = vec![every("AttachVolume", "AttachmentLimitExceeded")];
+        }
+        let back = |row: &Restore| row.status == Status::RollingBack;
+        let row = drive_until(row, &mut world, |row| back(row) || !row.status.active());
+        world.strikes.clear();
+        let done = drive(row, &mut world);
+        let late = done.leftovers.iter().find(|left| left.volume_id == extra.volume_id);
+        if fails {
+            assert_eq!(done.status, Status::RolledBack);
+            on(&done, &world, false);
+            assert_eq!(world.machines[&InstanceId::from("i-3")].attached.len(), 3);
+        } else {
+            assert_eq!(done.status, Status::Completed);
+            assert_eq!(late.map(|left| left.fate), Some(Fate::Kept));
+        }
+    }
+}
+
+#[test]
+fn what_was_written_down_long_ago_is_written_down_anew() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    let row = drive_until(restore, &mut world, |row| row.frozen_at.is_some());
+    // The worker died; meanwhile the platform moved the node to another volume.
+    world.now = world.now + Seconds::minutes(10);
+    let mut other = volume(7, 1);
+    other.volume_id = VolumeId::from("vol-other");
+    world.volumes.insert(other.volume_id.clone(), ("in-use".into(), None, 0));
+    world.machines.get_mut(&InstanceId::from("i-7")).expect("i-7").attached[1] = attached(&other);
+    let done = drive(row, &mut world);
+    assert_eq!(done.status, Status::Completed);
+    let old: Vec<_> = done.nodes[1].old.iter().map(|old| old.volume_id.as_str()).collect();
+    assert_eq!(old, ["vol-7-0", "vol-other"]);
+}
+
+#[test]
+fn what_becomes_unfit_while_it_is_prepared_is_not_stopped() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    let row = drive_until(restore, &mut world, |row| row.planned);
+    world.machines.get_mut(&InstanceId::from("i-7")).expect("i-7").unfit =
+        Some("it is protected against stop.".into());
+    let done = drive(row, &mut world);
+    assert_eq!(done.status, Status::Failed);
+    assert_eq!(done.failure.map(|one| one.code), Some(FailureCode::NodeNotRestorable));
+    assert!(!world.calls.iter().any(|call| call.name() == "StopInstances"));
+}
+
+#[test]
+fn a_restore_that_could_stop_nothing_has_failed_and_was_no_downtime() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    world.strikes = vec![every("StopInstances", "OperationNotPermitted")];
+    let done = drive(restore, &mut world);
+    assert_eq!(done.status, Status::Failed);
+    assert_eq!((done.stopped_at, done.started_at), (None, None));
+    on(&done, &world, false);
+}
+
+#[test]
+fn an_old_volume_that_was_in_use_for_an_hour_is_nobodys_to_delete() {
+    let (restore, mut world) = world(&[3], &[3]);
+    let done = drive(restore, &mut world);
+    let old = VolumeId::from("vol-3-0");
+    let end = done.completed_at.expect("over");
+    let other = Machine {
+        attached: vec![Attached { device: "/dev/sdz".into(), ..attached(&volume(3, 0)) }],
+        ..Machine::default()
+    };
+    let somebody = InstanceId::from("i-other");
+    world.machines.insert(somebody.clone(), other);
+    // So soon it may be what EC2 still shows of the restore.
+    world.now = end + Seconds::minutes(30);
+    let row = drive(done, &mut world);
+    assert!(row.leftovers.iter().any(|left| left.volume_id == old));
+    world.now = end + Seconds::hours(3);
+    let row = drive(row, &mut world);
+    world.machines.remove(&somebody);
+    world.now = row.old_volumes_kept_until.expect("kept");
+    let over = drive(row, &mut world);
+    assert!(world.volumes.contains_key(&old), "it was released when it was in use");
+    assert!(!world.volumes.contains_key(&VolumeId::from("vol-3-1")));
     assert_eq!(over.leftovers, []);
 }
 

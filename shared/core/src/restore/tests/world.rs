@@ -19,7 +19,7 @@ pub(super) const NOW: Time = Time::from_unix(1_800_000_000);
 pub(super) struct Strike {
     /// The operation.
     pub(super) on: &'static str,
-    /// Of how many calls of it the last one is struck.
+    /// Of how many calls of it the last one is struck; 0: each.
     pub(super) nth: usize,
     pub(super) how: How,
 }
@@ -48,6 +48,8 @@ pub(super) struct World {
     pub(super) strikes: Vec<Strike>,
     /// Starts of this instance are given up by EC2, so many times, for this reason.
     pub(super) gives_up: Option<(InstanceId, u32, &'static str)>,
+    /// This instance does not get on from the state that it is in.
+    pub(super) stands: Option<InstanceId>,
     pub(super) counts: BTreeMap<&'static str, usize>,
     pub(super) calls: Vec<Call>,
     pub(super) crashed: bool,
@@ -127,6 +129,7 @@ pub(super) fn world(nodes: &[u64], of: &[u64]) -> (Restore, World) {
         kept,
         strikes: Vec::new(),
         gives_up: None,
+        stands: None,
         counts: BTreeMap::new(),
         calls: Vec::new(),
         crashed: false,
@@ -233,6 +236,9 @@ impl World {
             *left = left.saturating_sub(1);
         }
         for id in due {
+            if self.stands.as_ref() == Some(&id) {
+                continue;
+            }
             self.moving.remove(&id);
             let now = self.now;
             let gives_up =
@@ -345,9 +351,10 @@ impl World {
         let count = self.counts.entry(name).or_default();
         *count += 1;
         let count = *count;
-        let strike = self.strikes.iter().position(|one| one.on == name && one.nth == count);
+        let all = self.strikes.iter();
+        let struck = all.clone().find(|one| one.on == name && [0, count].contains(&one.nth));
         let unknown = || Outcome::Failed(CallError::Unknown("no answer".into()));
-        match strike.map(|at| self.strikes.remove(at).how) {
+        match struck.map(|one| one.how.clone()) {
             None => self.carry_out(&action.call),
             Some(How::Refused(code)) => {
                 Outcome::Failed(CallError::Rejected { code: code.into(), message: "no".into() })
