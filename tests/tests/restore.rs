@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::http::{Call, Reply};
-use tests::{Here, Result, Setup, fail};
+use tests::{Failed, Here, Result, Setup, binary, fail};
 
 /// A local cloud whose volumes say `first`, with a completed backup of them, and say
 /// `second` since.
 async fn backed_up() -> Result<Here> {
     // Fast: a restore's waits are the worker's own, three seconds each.
-    let here = Here::start(Setup { speed: 100.0, tick: 2, ..Setup::default() }).await?;
+    let parameters = vec![("StartingDeadlineMinutes".to_owned(), "1".to_owned())];
+    let here = Here::start(Setup { tick: 2, parameters, ..Setup::default() }).await?;
     write(&here, "first").await?;
     here.create("one").await?;
     until(&here, "backups", |list| list[0]["status"] == "completed").await?;
@@ -257,6 +258,80 @@ async fn what_may_not_be_restored_is_refused() -> Result<()> {
     refused(&here.send(call).await?, 404, "deployment_not_found");
     let call = Call::new("GET", path(&here, "restores")).key(&here.demo.keys.other_tenant);
     refused(&here.send(call).await?, 404, "deployment_not_found");
+    here.stop().await;
+    Ok(())
+}
+
+/// The operator's command, as it is typed. Gives what it printed.
+async fn admin(here: &Here, order: &str) -> Result<String> {
+    let output = tokio::process::Command::new(binary("admin")?)
+        .args(["restore", order, &here.demo.deployment_id.to_string(), "1", "--wait", "60"])
+        .envs(here.environment())
+        .env("AWS_ENDPOINT_URL", &here.demo.aws_endpoint)
+        .env("AWS_REGION", &here.demo.region)
+        .env("TABLE_NAME", &here.demo.table)
+        .env("EVENT_BUS_NAME", &here.demo.event_bus)
+        .output()
+        .await?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).trim().to_owned();
+    if output.status.success() { Ok(said) } else { fail(said) }
+}
+
+/// A restore that is stuck: one node runs on the backup's data, the start of another is
+/// refused.
+async fn stuck() -> Result<Here> {
+    let here = backed_up().await?;
+    let instance = &here.demo.nodes[1].instance_id;
+    let code = "InvalidParameterCombination";
+    here.arm(&json!({
+        "on": "StartInstances", "do": "error", "code": code, "resource": instance, "times": 10_000,
+    }))
+    .await?;
+    assert_eq!(restore(&here, &Value::Null).await?.status, 204);
+    until(&here, "restores/1", |one| one["phase"] == "starting").await?;
+    here.advance(60).await?;
+    let one = until(&here, "restores/1", |one| one["status"] == "stuck").await?;
+    assert_eq!(one["failure"]["code"], "start_failed", "{one}");
+    Ok(here)
+}
+
+#[tokio::test]
+async fn an_operator_lets_a_stuck_restore_go_on() -> Result<()> {
+    let here = stuck().await?;
+    // It holds what it held.
+    refused(&here.delete(1).await?, 409, "restore_in_progress");
+    let Err(Failed(said)) = admin(&here, "release").await else { return fail("released") };
+    assert!(said.contains("not done: Node") && said.contains("start it first"), "{said}");
+    here.disarm().await?;
+    let said = admin(&here, "retry").await?;
+    assert!(said.contains("done: restore 1 is in_progress"), "{said}");
+    let done = over(&here).await?;
+    assert_eq!((&done["status"], &done["failure"]), (&json!("completed"), &Value::Null));
+    all_say(&here, "first").await?;
+    let Err(Failed(said)) = admin(&here, "roll-back").await else { return fail("rolled back") };
+    assert!(said.contains("not done: the restore is over: completed"), "{said}");
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operator_calls_a_stuck_restore_back() -> Result<()> {
+    let here = stuck().await?;
+    here.disarm().await?;
+    admin(&here, "roll-back").await?;
+    let done = over(&here).await?;
+    assert_eq!(done["status"], "rolled_back", "{done}");
+    all_say(&here, "second").await?;
+    // What was written to the new volumes is not lost.
+    here.advance(30 * 24 * 3600).await?;
+    here.tick().await?;
+    let state = here.state().await?;
+    let volumes = state["volumes"].as_array().cloned().unwrap_or_default();
+    let kept = volumes
+        .iter()
+        .filter(|one| one["content"].as_str().unwrap_or_default().starts_with("first "));
+    assert_eq!(kept.count(), 6);
     here.stop().await;
     Ok(())
 }

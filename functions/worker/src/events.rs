@@ -1,8 +1,9 @@
 //! What the worker is woken by, read from the EventBridge envelope.
 
-use backups_core::announce::{self, Kind};
+use backups_core::announce::{self, Kind, RestoreOrdered};
 use backups_core::control_plane::{self, DeploymentChanged, DeploymentDeleted};
 use backups_core::id::{BackupId, DeploymentId, Nonce, RestoreId, SnapshotId};
+use backups_core::time::Time;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -27,6 +28,13 @@ pub(crate) enum Wake {
         /// The announcement that the bus surely has.
         announced: Option<Nonce>,
     },
+    /// An operator orders something of a restore.
+    Ordered {
+        /// What.
+        ordered: RestoreOrdered,
+        /// When the bus took it.
+        at: Time,
+    },
     /// A set of snapshots moved; `smallest` names the set.
     Snapshots {
         /// The smallest snapshot id of the event.
@@ -46,6 +54,8 @@ struct Envelope {
     source: String,
     #[serde(rename = "detail-type")]
     detail_type: String,
+    #[serde(default)]
+    time: Option<Time>,
     detail: Value,
 }
 
@@ -95,7 +105,7 @@ struct SnapshotNotification {
 pub(crate) fn read(event: Value) -> Result<Wake, String> {
     let envelope: Envelope = serde_json::from_value(event)
         .map_err(|error| format!("not an EventBridge event: {error}"))?;
-    let Envelope { source, detail_type, detail } = envelope;
+    let Envelope { source, detail_type, time, detail } = envelope;
     match (source.as_str(), detail_type.as_str()) {
         (announce::SOURCE, announce::OPERATION_DUE) => {
             let due: announce::OperationDue = parsed(&detail_type, detail)?;
@@ -105,6 +115,10 @@ pub(crate) fn read(event: Value) -> Result<Wake, String> {
                 "restore" => Ok(Wake::Restore { deployment_id, id: RestoreId(due.id), announced }),
                 other => Err(format!("{detail_type}: no operation is called `{other}`")),
             }
+        }
+        (announce::SOURCE, announce::RESTORE_ORDERED) => {
+            let at = time.ok_or_else(|| format!("{detail_type}: an event without a time"))?;
+            parsed(&detail_type, detail).map(|ordered| Wake::Ordered { ordered, at })
         }
         (announce::SOURCE, kind) if kind == Kind::RestoreRequested.detail_type() => {
             let requested: RestoreRequested = parsed(&detail_type, detail)?;

@@ -125,6 +125,9 @@ async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Resul
         Ok(Wake::Restore { deployment_id, id, announced }) => {
             restores::advance(worker, deployment_id, id, announced, until).await?;
         }
+        Ok(Wake::Ordered { ordered, at }) => {
+            reject_counted(worker, restores::obey(worker, ordered, at, until).await)?;
+        }
         Ok(Wake::Snapshots { smallest }) => {
             // Not a set of ours: one read, and done.
             if let Some(owner) = worker.table.owner(&smallest).await? {

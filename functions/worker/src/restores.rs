@@ -10,20 +10,25 @@ use backups_aws::ec2::tags::Restoring;
 use backups_aws::sdk::ATTEMPT;
 use backups_aws::table::{Stored, TableError};
 use backups_aws::telemetry::{self, Metric};
+use backups_core::announce::RestoreOrdered;
 use backups_core::id::{DeploymentId, Nonce, RestoreId};
 use backups_core::limits::LEASE;
 use backups_core::operation::CallError;
-use backups_core::restore::{self, Action, Look, Restore, Safety, Seen, Status, Step};
-use backups_core::time::Seconds;
+use backups_core::restore::{self, Action, Fate, Look, Restore, Safety, Seen, Status, Step};
+use backups_core::time::{Seconds, Time};
 
-use crate::Worker;
 use crate::advance::{Advance, Deadline, LOOK, looked};
+use crate::operation::Operation as _;
+use crate::{Error, Worker};
 
 /// A wait of a restore's downtime.
 const SOON: Seconds = Seconds(10);
 
 /// The same, as the runtime counts it.
 const WAITED: Duration = Duration::from_secs(10);
+
+/// An order that is older does not count: what it was given for may be over.
+const ORDER_COUNTS: Seconds = Seconds::minutes(15);
 
 /// One invocation's work on one restore.
 struct Advancing<'a> {
@@ -44,19 +49,94 @@ pub(crate) async fn advance(
         tracing::warn!("no such restore");
         return Ok(());
     };
-    let whose = Restoring {
-        stack: worker.ec2.stack().to_owned(),
-        table: worker.table_id().await?.to_owned(),
-        deployment: deployment_id,
-        restore: id,
-        token: row.token.clone(),
-        managed: worker.managed_tag.clone(),
-    };
-    let advance = Advance::new(worker, announced, until);
-    Box::pin(Advancing { advance, whose }.run(row)).await
+    let mut advancing = Advancing::of(worker, &row, announced, until).await?;
+    Box::pin(advancing.run(row)).await
 }
 
-impl Advancing<'_> {
+/// Obeys an operator's order, or stores why not, and goes on from there.
+///
+/// # Errors
+/// An order that is too old, or of a restore that is not there, changes nothing and goes
+/// to the dead-letter queue with its reason.
+#[tracing::instrument(skip_all, fields(deployment_id = %ordered.deployment_id, restore_id = %ordered.restore_id))]
+pub(crate) async fn obey(
+    worker: &Worker,
+    ordered: RestoreOrdered,
+    at: Time,
+    until: Deadline,
+) -> Result<(), Error> {
+    let age = worker.clock.now() - at;
+    if age > ORDER_COUNTS {
+        let reason = format!("the order is {} s old; look again, and order anew", age.0);
+        return Err(Error::Rejected(reason));
+    }
+    let found = worker.table.restore(ordered.deployment_id, ordered.restore_id).await?;
+    let Some(row) = found else {
+        return Err(Error::Rejected("there is no such restore".to_owned()));
+    };
+    let mut advancing = Advancing::of(worker, &row, None, until).await?;
+    match Box::pin(advancing.obey(row, &ordered)).await? {
+        Some(row) => Ok(Box::pin(advancing.run(row)).await?),
+        None => Err(Error::OutOfTime),
+    }
+}
+
+impl<'a> Advancing<'a> {
+    async fn of(
+        worker: &'a Worker,
+        row: &Restore,
+        announced: Option<Nonce>,
+        until: Deadline,
+    ) -> Result<Self, TableError> {
+        let whose = Restoring {
+            stack: worker.ec2.stack().to_owned(),
+            table: worker.table_id().await?.to_owned(),
+            deployment: row.deployment_id,
+            restore: row.id,
+            token: row.token.clone(),
+            managed: worker.managed_tag.clone(),
+        };
+        Ok(Self { advance: Advance::new(worker, announced, until), whose })
+    }
+
+    /// The row with the order obeyed, or with why not. None: the time was over before.
+    async fn obey(
+        &self,
+        mut row: Restore,
+        ordered: &RestoreOrdered,
+    ) -> Result<Option<Restore>, TableError> {
+        let worker = self.advance.worker;
+        while self.advance.until.fits(LOOK) {
+            if row.answer.as_ref().is_some_and(|answer| answer.order_id == ordered.order_id) {
+                return Ok(Some(row));
+            }
+            let now = worker.clock.now();
+            // Nothing is decided while calls are under way.
+            if !self.advance.is_others(&row, now) {
+                let look = restore::look_for_order(&row, ordered.order);
+                match looked(self.see(&row, &look), |late| Ok(Err(late))).await? {
+                    Ok(seen) => {
+                        let order_id = ordered.order_id.clone();
+                        let limits = &worker.limits;
+                        let next = restore::obey(&row, ordered.order, order_id, &seen, limits, now);
+                        let refused = next.answer.as_ref().and_then(|one| one.refused.as_deref());
+                        tracing::info!(order = ?ordered.order, refused, "an operator's order");
+                        if let Some(stored) = self.advance.store(&row, next, Some(now)).await? {
+                            return Ok(Some(stored));
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "EC2 could not be looked at"),
+                }
+            }
+            worker.clock.sleep(Duration::from_secs(1)).await;
+            match row.reread(&worker.table).await? {
+                Some(newer) => row = newer,
+                None => break,
+            }
+        }
+        Ok(None)
+    }
+
     async fn run(&mut self, mut row: Restore) -> Result<(), TableError> {
         loop {
             let now = self.advance.worker.clock.now();
@@ -153,6 +233,9 @@ impl Advancing<'_> {
 
     /// Sees all that is asked for, in EC2 and in the table.
     async fn see(&self, row: &Restore, look: &Look) -> Result<Result<Seen, CallError>, TableError> {
+        if look.is_empty() {
+            return Ok(Ok(Seen::default()));
+        }
         let worker = self.advance.worker;
         let mut seen = match worker.ec2.look_for_restore(look, &self.whose).await {
             Ok(seen) => seen,
@@ -240,6 +323,10 @@ pub(crate) fn stored(worker: &Worker, before: &Restore, after: &Restore) {
     }
     let failure = after.failure.as_ref().map(|failure| failure.reason.as_str());
     tracing::info!(from = before.status.as_str(), to = after.status.as_str(), failure, "status");
+    let kept = after.leftovers.iter().filter(|left| left.fate == Fate::Kept).count();
+    if !after.status.active() && kept > 0 {
+        telemetry::count(Metric::VolumesKept, i64::try_from(kept).unwrap_or(i64::MAX), at);
+    }
     if after.status == Status::Stuck {
         telemetry::count(Metric::RestoresStuck, 1, at);
     }

@@ -1,7 +1,9 @@
 //! The stack's bus: announcements for the world, nudges for the worker.
 
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
-use backups_core::announce::{Detail, Kind, OPERATION_DUE, OperationDue, SOURCE};
+use backups_core::announce::{
+    Detail, Kind, OPERATION_DUE, OperationDue, RESTORE_ORDERED, RestoreOrdered, SOURCE,
+};
 use backups_core::id::Nonce;
 use backups_core::operation::CallError;
 
@@ -39,7 +41,12 @@ pub struct Bus {
 impl Bus {
     /// The stack's bus.
     pub fn new(settings: &Settings, sdk: &SdkConfig) -> Self {
-        Self { client: sdk.eventbridge(), name: settings.bus_name.clone() }
+        Self::named(&settings.bus_name, sdk)
+    }
+
+    /// The bus of this name.
+    pub fn named(name: &str, sdk: &SdkConfig) -> Self {
+        Self { client: sdk.eventbridge(), name: name.to_owned() }
     }
 
     /// Publishes announcements, and tells which of them the bus took, by their ids: only
@@ -75,11 +82,27 @@ impl Bus {
     /// # Errors
     /// The bus did not take it. The row is due all the same: the tick nudges again.
     pub async fn due(&self, due: &OperationDue) -> Result<(), BusError> {
-        let faults = self.put(vec![self.entry(OPERATION_DUE, due)]).await?;
+        self.put_one(OPERATION_DUE, due).await
+    }
+
+    async fn put_one(
+        &self,
+        detail_type: &str,
+        detail: &impl serde::Serialize,
+    ) -> Result<(), BusError> {
+        let faults = self.put(vec![self.entry(detail_type, detail)]).await?;
         match faults.into_iter().flatten().next() {
             None => Ok(()),
             Some(fault) => Err(BusError(fault)),
         }
+    }
+
+    /// Hands an operator's order to the worker.
+    ///
+    /// # Errors
+    /// The bus did not take it, or did not surely.
+    pub async fn order(&self, ordered: &RestoreOrdered) -> Result<(), BusError> {
+        self.put_one(RESTORE_ORDERED, ordered).await
     }
 
     /// One entry of ours.

@@ -27,6 +27,8 @@ pub enum Metric {
     RestoresStuck,
     /// Starts of a restore's nodes that were refused and are asked for again.
     RestoreStartRetries,
+    /// Volumes that a restore left, and that nobody but an operator removes.
+    VolumesKept,
     /// How long the oldest row of the `due` index has waited, in seconds.
     OldestDueSeconds,
     /// Events that were refused, counted at each of Lambda's tries; then they are
@@ -43,6 +45,7 @@ impl Metric {
             Self::DeletesHeld => ("DeletesHeld", "Count"),
             Self::RestoresStuck => ("RestoresStuck", "Count"),
             Self::RestoreStartRetries => ("RestoreStartRetries", "Count"),
+            Self::VolumesKept => ("VolumesKept", "Count"),
             Self::OldestDueSeconds => ("OldestDueSeconds", "Seconds"),
             Self::EventsRejected => ("EventsRejected", "Count"),
         }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::backup::{self, Backup, BackupType};
 use crate::id::{BackupId, DeploymentId, NodeId, Nonce, RestoreId, TenantId};
 use crate::operation::Failure;
-use crate::restore::Restore;
+use crate::restore::{Order, Restore};
 use crate::time::Time;
 
 /// `source` of everything we put on the bus.
@@ -17,6 +17,9 @@ pub const SOURCE: &str = "supervisor.backups";
 
 /// `detail-type` of the internal nudge: "look at this operation now".
 pub const OPERATION_DUE: &str = "Operation Due";
+
+/// `detail-type` of an operator's order.
+pub const RESTORE_ORDERED: &str = "Restore Ordered";
 
 /// What happened, as `detail-type` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,6 +219,21 @@ pub struct OperationDue {
     pub operation: String,
     /// The backup's or the restore's id.
     pub id: u64,
+}
+
+/// The `detail` of [`RESTORE_ORDERED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreOrdered {
+    /// The shape's version: 1.
+    pub version: u32,
+    /// By which the answer in the restore's row is found.
+    pub order_id: Nonce,
+    /// Whose restore.
+    pub deployment_id: DeploymentId,
+    /// Which.
+    pub restore_id: RestoreId,
+    /// What is to be done.
+    pub order: Order,
 }
 
 impl OperationDue {

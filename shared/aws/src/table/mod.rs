@@ -93,6 +93,11 @@ impl Table {
         }
     }
 
+    /// The table of this name, to read: a write needs the stack's settings.
+    pub fn reading(name: &str, sdk: &SdkConfig) -> Self {
+        Self { client: sdk.dynamodb(), name: name.to_owned(), due_shards: 1 }
+    }
+
     /// Reads one row, strongly consistent.
     async fn get(&self, pk: String, sk: String) -> Result<Option<Item>, TableError> {
         let reply = self

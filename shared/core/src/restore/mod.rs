@@ -20,6 +20,7 @@ mod apply;
 mod begin;
 mod end;
 mod launch;
+mod order;
 mod plan;
 mod prepare;
 mod seen;
@@ -42,6 +43,7 @@ pub use apply::apply;
 pub(crate) use begin::pinned;
 pub use begin::{Asked, decide};
 pub use launch::{Launch, Start};
+pub use order::{Answer, Order, look_for_order, obey};
 pub use plan::Setting;
 pub use seen::{Action, Attached, Call, Kept, Look, Machine, Outcome, Safety, Seen, SeenVolume};
 pub use step::{Step, look, step};
@@ -335,7 +337,10 @@ pub struct Restore {
     /// Why it failed, rolled back, or is stuck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// It was stuck once: its volumes are kept.
+    /// What became of an operator's last order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
+    /// It was stuck once, or released: its volumes are kept.
     #[serde(default)]
     pub was_stuck: bool,
     /// What is left over, when it is over.
@@ -386,6 +391,7 @@ impl Restore {
         "started_at",
         "completed_at",
         "failure",
+        "answer",
         "was_stuck",
         "leftovers",
         "old_volumes_kept_until",

@@ -117,6 +117,7 @@ pub fn look(restore: &Restore, now: Time) -> Look {
 /// Whether the safety backup comes first, and is not over.
 fn is_safeguarding(restore: &Restore) -> bool {
     restore.safety_backup_id.is_some()
+        && !restore.planned
         && restore.phase.is_none_or(|phase| phase == Phase::Safeguarding)
 }
 

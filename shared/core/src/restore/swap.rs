@@ -51,7 +51,7 @@ fn wanted(node: &Node, back: bool) -> Vec<Wanted<'_>> {
 
 /// Whether the node has exactly the set that it is to have; on the way back, that set and
 /// nothing of the backup's: what somebody has attached since is theirs.
-fn is_whole(node: &Node, machine: &Machine, back: bool) -> bool {
+pub(super) fn is_whole(node: &Node, machine: &Machine, back: bool) -> bool {
     let wanted = wanted(node, back);
     let nothing_else = if back {
         !machine.attached.iter().any(|there| is_new(node, &there.volume_id))

@@ -166,7 +166,7 @@ fn row(nodes: &[u64], of: &[u64]) -> Restore {
 }
 
 impl World {
-    fn see(&self, look: &Look) -> Seen {
+    pub(super) fn see(&self, look: &Look) -> Seen {
         let volume = |id: &VolumeId| match self.volumes.get(id) {
             None => SeenVolume::NotFound,
             Some((state, snapshot_id, _)) => SeenVolume::There {

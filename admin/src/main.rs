@@ -1,0 +1,57 @@
+//! The operator's command: what no tenant may do, and what no program should.
+//!
+//! It has no rights but those of the credentials that it is started with, and changes
+//! nothing itself: an order goes over the stack's bus to the worker, which looks at EC2
+//! before it obeys.
+
+mod restore;
+
+use std::process::ExitCode;
+
+use backups_aws::clock::Clock;
+use backups_aws::sdk;
+use clap::Parser;
+
+/// Operates a stack of the backups service. Region, credentials and `AWS_ENDPOINT_URL` are
+/// read as by every AWS tool.
+#[derive(Debug, Parser)]
+#[command(name = "admin", version)]
+struct Options {
+    #[command(flatten)]
+    stack: Stack,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which stack: its outputs `TableName` and `EventBusName`.
+#[derive(Debug, clap::Args)]
+struct Stack {
+    /// The stack's table
+    #[arg(long, env = "TABLE_NAME", value_name = "NAME")]
+    table: String,
+    /// The stack's event bus
+    #[arg(long, env = "EVENT_BUS_NAME", value_name = "NAME")]
+    bus: String,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Orders what becomes of a restore that is stuck, or of any other
+    Restore(restore::Arguments),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    let sdk = sdk::config(&Clock::system()).await;
+    let done = match options.command {
+        Command::Restore(arguments) => restore::order(&arguments, &options.stack, &sdk).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("{reason}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! An operator's order: the exit of a restore that is stuck, and of any other.
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::named;
+use super::swap::is_whole;
+use super::{Fate, Leftover, Look, Machine, Node, Restore, Seen, Status, end};
+use crate::id::{Nonce, VolumeId};
+use crate::limits::Limits;
+use crate::operation::FailureCode;
+use crate::time::Time;
+
+/// What an operator may order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Go on in the direction that it has, with every deadline anew.
+    Retry,
+    /// Put the old volumes back. What was written to the new ones is kept, not lost.
+    RollBack,
+    /// It is over as it is, if EC2 shows that the deployment is whole.
+    Release,
+}
+
+/// What became of the last order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Which order.
+    pub order_id: Nonce,
+    /// Why it was not obeyed; None: it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// What must be looked at before an order can be obeyed.
+pub fn look_for_order(restore: &Restore, order: Order) -> Look {
+    if order != Order::Release || restore.frozen_at.is_none() {
+        return Look::default();
+    }
+    Look {
+        instances: restore.nodes.iter().map(|node| node.instance_id.clone()).collect(),
+        ..Look::default()
+    }
+}
+
+/// The row after the order, with the answer to it.
+pub fn obey(
+    restore: &Restore,
+    order: Order,
+    order_id: Nonce,
+    seen: &Seen,
+    limits: &Limits,
+    now: Time,
+) -> Restore {
+    let mut next = restore.clone();
+    let obeyed = if restore.status.active() {
+        match order {
+            Order::Retry => {
+                retry(&mut next);
+                Ok(())
+            }
+            Order::RollBack => {
+                roll_back(&mut next, limits, now);
+                Ok(())
+            }
+            Order::Release => release(&mut next, seen, limits, now),
+        }
+    } else {
+        Err(format!("the restore is over: {}", restore.status.as_str()))
+    };
+    if obeyed.is_err() {
+        next = restore.clone();
+    }
+    next.answer = Some(Answer { order_id, refused: obeyed.err() });
+    next
+}
+
+/// As if it had just come to where it is.
+fn retry(restore: &mut Restore) {
+    if restore.status == Status::Stuck {
+        restore.status = if restore.back { Status::RollingBack } else { Status::InProgress };
+    }
+    (restore.phase, restore.reached) = (None, None);
+    (restore.not_before, restore.troubles) = (None, 0);
+    for node in &mut restore.nodes {
+        node.start.anew();
+    }
+}
+
+fn roll_back(restore: &mut Restore, limits: &Limits, now: Time) {
+    if restore.back {
+        return retry(restore);
+    }
+    let before = restore.failure.take();
+    restore.turn_back(
+        FailureCode::Superseded,
+        "An operator called the restore back.".to_owned(),
+        limits,
+        now,
+    );
+    restore.failure = before.or_else(|| restore.failure.take());
+}
+
+/// On which volumes a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    New,
+    Old,
+    /// On some that somebody else gave it.
+    Neither,
+}
+
+fn side(node: &Node, machine: &Machine) -> Result<Side, String> {
+    let name = named(node);
+    let hangs = |id: &VolumeId| machine.attached.iter().any(|there| there.volume_id == *id);
+    let new = node.new.iter().any(|new| new.volume_id.as_ref().is_some_and(hangs));
+    let replaced = node.old.iter().filter(|old| node.new.iter().any(|n| n.device == old.device));
+    let old = replaced.clone().any(|old| hangs(&old.volume_id));
+    match (new, old) {
+        (true, true) => Err(format!("{name} has volumes of the backup and of before")),
+        (true, false) if is_whole(node, machine, false) => Ok(Side::New),
+        (false, true) if is_whole(node, machine, true) => Ok(Side::Old),
+        (true, false) => Err(format!("{name} has not the whole set of the backup's volumes")),
+        (false, true) => Err(format!("{name} has not the whole set of its old volumes")),
+        (false, false) => Ok(Side::Neither),
+    }
+}
+
+/// Frees the deployment, if EC2 shows that who ran runs, on one whole set of volumes each,
+/// and all on the same side.
+fn release(restore: &mut Restore, seen: &Seen, limits: &Limits, now: Time) -> Result<(), String> {
+    if restore.frozen_at.is_none() {
+        roll_back(restore, limits, now);
+        return Ok(());
+    }
+    let mut sides = Vec::new();
+    let mut missing = false;
+    for node in &mut restore.nodes {
+        let name = named(node);
+        let Some(machine) = seen.instances.get(&node.instance_id) else {
+            return Err(format!("{name} is not shown by EC2; order again"));
+        };
+        node.missing |= machine.is_gone();
+        missing |= node.missing;
+        if node.missing {
+            continue;
+        }
+        if node.was_running == Some(true) && machine.state != "running" {
+            return Err(format!("{name} ran before and is {}; start it first", machine.state));
+        }
+        if node.swaps {
+            sides.push(side(node, machine)?);
+        }
+    }
+    let (new, old) = (sides.contains(&Side::New), sides.contains(&Side::Old));
+    if new && old {
+        return Err("some nodes are on the backup's volumes and some on their old ones".into());
+    }
+    let whole = !missing && !sides.contains(&Side::Neither);
+    let status = match (whole, new) {
+        (true, true) => Status::Completed,
+        (true, false) => Status::RolledBack,
+        (false, _) => Status::Failed,
+    };
+    // A person was at it: nothing goes by itself.
+    restore.was_stuck = true;
+    restore.started_at = restore.stopped_at.map(|_| now);
+    end::finish(restore, status, limits, now);
+    let hangs = |id: &VolumeId| {
+        let mut all = seen.instances.values().flat_map(|machine| &machine.attached);
+        all.any(|there| there.volume_id == *id)
+    };
+    let old = restore.nodes.iter().flat_map(|node| &node.old).map(|old| old.volume_id.clone());
+    for volume_id in old.collect::<Vec<_>>() {
+        if !hangs(&volume_id) && !restore.leftovers.iter().any(|left| left.volume_id == volume_id) {
+            let (fate, not_before, tagged) = (Fate::Kept, None, false);
+            restore.leftovers.push(Leftover { volume_id, fate, not_before, tagged });
+        }
+    }
+    for left in &mut restore.leftovers {
+        left.fate = if hangs(&left.volume_id) { Fate::Adopted } else { Fate::Kept };
+        (left.not_before, left.tagged) = (None, false);
+    }
+    restore.old_volumes_kept_until = None;
+    Ok(())
+}

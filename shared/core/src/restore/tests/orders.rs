@@ -1,0 +1,149 @@
+//! An operator's orders, in every phase.
+
+use super::world::{How, Strike, World, drive, drive_until, on, world};
+use super::*;
+
+/// As the worker obeys: with what the order wants to be looked at.
+fn order(restore: &Restore, world: &World, order: Order) -> Restore {
+    let seen = world.see(&look_for_order(restore, order));
+    obey(restore, order, Nonce::from("order"), &seen, &Limits::default(), world.now)
+}
+
+fn refusal(restore: &Restore) -> &str {
+    let answer = restore.answer.as_ref().expect("an answer");
+    assert_eq!(answer.order_id, Nonce::from("order"));
+    answer.refused.as_deref().unwrap_or_default()
+}
+
+/// Node 7's start is refused until it is stuck; node 3 runs on the backup's data.
+fn stuck() -> (Restore, World) {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    world.gives_up = Some((InstanceId::from("i-7"), 10_000, "Client.InternalError"));
+    let row = drive(restore, &mut world);
+    assert_eq!(row.status, Status::Stuck);
+    assert_eq!(world.machines[&InstanceId::from("i-3")].state, "running");
+    (row, world)
+}
+
+#[test]
+fn a_retry_goes_on_with_every_deadline_anew() {
+    let (row, mut world) = stuck();
+    world.gives_up = None;
+    let done = drive(order(&row, &world, Order::Retry), &mut world);
+    assert_eq!((done.status, &done.failure), (Status::Completed, &None));
+    on(&done, &world, true);
+    // It was stuck: nothing is deleted by a timer.
+    assert!(done.leftovers.iter().all(|left| left.fate == Fate::Kept));
+    // And if what stood in the way still does, it is stuck again, and not at once.
+    let (row, mut world) = stuck();
+    let began = world.now;
+    let again = drive(order(&row, &world, Order::Retry), &mut world);
+    assert_eq!(again.status, Status::Stuck);
+    assert!(world.now - began >= Limits::default().starting);
+}
+
+#[test]
+fn a_restore_is_called_back_from_where_it_is_stuck_and_nothing_is_lost() {
+    let (row, mut world) = stuck();
+    let back = order(&row, &world, Order::RollBack);
+    assert_eq!(back.status, Status::RollingBack);
+    world.gives_up = None;
+    let done = drive(back, &mut world);
+    assert_eq!(done.status, Status::RolledBack);
+    on(&done, &world, false);
+    assert_eq!(done.failure.as_ref().map(|one| one.code), Some(FailureCode::StartFailed));
+    let kept = done.leftovers.iter().filter(|left| left.fate == Fate::Kept);
+    assert_eq!(kept.count(), 4, "node 3 wrote on them");
+}
+
+#[test]
+fn a_release_is_refused_while_a_node_stands_and_obeyed_when_all_run() {
+    let (row, mut world) = stuck();
+    let refused = order(&row, &world, Order::Release);
+    assert_eq!(refused.status, Status::Stuck);
+    assert!(refusal(&refused).contains("Node 7 (i-7) ran before and is "));
+    world.machines.get_mut(&InstanceId::from("i-7")).expect("i-7").state = "running".into();
+    let done = drive(order(&row, &world, Order::Release), &mut world);
+    assert_eq!((done.status, refusal(&done)), (Status::Completed, ""));
+    on(&done, &world, true);
+    let old: Vec<_> =
+        done.leftovers.iter().map(|left| (left.volume_id.as_str(), left.fate)).collect();
+    let kept = ["vol-3-0", "vol-3-1", "vol-7-0", "vol-7-1"].map(|id| (id, Fate::Kept));
+    assert_eq!(old, kept);
+}
+
+#[test]
+fn a_release_is_refused_while_nodes_are_on_different_sides() {
+    let (row, mut world) = stuck();
+    let seven = world.machines.get_mut(&InstanceId::from("i-7")).expect("i-7");
+    seven.state = "running".into();
+    seven.attached.pop();
+    assert!(refusal(&order(&row, &world, Order::Release)).contains("has not the whole set"));
+    let seven = world.machines.get_mut(&InstanceId::from("i-7")).expect("i-7");
+    seven.attached = row.nodes[1]
+        .old
+        .iter()
+        .map(|old| Attached {
+            volume_id: old.volume_id.clone(),
+            device: old.device.clone(),
+            state: "attached".into(),
+            delete_on_termination: old.delete_on_termination,
+        })
+        .collect();
+    assert!(refusal(&order(&row, &world, Order::Release)).contains("some nodes are on"));
+}
+
+#[test]
+fn a_node_that_is_gone_is_released_with_what_hung_on_it_kept() {
+    let (row, mut world) = stuck();
+    let seven = world.machines.get_mut(&InstanceId::from("i-7")).expect("i-7");
+    seven.state = "terminated".into();
+    seven.attached.clear();
+    let done = drive(order(&row, &world, Order::Release), &mut world);
+    assert_eq!(done.status, Status::Failed);
+    assert!(!done.status.active());
+    let kept = done.leftovers.iter().filter(|left| left.fate == Fate::Kept).count();
+    // The old ones of both, and the new ones that hang nowhere.
+    assert_eq!((kept, done.leftovers.len()), (6, 6));
+}
+
+#[test]
+fn every_order_is_obeyed_in_every_phase_and_the_deployment_is_whole_after() {
+    let phases = [Phase::Preparing, Phase::Stopping, Phase::Swapping, Phase::Starting];
+    for phase in phases {
+        for ordered in [Order::Retry, Order::RollBack, Order::Release] {
+            for back in [false, true] {
+                let (restore, mut world) = world(&[3, 7], &[3, 7]);
+                let mut row = restore;
+                if back {
+                    let how = How::Refused("AttachmentLimitExceeded");
+                    world.strikes = vec![Strike { on: "AttachVolume", nth: 3, how }];
+                    row = drive_until(row, &mut world, |row| row.status == Status::RollingBack);
+                }
+                let there = |row: &Restore| row.phase == Some(phase) || !row.status.active();
+                row = drive_until(row, &mut world, there);
+                row = order(&row, &world, ordered);
+                let done = drive(row, &mut world);
+                let what = format!("{ordered:?} in {phase:?}, back: {back}");
+                assert!(!done.status.active(), "{what}: {:?}", done.status);
+                if done.frozen_at.is_some() {
+                    on(&done, &world, done.status == Status::Completed);
+                } else {
+                    assert_eq!(done.status, Status::Failed, "{what}");
+                    assert!(world.machines.values().all(|one| one.state == "running"), "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_over_is_over() {
+    let (restore, mut world) = world(&[3], &[3]);
+    let done = drive(restore, &mut world);
+    for ordered in [Order::Retry, Order::RollBack, Order::Release] {
+        let after = order(&done, &world, ordered);
+        assert!(refusal(&after).contains("the restore is over: completed"));
+        assert_eq!(Restore { answer: None, ..after }, done);
+    }
+}
