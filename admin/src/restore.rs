@@ -83,12 +83,12 @@ pub(crate) async fn order(
     let deadline = tokio::time::Instant::now() + Duration::from_secs(arguments.wait);
     loop {
         let row = read().await?;
-        if let Some(answer) = row.answer.filter(|answer| answer.order_id == ordered.order_id) {
+        if let Some(answer) = row.answer_to(&ordered.order_id) {
             let status = row.status.as_str();
             if arguments.json {
                 println!("{}", json!({"status": status, "refused": answer.refused}));
             }
-            if let Some(why) = answer.refused {
+            if let Some(why) = &answer.refused {
                 return Err(format!("not done: {why}"));
             }
             if !arguments.json {

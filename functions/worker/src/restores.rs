@@ -107,7 +107,7 @@ impl<'a> Advancing<'a> {
     ) -> Result<Option<Restore>, TableError> {
         let worker = self.advance.worker;
         while self.advance.until.fits(LOOK) {
-            if row.answer.as_ref().is_some_and(|answer| answer.order_id == ordered.order_id) {
+            if row.answer_to(&ordered.order_id).is_some() {
                 return Ok(Some(row));
             }
             let now = worker.clock.now();
@@ -119,7 +119,8 @@ impl<'a> Advancing<'a> {
                         let order_id = ordered.order_id.clone();
                         let limits = &worker.limits;
                         let next = restore::obey(&row, ordered.order, order_id, &seen, limits, now);
-                        let refused = next.answer.as_ref().and_then(|one| one.refused.as_deref());
+                        let answer = next.answer_to(&ordered.order_id);
+                        let refused = answer.and_then(|one| one.refused.as_deref());
                         tracing::info!(order = ?ordered.order, refused, "an operator's order");
                         if let Some(stored) = self.advance.store(&row, next, Some(now)).await? {
                             return Ok(Some(stored));

@@ -120,6 +120,7 @@ impl Accident {
             Self::NodeStopped => {
                 let (_, _, id) = rng.choice(nodes)?;
                 world.cloud.stop(now, &id).ok()?;
+                world.oracle.meddled(now, &id);
                 Some(id)
             }
             Self::NodeStarted => starts(world, rng, now, &nodes),
@@ -188,6 +189,7 @@ fn starts(
     let state = |id: &str| world.cloud.instance(id).map_or("none", |one| one.state);
     if let Some((_, _, id)) = nodes.iter().find(|(_, _, id)| state(id) == "stopped") {
         world.cloud.start(now, id).ok()?;
+        world.oracle.meddled(now, id);
         return Some(id.clone());
     }
     if !nodes.iter().any(|(_, _, id)| state(id) == "stopping") {

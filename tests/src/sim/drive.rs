@@ -24,7 +24,7 @@ use super::functions::Functions;
 use super::happenings::{self, Happening, Happens};
 use super::logs::has_secret;
 use super::oracle::{Oracle, Violation};
-use super::people::{Doing, Person};
+use super::people::{self, Doing, Person};
 use super::plan::{Kind, Plan, Profile};
 use super::scene::Scene;
 use super::spells::Spell;
@@ -50,6 +50,9 @@ struct Drive {
     /// People who do something now.
     people: Arc<std::sync::atomic::AtomicU32>,
     calm: bool,
+    /// When the operator comes again, and how many orders there were.
+    next_order: Timestamp,
+    orders: usize,
 }
 
 /// Runs a plan.
@@ -70,6 +73,8 @@ pub(crate) async fn run(plan: &Plan) -> Result<Outcome> {
         happenings: Vec::new(),
         people: Arc::default(),
         calm: false,
+        next_order: World::epoch(),
+        orders: 0,
     };
     drive.set_up(plan).await?;
     drive.go_on(plan).await?;
@@ -171,6 +176,7 @@ impl Drive {
             }
             self.deliver(now, plan);
             self.carry_out_late(now);
+            self.operate(now);
             self.tick(now);
             if self.calm && self.resting() {
                 let mut world = self.world.lock();
@@ -262,6 +268,21 @@ impl Drive {
             }
             world.wake.notify_one();
         });
+    }
+
+    /// When nothing goes wrong any more an operator looks after what is stuck, with one
+    /// order after the other.
+    fn operate(&mut self, now: Timestamp) {
+        if !self.calm || now < self.next_order {
+            return;
+        }
+        self.next_order = now + SignedDuration::from_mins(20);
+        let order = ["retry", "roll_back", "release"][self.orders % 3];
+        let mut world = self.world.lock();
+        for key in world.oracle.stuck() {
+            self.orders += 1;
+            people::order_restore(&mut world, key, order);
+        }
     }
 
     /// From now on nothing goes wrong. Gives until when all must be at rest.
@@ -426,6 +447,7 @@ impl Drive {
             && world.running == 0
             && world.late.is_empty()
             && !world.oracle.moving()
+            && world.oracle.stuck().is_empty()
             && world.cloud.undelivered().is_empty()
             && world.cloud.undecided() == 0
     }

@@ -34,13 +34,16 @@ pub(crate) enum Script {
     Registry,
     /// Backups that expire, and deletes that AWS refuses.
     Removal,
+    /// Restores: one that goes well, one whose nodes do not all start, and one that an
+    /// operator calls back.
+    Restoring,
     /// More failed backups than are kept.
     Failing,
 }
 
 impl Script {
     /// How many there are: a sweep of as many seeds in a row has each.
-    pub(crate) const COUNT: u64 = 4;
+    pub(crate) const COUNT: u64 = 5;
 
     /// The script of a seed.
     pub(crate) fn of(seed: u64) -> Self {
@@ -48,6 +51,7 @@ impl Script {
             1 => Self::Everything,
             2 => Self::Registry,
             3 => Self::Removal,
+            4 => Self::Restoring,
             _ => Self::Failing,
         }
     }
@@ -95,6 +99,17 @@ impl Script {
                 let last = (0..3).map(|at| (10_000 + 780 * at, Happens::Doing(Doing::Create)));
                 each.chain(last).collect()
             }
+            Self::Restoring => vec![
+                (1, Happens::Doing(Doing::Create)),
+                (2, Happens::Doing(Doing::Create)),
+                (1_000, Happens::Doing(Doing::Restore)),
+                (6_000, Happens::Doing(Doing::Restore)),
+                (6_120, Happens::Doing(Doing::Order)),
+                (12_000, Happens::Spell(Trouble::StartFull)),
+                (12_001, Happens::Doing(Doing::Restore)),
+                (18_000, Happens::Spell(Trouble::AttachRefused)),
+                (18_001, Happens::Doing(Doing::Restore)),
+            ],
             Self::Failing => apart(300, vec![Happens::Doing(Doing::Create); 23]).collect(),
         }
     }
@@ -133,7 +148,7 @@ fn drawn(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
     let span = profile.span.as_secs();
     let mut all = Vec::new();
     for _ in 0..profile.doings {
-        let doing = Doing::draw(&mut rng);
+        let doing = Doing::draw(&mut rng, profile.kind == Kind::Restores);
         let at = rng.i64(0..span);
         let failing = profile.kind == Kind::Failing && rng.u8(0..10) < 9;
         all.push((at, Happens::Doing(if failing { Doing::Create } else { doing })));
@@ -142,7 +157,14 @@ fn drawn(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
         all.push((rng.i64(0..span), Happens::Accident(Accident::draw(&mut rng))));
     }
     for _ in 0..profile.spells {
-        let trouble = Trouble::ALL[rng.usize(0..Trouble::ALL.len())];
+        // Those of restores stand at the end.
+        let of = if profile.kind == Kind::Restores {
+            Trouble::ALL.len() - Trouble::OF_RESTORES..Trouble::ALL.len()
+        } else {
+            0..Trouble::ALL.len() - Trouble::OF_RESTORES
+        };
+        let of = if rng.bool() { of } else { 0..Trouble::ALL.len() - Trouble::OF_RESTORES };
+        let trouble = Trouble::ALL[rng.usize(of)];
         all.push((rng.i64(0..span), Happens::Spell(trouble)));
     }
     all

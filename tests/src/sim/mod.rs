@@ -45,7 +45,7 @@ use jiff::SignedDuration;
 
 pub use campaign::{Campaign, Tally, campaign};
 pub use oracle::Violation;
-pub use plan::{CrashPoint, Plan, Side};
+pub use plan::{CrashPoint, Plan, Side, restoring};
 pub use reach::Reach;
 pub use shrink::{Numbers, ranges, shrink};
 

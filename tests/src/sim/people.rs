@@ -14,7 +14,7 @@ use super::logs::has_secret;
 use super::oracle::{Asked, Violation, What};
 use super::reply::Reply;
 use super::scene::Key;
-use super::world::Shared;
+use super::world::{Shared, World};
 use crate::{Failed, Result};
 
 /// A thing that somebody does.
@@ -41,11 +41,17 @@ pub(crate) enum Doing {
     Registry(Option<u8>),
     /// An event that is not ours, or not one at all.
     ForeignEvent,
+    /// Restore a backup.
+    Restore,
+    /// Look at the restores.
+    Restores,
+    /// An operator orders something of a restore.
+    Order,
 }
 
 impl Doing {
     /// Each, with how often it is drawn.
-    const ALL: [(Self, u32); 12] = [
+    const ALL: [(Self, u32); 15] = [
         (Self::Routine, 44),
         (Self::Create, 14),
         (Self::Burst, 6),
@@ -58,14 +64,32 @@ impl Doing {
         (Self::Keys, 3),
         (Self::Registry(None), 5),
         (Self::ForeignEvent, 3),
+        // Seeds of their own do these: a restore costs as much as five backups.
+        (Self::Restore, 0),
+        (Self::Restores, 0),
+        (Self::Order, 0),
+    ];
+
+    /// What is done where restores are what it is about.
+    const RESTORING: [(Self, u32); 9] = [
+        (Self::Routine, 30),
+        (Self::Create, 4),
+        (Self::Delete, 4),
+        (Self::List, 2),
+        (Self::Restore, 40),
+        (Self::Restores, 8),
+        (Self::Order, 4),
+        (Self::Registry(None), 5),
+        (Self::Stranger, 3),
     ];
 
     /// One, as often as it is done.
-    pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let mut at = rng.u32(0..Self::ALL.iter().map(|(_, weight)| weight).sum());
-        for (doing, weight) in Self::ALL {
-            if at < weight {
-                return doing;
+    pub(crate) fn draw(rng: &mut Rng, restoring: bool) -> Self {
+        let all = if restoring { &Self::RESTORING[..] } else { &Self::ALL };
+        let mut at = rng.u32(0..all.iter().map(|(_, weight)| weight).sum());
+        for (doing, weight) in all {
+            if at < *weight {
+                return *doing;
             }
             at -= weight;
         }
@@ -143,7 +167,68 @@ impl Person {
             Doing::Keys => self.keys(deployment, tenant).await,
             Doing::Registry(change) => self.registry(deployment, tenant, change).await,
             Doing::ForeignEvent => self.foreign_event().await,
+            Doing::Restore => self.restore(deployment, tenant).await,
+            Doing::Restores => self.restores(deployment, tenant).await,
+            Doing::Order => {
+                let all: Vec<(u64, u64)> = {
+                    let world = self.world.lock();
+                    let ids = world.scene.deployments.iter().map(|one| one.id);
+                    let all = ids.flat_map(|id| {
+                        world.oracle.restores_of(id).map(move |(restore, _)| (id, restore))
+                    });
+                    all.collect()
+                };
+                if let Some(key) = self.rng.choice(all) {
+                    let order = ["retry", "roll_back", "release"][self.rng.usize(0..3)];
+                    order_restore(&mut self.world.lock(), key, order);
+                }
+                Ok(())
+            }
         }
+    }
+
+    /// A completed backup of some deployment, if there is any.
+    fn restorable(&mut self) -> Option<(u64, usize, u64)> {
+        let world = self.world.lock();
+        let all = world.scene.deployments.iter().flat_map(|one| {
+            let done = world.oracle.backups_of(one.id);
+            let done = done.filter(|(_, row)| row["status"] == "completed");
+            done.map(move |(id, _)| (one.id, one.tenant, id))
+        });
+        let all: Vec<_> = all.collect();
+        drop(world);
+        self.rng.choice(all)
+    }
+
+    async fn restore(&mut self, deployment: u64, tenant: usize) -> Result<()> {
+        let (deployment, tenant, backup) = match self.restorable() {
+            Some(one) if self.rng.u8(0..12) > 0 => one,
+            _ => (deployment, tenant, self.some_backup(deployment)),
+        };
+        let mut body = json!({});
+        if self.rng.u8(0..4) == 0 {
+            body["safety_backup"] = json!(self.rng.bool());
+        }
+        if self.rng.bool() {
+            body["allow_partial"] = json!(true);
+        }
+        let path = format!("/deployments/{deployment}/backups/{backup}/restore");
+        let what = What::Restore { backup, body: body.clone() };
+        let asked = self.asked(deployment, tenant, Key::Manage, what);
+        let empty = body.as_object().is_none_or(serde_json::Map::is_empty);
+        let (kind, body) =
+            if empty { ("", String::new()) } else { ("application/json", body.to_string()) };
+        self.ask(asked, "POST", &path, kind, body).await?;
+        Ok(())
+    }
+
+    async fn restores(&mut self, deployment: u64, tenant: usize) -> Result<()> {
+        let id = self.rng.bool().then(|| self.rng.u64(1..=4));
+        let path = format!("/deployments/{deployment}/restores");
+        let path = id.map_or_else(|| path.clone(), |id| format!("{path}/{id}"));
+        let asked = self.asked(deployment, tenant, Key::Read, What::Restores(id));
+        self.ask(asked, "GET", &path, "", String::new()).await?;
+        Ok(())
     }
 
     pub(crate) fn fork(&mut self) -> Self {
@@ -438,4 +523,29 @@ impl Person {
         }
         Ok(())
     }
+}
+
+/// An operator's order, as the command puts it on the bus.
+pub(crate) fn order_restore(world: &mut World, (deployment, restore): (u64, u64), order: &str) {
+    let now = world.now();
+    world.oracle.ordered(deployment, restore);
+    world.reach.hit(&format!("order {order}"));
+    let id = world.dice.rng().u64(..);
+    let detail = json!({
+        "version": 1,
+        "order_id": format!("{id:016x}"),
+        "deployment_id": deployment,
+        "restore_id": restore,
+        "order": order,
+    });
+    let entry = json!({
+        "EventBusName": world.oracle.bus(),
+        "Source": "supervisor.backups",
+        "DetailType": "Restore Ordered",
+        "Detail": detail.to_string(),
+    });
+    let body = json!({ "Entries": [entry] }).to_string();
+    world.trace.line(now, || format!("order {order} of restore {restore} of {deployment}"));
+    world.cloud.events(now, "AWSEvents.PutEvents", body.as_bytes());
+    world.wake.notify_one();
 }

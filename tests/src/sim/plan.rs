@@ -35,6 +35,19 @@ impl Plan {
     }
 }
 
+/// The kinds of seeds come round after so many.
+const ROUND: u64 = 32;
+
+/// Those of a round that are about restores.
+const RESTORING: [u64; 5] = [1, 9, 15, 25, 29];
+
+/// The seed of that number, counted over those that are about restores.
+pub fn restoring(number: u64) -> u64 {
+    let each = RESTORING.len() as u64;
+    let at = usize::try_from(number % each).unwrap_or(0);
+    number / each * ROUND + RESTORING[at]
+}
+
 /// A crash at a call of a recorded run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CrashPoint {
@@ -111,6 +124,8 @@ pub(crate) enum Kind {
     Failing,
     /// A node with more volumes than EC2 takes in one call.
     Huge,
+    /// Restores, and what goes wrong with them.
+    Restores,
     /// A short life for the sweep of crash points.
     Sweep(Script),
 }
@@ -244,12 +259,13 @@ impl Profile {
     /// What the seed draws.
     pub(crate) fn draw(plan: &Plan) -> Self {
         let mut rng = Rng::with_seed(plan.seed ^ 0x7072_6f66);
-        let kind = match plan.seed % 32 {
+        let kind = match plan.seed % ROUND {
             _ if plan.crash.is_some() => Kind::Sweep(Script::of(plan.seed)),
             3 => Kind::Quiet,
             7 | 23 => Kind::Weeks,
             11 => Kind::Failing,
             19 => Kind::Huge,
+            of if RESTORING.contains(&of) => Kind::Restores,
             _ => Kind::Days,
         };
         let hours = match kind {
@@ -258,6 +274,7 @@ impl Profile {
             Kind::Weeks => rng.i64(7 * 24..=21 * 24),
             Kind::Failing => rng.i64(4..=8),
             Kind::Huge => rng.i64(1..=3),
+            Kind::Restores => rng.i64(2..=24),
             Kind::Sweep(script) => script.hours(),
         };
         let doings = match kind {
@@ -272,34 +289,14 @@ impl Profile {
             // More than the failed backups that are kept.
             Kind::Failing => 40,
             Kind::Huge => 12,
+            Kind::Restores => 16,
             Kind::Sweep(_) => 0,
         };
         let among = |rng: &mut Rng, rates: &[u32]| rates[rng.usize(0..rates.len())];
-        let mut parameters = Vec::new();
-        let mut set =
-            |name: &str, value: &str| parameters.push((name.to_owned(), value.to_owned()));
-        // A tick asks each of them: many are drawn seldom.
-        let shards = match rng.u8(0..64) {
-            0 => "6",
-            1..=4 => "3",
-            5..=20 => "2",
-            _ => "1",
-        };
-        set("DueShards", shards);
-        // What moves no more is looked at each minute until then: the template's
-        // own day is drawn seldom.
-        let deadline = match rng.u8(0..64) {
-            0 => 24,
-            1..=15 => 2,
-            _ => 1,
-        };
-        set("InProgressDeadlineHours", &deadline.to_string());
-        if rng.bool() {
-            set("ProBackupLimit", "3");
-        }
+        let (parameters, deadline) = parameters(kind, &mut rng);
         let mut faults = Fault::ALL.to_vec();
         faults.retain(|_| rng.u8(0..10) < 6);
-        let rough = matches!(kind, Kind::Days | Kind::Weeks | Kind::Failing | Kind::Huge);
+        let rough = !matches!(kind, Kind::Quiet | Kind::Sweep(_));
         let profile = Self {
             kind,
             span: SignedDuration::from_hours(hours),
@@ -309,10 +306,14 @@ impl Profile {
             calls: match kind {
                 // What is pruned last is not pruned again: it must be met.
                 Kind::Failing => among(&mut rng, &[300, 800, 2_000]),
+                Kind::Restores => among(&mut rng, &[0, 100, 300, 800]),
                 _ => among(&mut rng, &[0, 0, 30, 100, 300, 800]),
             },
             // What is worst to lose is lost often, in some seeds.
-            changes: among(&mut rng, &[0, 0, 0, 0, 2_000]),
+            changes: match kind {
+                Kind::Restores => among(&mut rng, &[0, 800, 2_000]),
+                _ => among(&mut rng, &[0, 0, 0, 0, 2_000]),
+            },
             tells: among(&mut rng, &[0, 0, 0, 0, 0, 2_000]),
             transactions: among(&mut rng, &[0, 0, 0, 0, 2_000]),
             faults,
@@ -354,6 +355,37 @@ impl Profile {
             ..profile
         }
     }
+}
+
+/// Stack parameters, and the deadline of a backup in progress, in hours.
+fn parameters(kind: Kind, rng: &mut Rng) -> (Vec<(String, String)>, i64) {
+    let mut parameters = Vec::new();
+    let mut set = |name: &str, value: &str| parameters.push((name.to_owned(), value.to_owned()));
+    // A tick asks each of them: many are drawn seldom.
+    let shards = match rng.u8(0..64) {
+        0 => "6",
+        1..=4 => "3",
+        5..=20 => "2",
+        _ => "1",
+    };
+    set("DueShards", shards);
+    // What moves no more is looked at each minute until then: the template's
+    // own day is drawn seldom.
+    let deadline = match rng.u8(0..64) {
+        0 => 24,
+        1..=15 => 2,
+        _ => 1,
+    };
+    set("InProgressDeadlineHours", &deadline.to_string());
+    if rng.bool() {
+        set("ProBackupLimit", "3");
+    }
+    if matches!(kind, Kind::Restores | Kind::Sweep(Script::Restoring)) {
+        set("OldVolumeHours", "2");
+        set("PreparingDeadlineMinutes", "15");
+        set("StartingDeadlineMinutes", "10");
+    }
+    (parameters, deadline)
 }
 
 /// How fast AWS is.

@@ -34,6 +34,11 @@ impl Reply {
         self.header("ld-backup").parse().ok()
     }
 
+    /// The new restore's id.
+    pub(crate) fn restore(&self) -> Option<u64> {
+        self.header("ld-restore").parse().ok()
+    }
+
     /// The problem's code; empty if it is none.
     pub(crate) fn code(&self) -> String {
         self.json()["code"].as_str().unwrap_or_default().to_owned()

@@ -28,6 +28,13 @@ pub(crate) enum Trouble {
     DeleteInUse,
     DeleteLocked,
     DeleteDenied,
+    /// AWS has no room for a node that is started.
+    StartFull,
+    StartRefused,
+    StopRefused,
+    AttachRefused,
+    DetachDenied,
+    VolumeRefused,
 }
 
 /// A trouble and when it is.
@@ -48,7 +55,8 @@ impl Spell {
 
     /// Whether the call is of an instance that it is not about.
     pub(crate) fn spares(&self, call: &Call) -> bool {
-        let instance = call.field("InstanceSpecification.InstanceId");
+        let fields = ["InstanceSpecification.InstanceId", "InstanceId", "InstanceId.1"];
+        let instance = fields.map(|name| call.field(name)).concat();
         self.partial && instance.ends_with(['0', '2', '4', '6', '8', 'a', 'c', 'e'])
     }
 
@@ -60,7 +68,10 @@ impl Spell {
 }
 
 impl Trouble {
-    pub(crate) const ALL: [Self; 15] = [
+    /// How many of them are a restore's alone.
+    pub(crate) const OF_RESTORES: usize = 6;
+
+    pub(crate) const ALL: [Self; 21] = [
         Self::Ec2Down,
         Self::Ec2Slow,
         Self::DescribeThrottled,
@@ -76,6 +87,12 @@ impl Trouble {
         Self::DeleteInUse,
         Self::DeleteLocked,
         Self::DeleteDenied,
+        Self::StartFull,
+        Self::StartRefused,
+        Self::StopRefused,
+        Self::AttachRefused,
+        Self::DetachDenied,
+        Self::VolumeRefused,
     ];
 
     /// What somebody does in the middle of it, or it would stand in nobody's way.
@@ -91,6 +108,12 @@ impl Trouble {
             Self::ListsNothing | Self::DeleteInUse | Self::DeleteLocked | Self::DeleteDenied => {
                 Some(Doing::Delete)
             }
+            Self::StartFull
+            | Self::StartRefused
+            | Self::StopRefused
+            | Self::AttachRefused
+            | Self::DetachDenied
+            | Self::VolumeRefused => Some(Doing::Restore),
             _ => None,
         }
     }
@@ -113,6 +136,12 @@ impl Trouble {
             Self::DeleteInUse => "spell delete_in_use",
             Self::DeleteLocked => "spell delete_locked",
             Self::DeleteDenied => "spell delete_denied",
+            Self::StartFull => "spell start_full",
+            Self::StartRefused => "spell start_refused",
+            Self::StopRefused => "spell stop_refused",
+            Self::AttachRefused => "spell attach_refused",
+            Self::DetachDenied => "spell detach_denied",
+            Self::VolumeRefused => "spell volume_refused",
         }
     }
 
@@ -155,11 +184,18 @@ impl Trouble {
                 Some("UnauthorizedOperation")
             }
             (Self::CreateDenied, _, "CreateSnapshots")
-            | (Self::DeleteDenied, _, "DeleteSnapshot") => Some("UnauthorizedOperation"),
+            | (Self::DeleteDenied, _, "DeleteSnapshot")
+            | (Self::DetachDenied, _, "DetachVolume") => Some("UnauthorizedOperation"),
             (Self::CreateKms, _, "CreateSnapshots") => Some("InvalidKMSKey.InvalidState"),
             (Self::CreateQuota, _, "CreateSnapshots") => Some("ResourceLimitExceeded"),
             (Self::DeleteInUse, _, "DeleteSnapshot") => Some("InvalidSnapshot.InUse"),
-            (Self::DeleteLocked, _, "DeleteSnapshot") => Some("OperationNotPermitted"),
+            (Self::DeleteLocked, _, "DeleteSnapshot") | (Self::StopRefused, _, "StopInstances") => {
+                Some("OperationNotPermitted")
+            }
+            (Self::StartFull, _, "StartInstances") => Some("InsufficientInstanceCapacity"),
+            (Self::StartRefused, _, "StartInstances") => Some("InvalidParameterCombination"),
+            (Self::AttachRefused, _, "AttachVolume") => Some("AttachmentLimitExceeded"),
+            (Self::VolumeRefused, _, "CreateVolume") => Some("VolumeLimitExceeded"),
             _ => None,
         }
     }

@@ -266,8 +266,11 @@ impl Table {
             .table_name(&self.name)
             .key("pk", s(deployment_pk(deployment)))
             .key("sk", s(META))
-            .condition_expression("nodes = :nodes")
+            .condition_expression(
+                "nodes = :nodes AND (attribute_not_exists(deleted) OR deleted = :no)",
+            )
             .expression_attribute_values(":nodes", nodes)
+            .expression_attribute_values(":no", AttributeValue::Bool(false))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::None);
         built(check.build())
     }

@@ -122,15 +122,17 @@ fn uncheck(restore: &mut Restore, call: &Call) {
             | Call::SetDeleteOnTermination { instance_id, device, .. }
                 if *instance_id == node.instance_id =>
             {
-                for new in node.new.iter_mut().filter(|new| new.device == *device) {
-                    new.checked = false;
-                }
+                let covered = node.new.iter_mut().filter(|new| new.device == *device);
+                let covered = covered.map(|new| new.checked = false).count();
+                // What hangs where the backup has nothing is tried with the node.
+                node.checked &= covered > 0;
             }
             // Whose volume it is the row does not say before it is frozen: all of them.
             Call::Keep(_) | Call::DeleteVolume(_) => {
                 for new in node.new.iter_mut().filter(|new| new.volume_id.is_none()) {
                     new.checked = false;
                 }
+                node.checked = false;
             }
             _ => {}
         }

@@ -77,7 +77,7 @@ pub fn decide(
         started_at: None,
         completed_at: None,
         failure: None,
-        answer: None,
+        answers: Vec::new(),
         was_stuck: false,
         leftovers: Vec::new(),
         old_volumes_kept_until: None,

@@ -3,7 +3,7 @@
 
 use super::seen::SeenVolume;
 use super::step::Step;
-use super::{Action, Call, Fate, Leftover, Restore, Seen, Status};
+use super::{Action, Call, Fate, Leftover, New, Restore, Seen, Status};
 use crate::announce::Kind;
 use crate::limits::{Limits, VISIBLE};
 use crate::operation::backoff;
@@ -38,6 +38,9 @@ pub(super) fn finish(restore: &mut Restore, status: Status, limits: &Limits, now
         not_before,
         tagged: false,
     };
+    // It was made with our tags on it.
+    let deleted =
+        |id: &crate::id::VolumeId| Leftover { tagged: true, ..fate(id, Fate::Deleted, Some(now)) };
     let until = now + limits.old_volumes;
     // Also when somebody else started a node in the middle.
     let may_hold_writes =
@@ -59,7 +62,7 @@ pub(super) fn finish(restore: &mut Restore, status: Status, limits: &Limits, now
         } else if may_hold_writes {
             left.extend(news.map(|id| fate(id, Fate::Kept, None)));
         } else {
-            left.extend(news.map(|id| fate(id, Fate::Deleted, Some(now))));
+            left.extend(news.map(deleted));
         }
     }
     let deletes_old =
@@ -67,8 +70,8 @@ pub(super) fn finish(restore: &mut Restore, status: Status, limits: &Limits, now
     restore.old_volumes_kept_until = (status == Status::Completed && deletes_old).then_some(until);
     restore.leftovers.extend(left);
     // A volume whose call nobody heard of shows by its tags.
-    let unheard = restore.new_volumes().any(|(_, new)| new.checked && new.volume_id.is_none());
-    if unheard && status != Status::Completed {
+    let unheard = |new: &New| new.attempt > 1 || (new.checked && new.volume_id.is_none());
+    if restore.new_volumes().any(|(_, new)| unheard(new)) {
         restore.sweep_until = Some(now + SWEEP);
     }
     restore.announce(
@@ -140,7 +143,8 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, now: Time) -> Step {
             let id = left.volume_id.clone();
             let call = match left.fate {
                 Fate::Adopted if !left.tagged => Call::Release(id),
-                Fate::Deleted if goes(left, now) => match seen.volumes.get(&id) {
+                // Tagged first: the right to delete it comes with our tags.
+                Fate::Deleted if left.tagged && goes(left, now) => match seen.volumes.get(&id) {
                     Some(SeenVolume::There { state, instances, .. })
                         if state != "deleting" && instances.is_empty() =>
                     {

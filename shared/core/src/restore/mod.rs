@@ -105,7 +105,12 @@ impl Status {
             (Self::Pending, Self::InProgress | Self::Failed)
                 | (
                     Self::InProgress,
-                    Self::Completed | Self::RollingBack | Self::Failed | Self::Stuck
+                    // Rolled back at once: an operator releases what he has put back.
+                    Self::Completed
+                        | Self::RollingBack
+                        | Self::RolledBack
+                        | Self::Failed
+                        | Self::Stuck
                 )
                 | (Self::RollingBack, Self::RolledBack | Self::Failed | Self::Stuck)
                 | (
@@ -337,9 +342,9 @@ pub struct Restore {
     /// Why it failed, rolled back, or is stuck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// What became of an operator's last order.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<Answer>,
+    /// What became of an operator's last orders.
+    #[serde(default)]
+    pub answers: Vec<Answer>,
     /// It was stuck once, or released: its volumes are kept.
     #[serde(default)]
     pub was_stuck: bool,
@@ -391,7 +396,7 @@ impl Restore {
         "started_at",
         "completed_at",
         "failure",
-        "answer",
+        "answers",
         "was_stuck",
         "leftovers",
         "old_volumes_kept_until",
@@ -417,6 +422,11 @@ impl Restore {
     /// Every volume that it makes.
     pub fn new_volumes(&self) -> impl Iterator<Item = (&Node, &New)> {
         self.nodes.iter().flat_map(|node| node.new.iter().map(move |new| (node, new)))
+    }
+
+    /// What became of an order, if it has been answered.
+    pub fn answer_to(&self, order_id: &Nonce) -> Option<&Answer> {
+        self.answers.iter().find(|answer| answer.order_id == *order_id)
     }
 
     /// Whether a node may have written to a new volume.

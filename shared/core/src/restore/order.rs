@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::plan::named;
+use super::seen::SeenVolume;
 use super::swap::is_whole;
 use super::{Fate, Leftover, Look, Machine, Node, Restore, Seen, Status, end};
 use crate::id::{Nonce, VolumeId};
 use crate::limits::Limits;
-use crate::operation::FailureCode;
+use crate::operation::{Failure, FailureCode};
 use crate::time::Time;
 
 /// What an operator may order.
@@ -22,7 +23,10 @@ pub enum Order {
     Release,
 }
 
-/// What became of the last order.
+/// How many answers a row keeps: an order that comes twice is obeyed once.
+const ANSWERS: usize = 8;
+
+/// What became of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// Which order.
@@ -34,11 +38,15 @@ pub struct Answer {
 
 /// What must be looked at before an order can be obeyed.
 pub fn look_for_order(restore: &Restore, order: Order) -> Look {
-    if order != Order::Release || restore.frozen_at.is_none() {
+    if order != Order::Release || !restore.disturbed {
         return Look::default();
     }
+    let old = restore.nodes.iter().flat_map(|node| &node.old).map(|old| &old.volume_id);
+    let left = restore.leftovers.iter().map(|left| &left.volume_id);
+    let new = restore.new_volumes().filter_map(|(_, new)| new.volume_id.as_ref());
     Look {
         instances: restore.nodes.iter().map(|node| node.instance_id.clone()).collect(),
+        volumes: old.chain(new).chain(left).cloned().collect(),
         ..Look::default()
     }
 }
@@ -71,7 +79,9 @@ pub fn obey(
     if obeyed.is_err() {
         next = restore.clone();
     }
-    next.answer = Some(Answer { order_id, refused: obeyed.err() });
+    next.answers.push(Answer { order_id, refused: obeyed.err() });
+    let old = next.answers.len().saturating_sub(ANSWERS);
+    next.answers.drain(..old);
     next
 }
 
@@ -80,7 +90,11 @@ fn retry(restore: &mut Restore) {
     if restore.status == Status::Stuck {
         restore.status = if restore.back { Status::RollingBack } else { Status::InProgress };
     }
-    (restore.phase, restore.reached) = (None, None);
+    restore.reached = None;
+    if restore.touched_at.is_some() {
+        // Dated again when it is observed.
+        restore.phase = None;
+    }
     (restore.not_before, restore.troubles) = (None, 0);
     for node in &mut restore.nodes {
         node.start.anew();
@@ -129,7 +143,7 @@ fn side(node: &Node, machine: &Machine) -> Result<Side, String> {
 /// Frees the deployment, if EC2 shows that who ran runs, on one whole set of volumes each,
 /// and all on the same side.
 fn release(restore: &mut Restore, seen: &Seen, limits: &Limits, now: Time) -> Result<(), String> {
-    if restore.frozen_at.is_none() {
+    if !restore.disturbed {
         roll_back(restore, limits, now);
         return Ok(());
     }
@@ -164,12 +178,12 @@ fn release(restore: &mut Restore, seen: &Seen, limits: &Limits, now: Time) -> Re
     };
     // A person was at it: nothing goes by itself.
     restore.was_stuck = true;
+    let reason = "An operator released the restore as it was.".to_owned();
+    restore.failure.get_or_insert(Failure { code: FailureCode::Superseded, reason });
     restore.started_at = restore.stopped_at.map(|_| now);
     end::finish(restore, status, limits, now);
-    let hangs = |id: &VolumeId| {
-        let mut all = seen.instances.values().flat_map(|machine| &machine.attached);
-        all.any(|there| there.volume_id == *id)
-    };
+    // On whatever instance: the node may have another one now.
+    let hangs = |id: &VolumeId| matches!(seen.volumes.get(id), Some(SeenVolume::There { instances, .. }) if !instances.is_empty());
     let old = restore.nodes.iter().flat_map(|node| &node.old).map(|old| old.volume_id.clone());
     for volume_id in old.collect::<Vec<_>>() {
         if !hangs(&volume_id) && !restore.leftovers.iter().any(|left| left.volume_id == volume_id) {

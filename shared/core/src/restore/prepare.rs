@@ -166,6 +166,17 @@ fn tries(restore: &Restore, seen: &Seen) -> Vec<Action> {
     for node in restore.nodes.iter().filter(|node| !node.checked) {
         actions.push(dry(Call::Stop(node.instance_id.clone())));
         actions.push(dry(Call::Start(node.instance_id.clone())));
+        let machine = seen.instances.get(&node.instance_id);
+        let attached = machine.into_iter().flat_map(|machine| &machine.attached);
+        let uncovered = |one: &&Attached| !node.new.iter().any(|new| new.device == one.device);
+        for one in attached.filter(|_| node.swaps).filter(uncovered) {
+            actions.push(dry(Call::Keep(one.volume_id.clone())));
+            actions.push(dry(Call::Detach {
+                instance_id: node.instance_id.clone(),
+                volume_id: one.volume_id.clone(),
+                device: one.device.clone(),
+            }));
+        }
         if actions.len() >= BATCH {
             return actions;
         }

@@ -132,6 +132,8 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
     if next.touched_at.is_none() && next.frozen_at.is_some_and(|at| now - at >= VISIBLE) {
         // What was written down then may not be so any more: anew.
         next.frozen_at = None;
+        // Nothing was stopped: of that deadline nothing has passed.
+        (next.phase, next.reached) = (Some(Phase::Preparing), Some((Phase::Preparing, now)));
         return Step::Record(next);
     }
     observe(&mut next, seen, now);

@@ -6,7 +6,7 @@ mod world;
 use super::*;
 use crate::backup::Volume;
 use crate::time::Seconds;
-use world::{How, Strike, attached, drive, drive_until, on, volume, world};
+use world::{How, Strike, World, attached, drive, drive_until, on, volume, world};
 
 #[test]
 fn every_node_gets_the_backups_volumes_and_runs_again() {
@@ -409,6 +409,48 @@ fn what_was_written_down_long_ago_is_written_down_anew() {
     assert_eq!(done.status, Status::Completed);
     let old: Vec<_> = done.nodes[1].old.iter().map(|old| old.volume_id.as_str()).collect();
     assert_eq!(old, ["vol-7-0", "vol-other"]);
+}
+
+#[test]
+fn what_was_written_down_long_ago_and_never_done_costs_no_deadline() {
+    let (restore, mut world) = world(&[3], &[3]);
+    let row = drive_until(restore, &mut world, |row| row.phase == Some(Phase::Stopping));
+    assert!(row.touched_at.is_none());
+    world.now = world.now + Seconds::hours(2);
+    let done = drive(row, &mut world);
+    assert_eq!((done.status, done.failure), (Status::Completed, None));
+}
+
+#[test]
+fn what_hangs_where_the_backup_has_nothing_is_tried_beforehand_too() {
+    let (restore, mut world) = world(&[3], &[3]);
+    let extra = Volume { volume_id: VolumeId::from("vol-extra"), ..volume(3, 5) };
+    world.volumes.insert(extra.volume_id.clone(), ("in-use".into(), None, 0));
+    let three = world.machines.get_mut(&InstanceId::from("i-3")).expect("i-3");
+    three.attached.push(attached(&extra));
+    let row = drive_until(restore, &mut world, |row| row.planned);
+    let tried = |world: &World, name: &str| {
+        world.tried.iter().any(|call| match call {
+            Call::Detach { volume_id, .. } => name == "Detach" && *volume_id == extra.volume_id,
+            Call::Keep(id) => name == "Keep" && *id == extra.volume_id,
+            _ => false,
+        })
+    };
+    drive_until(row, &mut world, |row| row.touched_at.is_some());
+    assert!(tried(&world, "Detach") && tried(&world, "Keep"));
+}
+
+#[test]
+fn an_old_volume_whose_tags_were_refused_is_tagged_before_it_is_deleted() {
+    let (restore, mut world) = world(&[3], &[3]);
+    world.strikes = vec![every("CreateTags", "RequestLimitExceeded")];
+    let row = drive_until(restore, &mut world, |row| row.status == Status::Completed);
+    world.now = row.old_volumes_kept_until.expect("kept");
+    let row = drive_until(row, &mut world, |row| row.troubles > 3);
+    assert!(world.volumes.contains_key(&VolumeId::from("vol-3-0")));
+    world.strikes.clear();
+    let over = drive(row, &mut world);
+    assert_eq!(over.leftovers, []);
 }
 
 #[test]

@@ -14,11 +14,12 @@ use crate::rows::{FIELDS, items, named, text};
 
 /// The refusals of a create that depend on the deployment, in the order in which
 /// they are told (the contract's).
-const IN_ORDER: [&str; 6] = [
+const IN_ORDER: [&str; 7] = [
     "plan_not_supported",
     "storage_not_supported",
     "deployment_not_ready",
     "node_not_found",
+    "restore_in_progress",
     "backup_in_progress",
     "backup_limit_reached",
 ];
@@ -44,6 +45,7 @@ impl Oracle {
             What::Delete(id) if may => {
                 *self.deletes.entry((asked.deployment, *id)).or_default() += 1;
             }
+            What::Restore { backup, .. } if may => self.restores.ask((asked.deployment, *backup)),
             _ => {}
         }
     }
@@ -63,8 +65,11 @@ impl Oracle {
         };
         let code = reply.code();
         match (reply.status, &asked.what) {
+            (200, What::Restores(Some(_))) => reach.hit("api 200 restore"),
+            (200, What::Restores(None)) => reach.hit("api 200 restores"),
             (200, _) => reach.hit("api 200 list"),
             (204, What::Create { .. }) => reach.hit("api 204 create"),
+            (204, What::Restore { .. }) => reach.hit("api 204 restore"),
             (204, _) => reach.hit("api 204 delete"),
             _ => reach.hit(&format!("api {code}")),
         }
@@ -75,6 +80,12 @@ impl Oracle {
             && let Some(request) = self.requests.get_mut(name)
         {
             request.refused = Some(code.clone());
+        }
+        if let (What::Restore { backup, .. }, true, 400..500) =
+            (&asked.what, asked.may(), reply.status)
+            && !self.restores.settle((asked.deployment, *backup))
+        {
+            return violated("refused-and-made", format!("{asked:?}: {code}"));
         }
         if let (What::Delete(id), true, 400..500) = (&asked.what, asked.may(), reply.status) {
             let key = (asked.deployment, *id);
@@ -114,7 +125,7 @@ impl Oracle {
         code: &str,
         disturbed: bool,
     ) -> Verdict {
-        shape(reply, code)?;
+        shape(asked, reply, code)?;
         let busy = reply.status == 503 || reply.status == 500;
         if busy {
             if disturbed && code == "unavailable" {
@@ -147,7 +158,7 @@ impl Oracle {
             }
             return violated("tenant", format!("{asked:?}: {} {code}", reply.status));
         }
-        if asked.key == Key::Read && !matches!(asked.what, What::List) {
+        if asked.key == Key::Read && !matches!(asked.what, What::List | What::Restores(_)) {
             let refused = code == "insufficient_permissions"
                 || (code == "deployment_not_found" && self.was_hidden(asked));
             if refused {
@@ -157,6 +168,10 @@ impl Oracle {
         }
         match (&asked.what, reply.status) {
             (What::List, 200) => self.list_is_true(now, asked, &reply.json()),
+            (What::Restores(one), 200) => self.restores_are_true(asked, *one, &reply.json()),
+            (What::Restore { backup, body }, 204) => {
+                self.restore_was_made(asked, *backup, body, reply)
+            }
             (What::Create { name, .. }, 204) => self.was_made(asked, name, reply),
             (What::Delete(id), 204) => self.is_being_deleted(asked, *id),
             (What::Create { name, .. }, _) => {
@@ -190,7 +205,7 @@ impl Oracle {
     fn was_hidden(&self, asked: &Asked) -> bool {
         let rows = self.deployment_since(asked);
         // Of a deleted one the backups can be listed and deleted all the same.
-        let makes = matches!(asked.what, What::Create { .. } | What::Wrong(_));
+        let makes = !matches!(asked.what, What::List | What::Delete(_));
         let gone = |row: &Value| makes && row["deleted"] == true;
         asked.foreign
             || rows.is_empty()
@@ -203,7 +218,29 @@ impl Oracle {
         let holds = match code {
             "deployment_not_found" => self.was_hidden(asked),
             "backup_not_found" => match asked.what {
-                What::Delete(id) => self.backup_since(asked, id).iter().any(Option::is_none),
+                What::Delete(id) | What::Restore { backup: id, .. } => {
+                    self.backup_since(asked, id).iter().any(Option::is_none)
+                }
+                _ => false,
+            },
+            "restore_not_found" => match asked.what {
+                What::Restores(Some(id)) => !self.restore_was_there(asked, id),
+                _ => false,
+            },
+            "restore_in_progress" => match asked.what {
+                What::Delete(id) => self
+                    .backup_since(asked, id)
+                    .into_iter()
+                    .flatten()
+                    .any(|row| !row["pinned_by"].is_null()),
+                _ => deployment.iter().any(|row| !row["active_restore"].is_null()),
+            },
+            "backup_not_restorable" => match asked.what {
+                What::Restore { backup, .. } => self
+                    .backup_since(asked, backup)
+                    .into_iter()
+                    .flatten()
+                    .any(|row| deployment.iter().any(|one| !restorable(row, one, asked))),
                 _ => false,
             },
             "backup_not_deletable" => match asked.what {
@@ -243,7 +280,9 @@ impl Oracle {
 
     /// Whether a refusal of a create is true of a deployment like this.
     fn applies(&self, code: &str, asked: &Asked, row: &Value) -> bool {
-        let What::Create { body, .. } = &asked.what else { return false };
+        let (What::Create { body, .. } | What::Restore { body, .. }) = &asked.what else {
+            return false;
+        };
         let limit = self.limits.of(row);
         match code {
             "plan_not_supported" => limit.is_none(),
@@ -257,6 +296,7 @@ impl Oracle {
                 !body["node_id"].is_null() && !nodes.any(|node| node["node_id"] == body["node_id"])
             }
             "backup_in_progress" => !row["active_backup"].is_null(),
+            "restore_in_progress" => !row["active_restore"].is_null(),
             "backup_limit_reached" => {
                 limit.is_some_and(|limit| row["backup_count"].as_u64().unwrap_or(0) >= limit)
             }
@@ -349,13 +389,32 @@ pub(super) fn stores(row: &Value) -> bool {
         && row["shared"] == false
 }
 
+/// Whether a backup can be restored onto a deployment like this, as the body wants it.
+pub(super) fn restorable(backup: &Value, deployment: &Value, asked: &Asked) -> bool {
+    let partial = match &asked.what {
+        What::Restore { body, .. } => body["allow_partial"] == true,
+        _ => false,
+    };
+    let ids = |row: &Value| -> BTreeSet<u64> {
+        items(&row["nodes"]).filter_map(|node| node["node_id"].as_u64()).collect()
+    };
+    let (of, has) = (ids(backup), ids(deployment));
+    let all = backup["node_id"].is_null();
+    text(backup, "status") == "completed"
+        && of.is_subset(&has)
+        && (!all || partial || has.is_subset(&of))
+}
+
 /// What every answer has.
-fn shape(reply: &Reply, code: &str) -> Verdict {
+fn shape(asked: &Asked, reply: &Reply, code: &str) -> Verdict {
     let id = reply.header("ld-request");
     let hex = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     let problem = reply.json();
     let whole = match reply.status {
-        200 => reply.header("content-type") == "application/json" && in_order(&reply.body),
+        200 => {
+            let fields = matches!(asked.what, What::Restores(_)) || in_order(&reply.body);
+            reply.header("content-type") == "application/json" && fields
+        }
         204 => reply.body.is_empty(),
         _ => {
             reply.header("content-type") == "application/problem+json"

@@ -59,8 +59,13 @@ impl Oracle {
             let detail: Value = serde_json::from_str(text(entry, "Detail")).unwrap_or_default();
             if kind == "Operation Due" {
                 let id = |name: &str| detail[name].as_u64().unwrap_or(0);
-                let known = self.backups.contains_key(&(id("deployment_id"), id("id")));
-                if detail["operation"] != "backup" || detail["version"] != 1 || !known {
+                let key = (id("deployment_id"), id("id"));
+                let known = match text(&detail, "operation") {
+                    "backup" => self.backups.contains_key(&key),
+                    "restore" => self.restores.all.contains_key(&key),
+                    _ => false,
+                };
+                if detail["version"] != 1 || !known {
                     return violated("nudge", format!("{life} nudges for {detail}"));
                 }
                 continue;
@@ -79,6 +84,9 @@ impl Oracle {
             detail.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
         if fields != FIELDS || detail["version"] != 1 {
             return violated("announcement-shape", format!("{kind}: {detail}"));
+        }
+        if kind.starts_with("Restore ") {
+            return self.restore_announced(now, kind, detail);
         }
         let id = |name: &str| detail[name].as_u64().unwrap_or(0);
         let key = (id("deployment_id"), id("backup_id"));

@@ -68,7 +68,7 @@ impl Oracle {
                 tagged.backup
             }
             "DeleteSnapshot" => self.may_be_deleted(call.field("SnapshotId"), cloud, table)?,
-            _ => return violated("rights", format!("{life} calls {call}")),
+            _ => return self.restore_sends(now, life, call, cloud),
         };
         // Whoever holds the operation holds it until this call is over.
         let row = self.backups.get(&backup).and_then(Backup::row);
@@ -81,7 +81,10 @@ impl Oracle {
         }
         // One worker at a time changes EC2 for an operation.
         let other = self.in_flight.iter().find(|one| {
-            one.backup == backup && one.life != life.id && now.duration_since(one.at) < GIVEN_UP
+            !one.restore
+                && one.backup == backup
+                && one.life != life.id
+                && now.duration_since(one.at) < GIVEN_UP
         });
         if let Some(other) = other {
             return violated(
@@ -94,7 +97,14 @@ impl Oracle {
         }
         let create = call.operation == "CreateSnapshots";
         let number = call.number;
-        self.in_flight.push(InFlight { life: life.id, create, number, at: now, backup });
+        self.in_flight.push(InFlight {
+            life: life.id,
+            create,
+            restore: false,
+            number,
+            at: now,
+            backup,
+        });
         Ok(())
     }
 
@@ -250,6 +260,9 @@ impl Oracle {
             (Service::Ec2, "DeleteSnapshot") => {
                 self.removed(call.field("SnapshotId"), reach);
                 Ok(())
+            }
+            (Service::Ec2, _) if call.ec2_write() => {
+                self.restore_done(now, call, body, quick, cloud)
             }
             (Service::Events, _) => self.published(now, life, call, cloud, reach),
             (Service::DynamoDb, "GetItem") if life.function == Name::Worker => {

@@ -20,6 +20,7 @@ mod calls;
 mod failures;
 mod lives;
 mod rest;
+mod restores;
 mod rows;
 mod volumes;
 
@@ -114,6 +115,13 @@ pub(crate) enum What {
         body: Value,
     },
     Delete(u64),
+    /// A restore of this backup.
+    Restore {
+        backup: u64,
+        body: Value,
+    },
+    /// The restores, or one of them.
+    Restores(Option<u64>),
     /// A request that must be refused with this status.
     Wrong(u16),
 }
@@ -135,6 +143,7 @@ pub(crate) struct Oracle {
     /// Backups whose delete somebody asked for who has the right to, and how many
     /// such requests were not refused.
     deletes: BTreeMap<BackupKey, u32>,
+    restores: restores::Restores,
     /// Backups with something left to be done.
     moving: BTreeSet<BackupKey>,
     /// When a trouble last met a call.
@@ -167,6 +176,9 @@ struct Limits {
     in_progress: SignedDuration,
     /// The longest that a snapshot takes which does not stall.
     snapshot: SignedDuration,
+    /// The longest that a restore takes, with its way back, an operator's word, and its
+    /// old volumes.
+    restore: SignedDuration,
 }
 
 impl Limits {
@@ -254,6 +266,8 @@ struct InFlight {
     life: u32,
     /// It is a `CreateSnapshots`.
     create: bool,
+    /// It is a restore's: `backup` is then its key.
+    restore: bool,
     number: u64,
     at: Timestamp,
     backup: BackupKey,
@@ -280,6 +294,11 @@ impl Oracle {
                 pending: span(number("PendingDeadlineMinutes"), 60),
                 pending_total: span(number("PendingTotalHours"), 3600),
                 in_progress: span(number("InProgressDeadlineHours"), 3600),
+                restore: span(number("PreparingDeadlineMinutes"), 120)
+                    + span(number("StoppingDeadlineMinutes"), 180)
+                    + span(number("SwappingDeadlineMinutes"), 180)
+                    + span(number("StartingDeadlineMinutes"), 240)
+                    + span(number("OldVolumeHours") + 4, 3600),
                 snapshot: SignedDuration::from_millis(
                     i64::try_from(*profile.pace.snapshot_ms.end()).unwrap_or(0),
                 ),
@@ -290,6 +309,7 @@ impl Oracle {
             in_flight: Vec::new(),
             requests: BTreeMap::new(),
             deletes: BTreeMap::new(),
+            restores: restores::Restores::default(),
             moving: BTreeSet::new(),
             troubles: Vec::new(),
             touched: BTreeMap::new(),
@@ -310,8 +330,8 @@ impl Oracle {
     /// up its deadlines and run, then what it leaves is removed, after the pause
     /// of a delete that was held and the time in which strays show up.
     pub(crate) fn rest(&self) -> SignedDuration {
-        let Limits { pending_total, in_progress, snapshot, .. } = self.limits;
-        pending_total + in_progress + snapshot + HELD + SWEEP + TICKS
+        let Limits { pending_total, in_progress, snapshot, restore, .. } = self.limits;
+        pending_total + in_progress + snapshot + restore + HELD + SWEEP + TICKS
     }
 
     /// The stack's bus.
@@ -338,7 +358,7 @@ impl Oracle {
 
     /// Whether something is left to be done.
     pub(crate) fn moving(&self) -> bool {
-        !self.moving.is_empty()
+        !self.moving.is_empty() || self.restoring()
     }
 
     pub(crate) fn stalled_until(&self) -> Timestamp {
@@ -402,6 +422,7 @@ impl Oracle {
     /// Somebody changes an instance or its volumes.
     pub(crate) fn touched(&mut self, now: Timestamp, instance: &str) {
         self.touched.insert(instance.to_owned(), now);
+        self.meddled(now, instance);
     }
 
     /// An instance has got a volume that others may attach too.

@@ -26,6 +26,7 @@ impl Oracle {
         self.all_was_told()?;
         self.no_row_is_left(table)?;
         self.expired_in_peace(now)?;
+        self.restores_at_rest(cloud)?;
         self.registry_is_new(cloud)?;
         if cleared { self.nothing_is_there(cloud) } else { Ok(()) }
     }

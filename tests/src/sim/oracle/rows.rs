@@ -82,6 +82,11 @@ impl Oracle {
             if let (Some(deployment), Some(id)) = (deployment, backup) {
                 deployments.insert(deployment);
                 self.backup_changed(now, life, (deployment, id), change, (cloud, table), reach)?;
+            } else if let (Some(deployment), Some(id)) =
+                (deployment, sk.strip_prefix("RESTORE#").and_then(|id| id.parse().ok()))
+            {
+                deployments.insert(deployment);
+                self.restore_changed(now, (deployment, id), change, cloud, reach)?;
             } else if change.new.is_some() {
                 match sk {
                     "OWNER" => reach.hit("turn owner row"),
@@ -149,6 +154,7 @@ impl Oracle {
                 format!("deployment {deployment}: the slot is {slot}, active is {active:?}"),
             );
         }
+        self.restore_slot(deployment, meta)?;
         let counted =
             all.iter().filter(|(_, status)| !matches!(status.as_str(), "failed" | "deleting"));
         let (count, counted) = (meta["backup_count"].as_u64().unwrap_or(0), counted.count() as u64);
@@ -180,6 +186,9 @@ impl Oracle {
         let version = new["registry_version"].as_u64().unwrap_or(0);
         if version < before("registry_version") {
             return violated("registry", format!("deployment {id} went back to version {version}"));
+        }
+        if new["next_restore_id"].as_u64().unwrap_or(0) < before("next_restore_id") {
+            return violated("id-reuse", format!("deployment {id}: the next restore went back"));
         }
         if new["next_backup_id"].as_u64().unwrap_or(0) < before("next_backup_id") {
             return violated("id-reuse", format!("deployment {id}: the next id went back"));

@@ -10,8 +10,7 @@ fn order(restore: &Restore, world: &World, order: Order) -> Restore {
 }
 
 fn refusal(restore: &Restore) -> &str {
-    let answer = restore.answer.as_ref().expect("an answer");
-    assert_eq!(answer.order_id, Nonce::from("order"));
+    let answer = restore.answer_to(&Nonce::from("order")).expect("an answer");
     answer.refused.as_deref().unwrap_or_default()
 }
 
@@ -144,6 +143,29 @@ fn what_is_over_is_over() {
     for ordered in [Order::Retry, Order::RollBack, Order::Release] {
         let after = order(&done, &world, ordered);
         assert!(refusal(&after).contains("the restore is over: completed"));
-        assert_eq!(Restore { answer: None, ..after }, done);
+        assert_eq!(Restore { answers: Vec::new(), ..after }, done);
     }
+}
+
+#[test]
+fn an_order_that_comes_again_has_its_answer() {
+    let (row, world) = stuck();
+    let seen = Seen::default();
+    let order = |row: &Restore, id: &str| {
+        obey(row, Order::Release, Nonce::from(id), &seen, &Limits::default(), world.now)
+    };
+    let row = order(&order(&row, "first"), "second");
+    assert!(row.answer_to(&Nonce::from("first")).is_some());
+    let many = (0..20).fold(row, |row, n| order(&row, &n.to_string()));
+    assert_eq!(many.answers.len(), 8);
+}
+
+#[test]
+fn a_release_before_anything_was_stopped_is_a_way_back_and_keeps_nothing() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    let row = drive_until(restore, &mut world, |row| row.frozen_at.is_some());
+    let done = drive(order(&row, &world, Order::Release), &mut world);
+    assert_eq!((done.status, done.stopped_at), (Status::Failed, None));
+    assert_eq!(done.leftovers, []);
+    assert_eq!(world.volumes.len(), 4, "what was made is deleted");
 }

@@ -52,6 +52,7 @@ pub(super) struct World {
     pub(super) stands: Option<InstanceId>,
     pub(super) counts: BTreeMap<&'static str, usize>,
     pub(super) calls: Vec<Call>,
+    pub(super) tried: Vec<Call>,
     pub(super) crashed: bool,
     /// Looks until a state that is on its way is reached.
     pub(super) slow: u8,
@@ -132,6 +133,7 @@ pub(super) fn world(nodes: &[u64], of: &[u64]) -> (Restore, World) {
         stands: None,
         counts: BTreeMap::new(),
         calls: Vec::new(),
+        tried: Vec::new(),
         crashed: false,
         slow: 1,
         moving: BTreeMap::new(),
@@ -332,6 +334,7 @@ impl World {
 
     fn answer(&mut self, action: &Action) -> Outcome {
         if action.dry {
+            self.tried.push(action.call.clone());
             let denied = self
                 .strikes
                 .iter()

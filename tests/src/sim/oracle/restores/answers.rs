@@ -1,0 +1,108 @@
+//! What the API answers of restores.
+
+use serde_json::Value;
+
+use super::super::answers::restorable;
+use super::super::{Asked, Oracle, SLACK, Verdict, time, violated};
+use crate::rows::{items, text};
+use crate::sim::reply::Reply;
+
+impl Oracle {
+    /// An acknowledged restore is there, of that backup, and its safety backup with it.
+    pub(in super::super) fn restore_was_made(
+        &self,
+        asked: &Asked,
+        backup: u64,
+        body: &Value,
+        reply: &Reply,
+    ) -> Verdict {
+        let key = reply.restore().map(|id| (asked.deployment, id));
+        let row = key.and_then(|key| self.restores.all.get(&key)?.rows.first());
+        let Some((_, row)) = row else {
+            return violated("ack-lost", format!("{asked:?}: restore {key:?} is not there"));
+        };
+        let safety = body["safety_backup"] == true;
+        let told = reply.backup();
+        let new = time(row, "requested_at").is_some_and(|at| at + SLACK >= asked.at);
+        let same = row["backup_id"].as_u64() == Some(backup) && new;
+        if !same || told != row["safety_backup_id"].as_u64() || told.is_some() != safety {
+            return violated("ack-lost", format!("{asked:?}: {told:?}, and the row is {row}"));
+        }
+        let of = self.backups.get(&(asked.deployment, backup)).and_then(|one| one.row());
+        let meta = self.deployments.get(&asked.deployment).and_then(|one| one.rows.last());
+        match of.zip(meta) {
+            Some((of, (_, meta))) if !restorable(of, meta, asked) => violated(
+                "restored-what-cannot",
+                format!("{asked:?}: the backup is {of}, the deployment {meta}"),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a restore was there when it was asked for.
+    pub(in super::super) fn restore_was_there(&self, asked: &Asked, id: u64) -> bool {
+        let one = self.restores.all.get(&(asked.deployment, id));
+        one.and_then(|one| one.rows.first()).is_some_and(|(at, _)| *at <= asked.at)
+    }
+
+    /// Each as it was at some moment of the request, the newest first, none left out.
+    pub(in super::super) fn restores_are_true(
+        &self,
+        asked: &Asked,
+        one: Option<u64>,
+        shown: &Value,
+    ) -> Verdict {
+        let all: Vec<&Value> = if one.is_some() { vec![shown] } else { items(shown).collect() };
+        let ids: Vec<u64> = all.iter().map(|item| item["id"].as_u64().unwrap_or(0)).collect();
+        if ids.windows(2).any(|two| two[0] <= two[1]) || one.is_some_and(|one| ids != [one]) {
+            return violated("list-order", format!("{asked:?}: {ids:?}"));
+        }
+        for item in &all {
+            let key = (asked.deployment, item["id"].as_u64().unwrap_or(0));
+            let rows = self.restores.all.get(&key).map(|one| one.rows.as_slice());
+            let rows = rows.unwrap_or_default();
+            let first = rows.iter().rposition(|(at, _)| *at <= asked.at).unwrap_or(0);
+            if !rows.iter().skip(first).any(|(_, row)| same(item, row)) {
+                return violated("list-untrue", format!("{asked:?}: {item}, the row was {rows:?}"));
+            }
+        }
+        let left = self.restores_of(asked.deployment).find(|(id, _)| {
+            one.is_none() && self.restore_was_there(asked, *id) && !ids.contains(id)
+        });
+        match left {
+            Some((id, _)) => violated("list-incomplete", format!("{asked:?}: without {id}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether an item shows this row.
+fn same(item: &Value, row: &Value) -> bool {
+    let plain = [
+        "id",
+        "deployment_id",
+        "backup_id",
+        "status",
+        "phase",
+        "progress",
+        "failure",
+        "safety_backup_id",
+        "requested_at",
+        "stopped_at",
+        "started_at",
+        "completed_at",
+        "old_volumes_kept_until",
+    ];
+    let volumes = |node: &Value| -> Vec<String> {
+        items(&node["new"]).map(|one| text(one, "volume_id").to_owned()).collect()
+    };
+    let shown = |node: &Value| -> Vec<String> {
+        let made = items(&node["volumes"]).filter(|one| !one["snapshot_id"].is_null());
+        made.map(|one| text(one, "new_volume_id").to_owned()).collect()
+    };
+    plain.iter().all(|name| item[*name] == row[*name])
+        && items(&item["nodes"]).count() == items(&row["nodes"]).count()
+        && items(&item["nodes"])
+            .zip(items(&row["nodes"]))
+            .all(|(item, row)| shown(item) == volumes(row))
+}

@@ -1,0 +1,374 @@
+//! The calls that a restore makes: when each may be made, and of what.
+
+use std::collections::BTreeMap;
+
+use cloud::Cloud;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::super::calls::GIVEN_UP;
+use super::super::{InFlight, Oracle, SLACK, Verdict, Violation, time, violated};
+use super::{Made, RestoreKey, hangs, is_active, is_gone, news, olds};
+use crate::rows::{items, text};
+use crate::sim::call::Call;
+use crate::sim::life::Life;
+use crate::sim::table::RowRef;
+
+impl Oracle {
+    /// A call that changes EC2 and is no backup's.
+    pub(in super::super) fn restore_sends(
+        &mut self,
+        now: Timestamp,
+        life: &Life,
+        call: &Call,
+        cloud: &Cloud,
+    ) -> Verdict {
+        self.watch(cloud);
+        let (key, row) = self.restore_of(call, cloud)?;
+        if call.field("DryRun") == "true" {
+            return Ok(());
+        }
+        self.may_be_sent(now, call, key, &row, cloud)?;
+        let lease = time(&row["lease"], "until");
+        if lease.is_none_or(|until| until < now + GIVEN_UP) {
+            return violated(
+                "lease-short",
+                format!("{life} begins {call} for restore {key:?} under a lease until {lease:?}"),
+            );
+        }
+        let other = self.in_flight.iter().find(|one| {
+            one.restore
+                && one.backup == key
+                && one.life != life.id
+                && now.duration_since(one.at) < GIVEN_UP
+        });
+        if let Some(other) = other {
+            return violated(
+                "two-workers",
+                format!(
+                    "{life} begins {call} for restore {key:?} while worker/{} waits for its call #{}",
+                    other.life, other.number
+                ),
+            );
+        }
+        let number = call.number;
+        let (create, restore) = (false, true);
+        self.in_flight.push(InFlight {
+            life: life.id,
+            create,
+            restore,
+            number,
+            at: now,
+            backup: key,
+        });
+        Ok(())
+    }
+
+    /// Which restore a call is of, with its row.
+    fn restore_of(&self, call: &Call, cloud: &Cloud) -> Result<(RestoreKey, RowRef), Violation> {
+        let key = match call.operation.as_str() {
+            "CreateVolume" => {
+                let tags = volume_tags(call);
+                let id = |name: &str| tags.get(name).and_then(|text| text.parse::<u64>().ok());
+                id("ld:deployment").zip(id("ld:restore"))
+            }
+            "StopInstances" | "StartInstances" => {
+                self.restore_on(call.field("InstanceId.1")).map(|(key, _)| key)
+            }
+            "AttachVolume" | "DetachVolume" | "ModifyInstanceAttribute" => {
+                self.restore_on(call.field("InstanceId")).map(|(key, _)| key)
+            }
+            "CreateTags" | "DeleteTags" => self.restore_with(call.field("ResourceId.1"), cloud),
+            "DeleteVolume" => self.restore_with(call.field("VolumeId"), cloud),
+            _ => None,
+        };
+        let found = key.and_then(|key| Some((key, self.restores.all.get(&key)?.row()?.clone())));
+        found.ok_or_else(|| Violation::new("rights", format!("{} is no restore's", call.told())))
+    }
+
+    /// The restore that a volume is left over from, or that made it; of one that is tried
+    /// beforehand, the restore that its node is in.
+    fn restore_with(&self, volume: &str, cloud: &Cloud) -> Option<RestoreKey> {
+        let left =
+            |row: &RowRef| items(&row["leftovers"]).any(|one| text(one, "volume_id") == volume);
+        let mut all = self.restores.all.iter().rev();
+        let left = all.find(|(_, one)| one.row().is_some_and(left)).map(|(key, _)| *key);
+        let made = || self.restores.made.get(volume).map(|one| one.restore);
+        let on = || {
+            let (on, _) = cloud.volume(volume)?.attachment?;
+            self.restore_on(on).map(|(key, _)| key)
+        };
+        left.or_else(made).or_else(on)
+    }
+
+    fn may_be_sent(
+        &self,
+        now: Timestamp,
+        call: &Call,
+        key: RestoreKey,
+        row: &Value,
+        cloud: &Cloud,
+    ) -> Verdict {
+        let wrong = |check: &'static str| {
+            violated(check, format!("{} of restore {key:?}: {row}", call.told()))
+        };
+        let status = text(row, "status");
+        let moves = matches!(status, "in_progress" | "rolling_back" | "stuck");
+        match call.operation.as_str() {
+            "CreateVolume" => {
+                if status != "in_progress" || !row["frozen_at"].is_null() {
+                    return wrong("made-in-downtime");
+                }
+                self.token_is_new(call)
+            }
+            "StopInstances" => {
+                if !moves || status == "stuck" || row["touched_at"].is_null() {
+                    return wrong("stopped-unwritten");
+                }
+                let unwritten = |node: &Value| node["was_running"].is_null();
+                if items(&row["nodes"]).any(unwritten) {
+                    return wrong("stopped-unwritten");
+                }
+                let back = row["back"] == true;
+                if !back && !row["launched_at"].is_null() {
+                    return wrong("stopped-after-start");
+                }
+                let ready = |id: &str| {
+                    cloud.volume(id).is_some_and(|one| matches!(one.state, "available" | "in-use"))
+                };
+                let late = items(&row["nodes"]).flat_map(news).any(|(id, _)| !ready(id));
+                let deleted = |id: &str| self.restores.meddled.contains_key(id);
+                if !back && late && !items(&row["nodes"]).flat_map(news).any(|(id, _)| deleted(id))
+                {
+                    return wrong("stopped-before-ready");
+                }
+                Ok(())
+            }
+            "StartInstances" => self.may_be_started(now, call, key, row, cloud),
+            "DetachVolume" | "AttachVolume" | "ModifyInstanceAttribute" => {
+                if !moves || status == "stuck" || row["touched_at"].is_null() {
+                    return wrong("swapped-unwritten");
+                }
+                let instance = call.field("InstanceId");
+                let running = cloud.instance(instance).is_none_or(|one| one.state != "stopped");
+                let node = items(&row["nodes"]).find(|one| text(one, "instance_id") == instance);
+                let Some(node) = node.filter(|node| node["swaps"] == true) else {
+                    return wrong("swapped-elsewhere");
+                };
+                if running
+                    && call.operation != "ModifyInstanceAttribute"
+                    && !self.is_meddled(instance, now)
+                {
+                    return wrong("swapped-while-running");
+                }
+                let (volume, device) = (call.field("VolumeId"), call.field("Device"));
+                let wanted = if row["back"] == true {
+                    olds(node).any(|one| one == (volume, device))
+                } else {
+                    news(node).any(|one| one == (volume, device))
+                };
+                if call.operation == "AttachVolume" && !wanted {
+                    return wrong("attached-wrong");
+                }
+                Ok(())
+            }
+            "DeleteVolume" => {
+                self.may_be_deleted_volume(now, call.field("VolumeId"), key, row, cloud)
+            }
+            "CreateTags" | "DeleteTags" => {
+                let over = !is_active(row);
+                if over { Ok(()) } else { wrong("tagged-early") }
+            }
+            _ => wrong("rights"),
+        }
+    }
+
+    /// Under one token always the same is asked for.
+    fn token_is_new(&self, call: &Call) -> Verdict {
+        let token = call.field("ClientToken");
+        if token.is_empty() {
+            return violated("token", format!("{} has no client token", call.told()));
+        }
+        match self.restores.tokens.get(token) {
+            Some((asked, _)) if *asked != asked_for(call) => {
+                violated("token", format!("{} under a token that stood for {asked}", call.told()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Who ran, and no sooner than every node has its whole set.
+    fn may_be_started(
+        &self,
+        now: Timestamp,
+        call: &Call,
+        key: RestoreKey,
+        row: &Value,
+        cloud: &Cloud,
+    ) -> Verdict {
+        let wrong = |check: &'static str| {
+            violated(check, format!("{} of restore {key:?}: {row}", call.told()))
+        };
+        let instance = call.field("InstanceId.1");
+        let node = items(&row["nodes"]).find(|one| text(one, "instance_id") == instance);
+        if node.is_none_or(|node| node["was_running"] != true) {
+            return wrong("started-who-stood");
+        }
+        let back = row["back"] == true;
+        if !back && row["launched_at"].is_null() {
+            return wrong("started-unwritten");
+        }
+        let meddled =
+            items(&row["nodes"]).any(|node| self.is_meddled(text(node, "instance_id"), now));
+        if meddled {
+            return Ok(());
+        }
+        let ran = |node: &Value| {
+            news(node).any(|(id, _)| self.restores.made.get(id).is_some_and(|one| one.ran))
+        };
+        // Before the first one has run, all are whole; after it, those that are started.
+        let first = !items(&row["nodes"]).any(ran);
+        for node in items(&row["nodes"]).filter(|node| node["swaps"] == true) {
+            let on = text(node, "instance_id");
+            if is_gone(cloud, on) || !(on == instance || first) {
+                continue;
+            }
+            let whole = if back {
+                let view = cloud.instance(on);
+                let has = |one: &(&str, &str)| {
+                    view.as_ref().is_some_and(|view| view.data_volumes.contains(one))
+                };
+                olds(node).all(|one| has(&one)) && !news(node).any(|one| has(&one))
+            } else {
+                hangs(cloud, on, &mut news(node))
+            };
+            if !whole && text(row, "status") != "stuck" {
+                return wrong("started-before-whole");
+            }
+        }
+        Ok(())
+    }
+
+    /// Only what nobody needs and no node has run on; an old volume after its time.
+    fn may_be_deleted_volume(
+        &self,
+        now: Timestamp,
+        id: &str,
+        key: RestoreKey,
+        row: &Value,
+        cloud: &Cloud,
+    ) -> Verdict {
+        let wrong = |check: &'static str| {
+            violated(check, format!("{id} is to be deleted by restore {key:?}: {row}"))
+        };
+        if is_active(row) {
+            return wrong("volume-deleted-early");
+        }
+        if cloud.volume(id).is_some_and(|one| one.attachment.is_some()) {
+            return wrong("volume-deleted-in-use");
+        }
+        let nodes = || items(&row["nodes"]);
+        if let Some(made) = self.restores.made.get(id).filter(|made| made.restore == key) {
+            let named = nodes().flat_map(news).any(|(one, _)| one == id);
+            if made.ran || (text(row, "status") == "completed" && named) {
+                return wrong("needed-volume-deleted");
+            }
+            return Ok(());
+        }
+        let Some(node) = nodes().find(|node| olds(node).any(|(one, _)| one == id)) else {
+            return wrong("foreign-volume-deleted");
+        };
+        let old = items(&node["old"]).find(|one| text(one, "volume_id") == id);
+        let device = old.map_or("", |one| text(one, "device"));
+        let covered = news(node).any(|(_, at)| at == device);
+        let until = time(row, "old_volumes_kept_until");
+        let early = until.is_none_or(|until| now + SLACK < until);
+        let late = old.is_none_or(|old| old["late"] == true);
+        if text(row, "status") != "completed"
+            || row["was_stuck"] == true
+            || early
+            || !covered
+            || late
+        {
+            return wrong("old-volume-deleted");
+        }
+        Ok(())
+    }
+
+    /// AWS has done what a restore asked for.
+    pub(in super::super) fn restore_done(
+        &mut self,
+        now: Timestamp,
+        call: &Call,
+        body: &[u8],
+        quick: bool,
+        cloud: &Cloud,
+    ) -> Verdict {
+        match call.operation.as_str() {
+            "CreateVolume" => self.volume_made(call, body, cloud),
+            "StopInstances" | "StartInstances" => {
+                let instance = call.field("InstanceId.1").to_owned();
+                self.changed_by_us(now, &instance, quick);
+                Ok(())
+            }
+            "AttachVolume" | "DetachVolume" | "ModifyInstanceAttribute" => {
+                let instance = call.field("InstanceId").to_owned();
+                self.changed_by_us(now, &instance, quick);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A backup's look may be older than this; and of a call that comes late nobody knew.
+    fn changed_by_us(&mut self, now: Timestamp, instance: &str, quick: bool) {
+        self.touched.insert(instance.to_owned(), now);
+        if !quick {
+            self.restores.meddled.insert(instance.to_owned(), now);
+        }
+    }
+
+    fn volume_made(&mut self, call: &Call, body: &[u8], cloud: &Cloud) -> Verdict {
+        let said = String::from_utf8_lossy(body);
+        let id = said
+            .split_once("<volumeId>")
+            .and_then(|(_, rest)| rest.split_once("</volumeId>"))
+            .map_or("", |(id, _)| id)
+            .to_owned();
+        let token = call.field("ClientToken").to_owned();
+        let asked = asked_for(call);
+        if let Some((_, Some(other))) = self.restores.tokens.get(&token)
+            && *other != id
+        {
+            return violated("made-twice", format!("{id} and {other} under one token"));
+        }
+        self.restores.tokens.insert(token, (asked, Some(id.clone())));
+        let (restore, _) = self.restore_of(call, cloud)?;
+        let tags = volume_tags(call);
+        let Some(volume) = cloud.volume(&id) else {
+            return violated("simulation", format!("{id} was made and is not there"));
+        };
+        if tags.get("ld:stack").is_none_or(|stack| **stack != self.stack) {
+            return violated("tags", format!("{id}: {:?}", volume.tags));
+        }
+        self.restores.made.entry(id).or_insert(Made { restore, ran: false });
+        Ok(())
+    }
+}
+
+/// What a `CreateVolume` asks for, but for its token.
+fn asked_for(call: &Call) -> String {
+    let fields = call.form.iter().filter(|(name, _)| name.as_str() != "ClientToken");
+    fields.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// The tags in a `CreateVolume`.
+fn volume_tags(call: &Call) -> BTreeMap<&str, &str> {
+    let of =
+        |number: i32, part: &str| call.field(&format!("TagSpecification.1.Tag.{number}.{part}"));
+    // EC2's own limit of tags.
+    (1..=50)
+        .map(|number| (of(number, "Key"), of(number, "Value")))
+        .take_while(|(key, _)| !key.is_empty())
+        .collect()
+}
