@@ -248,6 +248,12 @@ impl Oracle {
         reach: &mut Reach,
     ) -> Verdict {
         // A call that was carried out when nobody waited for it any more is late.
+        if call.service == Service::Ec2 {
+            // Soon EC2 has forgotten it.
+            for (id, one) in self.snapshots.iter_mut().filter(|(_, one)| one.by_hand.is_some()) {
+                one.ended = cloud.snapshot(id).and_then(|one| one.ended_at).or(one.ended);
+            }
+        }
         let sent = self.in_flight.iter().find(|one| one.number == call.number);
         let quick = sent.is_some_and(|one| now.duration_since(one.at) <= QUICK);
         self.in_flight.retain(|one| one.number != call.number);
@@ -335,6 +341,7 @@ impl Oracle {
                 set: set.clone(),
                 doomed: false,
                 by_hand: None,
+                ended: None,
             };
             self.snapshots.insert(id.clone(), snapshot);
         }

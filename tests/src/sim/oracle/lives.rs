@@ -184,7 +184,7 @@ impl Oracle {
             // A person may delete one between the look and the write; and one that
             // was deleted while pending goes when it ends, and is listed for a while.
             let lag = SignedDuration::from_secs(60);
-            let ended = cloud.snapshot(id).and_then(|one| one.ended_at);
+            let ended = cloud.snapshot(id).and_then(|one| one.ended_at).or(ours.ended);
             let just_deleted = ours.by_hand.is_some_and(|at| {
                 [Some(at), ended].into_iter().flatten().any(|at| now.duration_since(at) < lag)
             });

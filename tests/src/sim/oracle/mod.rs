@@ -248,6 +248,8 @@ struct Snapshot {
     set: Vec<String>,
     doomed: bool,
     by_hand: Option<Timestamp>,
+    /// When one that was deleted by hand ended, as EC2 last had it.
+    ended: Option<Timestamp>,
 }
 
 /// A create that somebody has asked for.
