@@ -315,6 +315,10 @@ pub(crate) fn stored(worker: &Worker, before: &Restore, after: &Restore) {
     if refused(after) > refused(before) {
         telemetry::count(Metric::RestoreStartRetries, 1, at);
     }
+    if after.status == Status::Stuck {
+        // With each look, so that the alarm rings until somebody has come.
+        telemetry::count(Metric::RestoresStuck, 1, at);
+    }
     if after.phase != before.phase {
         let phase = after.phase.map(restore::Phase::as_str);
         tracing::info!(phase, "phase");
@@ -327,8 +331,5 @@ pub(crate) fn stored(worker: &Worker, before: &Restore, after: &Restore) {
     let kept = after.leftovers.iter().filter(|left| left.fate == Fate::Kept).count();
     if !after.status.active() && kept > 0 {
         telemetry::count(Metric::VolumesKept, i64::try_from(kept).unwrap_or(i64::MAX), at);
-    }
-    if after.status == Status::Stuck {
-        telemetry::count(Metric::RestoresStuck, 1, at);
     }
 }

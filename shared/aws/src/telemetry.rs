@@ -23,7 +23,7 @@ pub enum Metric {
     BackupsFailed,
     /// Rounds in which AWS refused to delete a snapshot.
     DeletesHeld,
-    /// Restores that can go neither way by themselves.
+    /// Looks at a restore that can go neither way by itself: one a minute.
     RestoresStuck,
     /// Starts of a restore's nodes that were refused and are asked for again.
     RestoreStartRetries,

@@ -125,10 +125,13 @@ async fn samples(watch: &Watch) -> Result<()> {
     for file in files.iter().filter(|file| file.extension().is_some_and(|kind| kind == "json")) {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let function = name.split('-').next().unwrap_or_default();
-        let answer = watch
-            .invoke(function, file)
-            .await
-            .map_err(|Failed(why)| Failed(format!("{name}: {why}")))?;
+        let answer = watch.invoke(function, file).await;
+        let answer = match (name.as_str(), answer) {
+            // An order of some day long ago is refused.
+            ("worker-restore-ordered", Err(Failed(why))) if why.contains("order anew") => continue,
+            ("worker-restore-ordered", answer) => return fail(format!("{name}: {answer:?}")),
+            (_, answer) => answer.map_err(|Failed(why)| Failed(format!("{name}: {why}")))?,
+        };
         // The samples' key is none of this stack; the `$default` route asks for none.
         let expected = match (function, name.as_str()) {
             ("api", "api-default") => json!(404),
