@@ -25,6 +25,9 @@ use tokio::time::Instant;
 /// Where the patches are, from the repository's root.
 const PATCHES: &str = "tests/known-bad";
 
+/// The line of a patch that only seeds about restores can find.
+const RESTORES: &str = "# Seeds: restores";
+
 /// How many seeds the copy must pass before anything is broken.
 const CLEAN: u64 = 50;
 
@@ -145,7 +148,7 @@ async fn all(options: &Options) -> Result<Vec<Row>> {
 
 /// The copy as it is must be clean: what finds fault with everything finds nothing.
 async fn unbroken(copied: &Copied, bar: &ProgressBar) -> Result<()> {
-    match tried(copied, "unpatched", CLEAN, bar).await? {
+    match tried(copied, "unpatched", CLEAN, false, bar).await? {
         Fate::Survived { .. } => Ok(()),
         Fate::Caught { check, seed, .. } => {
             fail(format!("unpatched, seed {seed} violates `{check}`: mend that first"))
@@ -161,7 +164,8 @@ async fn one(copied: &Copied, patch: &Path, seeds: u64, bar: &ProgressBar) -> Re
     let fate = if let Some(why) = copied.apply(patch, &[]).await? {
         Fate::Void(format!("does not apply: {why}"))
     } else {
-        let fate = tried(copied, &name, seeds, bar).await?;
+        let restores = std::fs::read_to_string(patch)?.lines().any(|line| line == RESTORES);
+        let fate = tried(copied, &name, seeds, restores, bar).await?;
         if let Some(why) = copied.apply(patch, &["--reverse"]).await? {
             return fail(format!("{name} cannot be taken back: {why}"));
         }
@@ -171,13 +175,19 @@ async fn one(copied: &Copied, patch: &Path, seeds: u64, bar: &ProgressBar) -> Re
 }
 
 /// What the simulation says of the copy as it is.
-async fn tried(copied: &Copied, name: &str, seeds: u64, bar: &ProgressBar) -> Result<Fate> {
+async fn tried(
+    copied: &Copied,
+    name: &str,
+    seeds: u64,
+    restores: bool,
+    bar: &ProgressBar,
+) -> Result<Fate> {
     bar.set_message(format!("{name}: building"));
     if let Some(why) = copied.build().await? {
         return Ok(Fate::Void(why));
     }
     bar.set_message(format!("{name}: simulating"));
-    copied.simulate(seeds).await
+    copied.simulate(seeds, restores).await
 }
 
 /// The patches asked for, in order.
@@ -291,11 +301,12 @@ impl Copied {
     }
 
     /// Runs seeds until one violates a check.
-    async fn simulate(&self, seeds: u64) -> Result<Fate> {
+    async fn simulate(&self, seeds: u64, restores: bool) -> Result<Fate> {
         let profile = if self.release { "release" } else { "debug" };
         let simulate = self.target.join("known-bad").join(profile).join("simulate");
         let run = Command::new(simulate)
             .args(["--seeds", &seeds.to_string(), "--from", "0", "--first", "--json"])
+            .args(restores.then_some("--restores"))
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .kill_on_drop(true)
