@@ -296,11 +296,16 @@ impl Oracle {
                 pending: span(number("PendingDeadlineMinutes"), 60),
                 pending_total: span(number("PendingTotalHours"), 3600),
                 in_progress: span(number("InProgressDeadlineHours"), 3600),
-                restore: span(number("PreparingDeadlineMinutes"), 120)
-                    + span(number("StoppingDeadlineMinutes"), 180)
-                    + span(number("SwappingDeadlineMinutes"), 180)
-                    + span(number("StartingDeadlineMinutes"), 240)
-                    + span(number("OldVolumeHours") + 4, 3600),
+                restore: match profile.kind {
+                    Kind::Restores | Kind::Sweep(_) => {
+                        span(number("PreparingDeadlineMinutes"), 120)
+                            + span(number("StoppingDeadlineMinutes"), 180)
+                            + span(number("SwappingDeadlineMinutes"), 180)
+                            + span(number("StartingDeadlineMinutes"), 240)
+                            + span(number("OldVolumeHours") + 4, 3600)
+                    }
+                    _ => SignedDuration::ZERO,
+                },
                 snapshot: SignedDuration::from_millis(
                     i64::try_from(*profile.pace.snapshot_ms.end()).unwrap_or(0),
                 ),
