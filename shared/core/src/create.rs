@@ -145,12 +145,12 @@ fn chosen(nodes: &[Node], asked: Option<NodeId>) -> Result<Vec<NodeRun>, Refusal
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::deployment::Registry;
     use crate::id::{DeploymentId, InstanceId, TenantId};
 
-    fn deployment() -> Deployment {
+    pub(crate) fn deployment() -> Deployment {
         Deployment {
             deployment_id: DeploymentId(611_298_765_432_109_056),
             registry: Registry {

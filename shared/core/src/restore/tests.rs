@@ -1,5 +1,6 @@
 //! Whole restores against a hand-made EC2.
 
+mod begin;
 mod orders;
 mod world;
 
