@@ -1,7 +1,9 @@
 //! Whole restores against a hand-made EC2.
 
 mod begin;
+mod making;
 mod orders;
+mod preflight;
 mod world;
 
 use super::*;

@@ -17,7 +17,7 @@ pub(super) const NOW: Time = Time::from_unix(1_800_000_000);
 /// What EC2 answers to a call, once.
 #[derive(Debug, Clone)]
 pub(super) struct Strike {
-    /// The operation.
+    /// The operation; its dry run after `dry `; any dry run as `dry`.
     pub(super) on: &'static str,
     /// Of how many calls of it the last one is struck; 0: each.
     pub(super) nth: usize,
@@ -45,6 +45,7 @@ pub(super) struct World {
     pub(super) settings: Vec<Setting>,
     pub(super) registry: Vec<deployment::Node>,
     pub(super) kept: Vec<Kept>,
+    pub(super) safety: Option<Safety>,
     pub(super) strikes: Vec<Strike>,
     /// Starts of this instance are given up by EC2, so many times, for this reason.
     pub(super) gives_up: Option<(InstanceId, u32, &'static str)>,
@@ -128,6 +129,7 @@ pub(super) fn world(nodes: &[u64], of: &[u64]) -> (Restore, World) {
         settings: Vec::new(),
         registry,
         kept,
+        safety: None,
         strikes: Vec::new(),
         gives_up: None,
         stands: None,
@@ -168,6 +170,11 @@ fn row(nodes: &[u64], of: &[u64]) -> Restore {
 }
 
 impl World {
+    /// How often this was called.
+    pub(super) fn called(&self, name: &str) -> usize {
+        self.calls.iter().filter(|call| call.name() == name).count()
+    }
+
     pub(super) fn see(&self, look: &Look) -> Seen {
         let volume = |id: &VolumeId| match self.volumes.get(id) {
             None => SeenVolume::NotFound,
@@ -206,6 +213,9 @@ impl World {
                 };
                 seen.snapshots.insert(kept.snapshot_id.clone(), Presence::There(snapshot));
             }
+        }
+        if look.safety.is_some() {
+            seen.safety = self.safety.clone();
         }
         if look.settings {
             seen.settings = self.settings.clone();
@@ -335,19 +345,16 @@ impl World {
     fn answer(&mut self, action: &Action) -> Outcome {
         if action.dry {
             self.tried.push(action.call.clone());
-            let denied = self
-                .strikes
-                .iter()
-                .position(|one| one.on == "dry" && matches!(one.how, How::Refused(_)));
-            if let Some(at) = denied
-                && let How::Refused(code) = self.strikes.remove(at).how
-            {
-                return Outcome::Failed(CallError::Rejected {
-                    code: code.into(),
-                    message: "no".into(),
-                });
-            }
-            return Outcome::Done;
+            let name = action.call.name();
+            let struck =
+                |one: &Strike| one.on == "dry" || one.on.strip_prefix("dry ") == Some(name);
+            let Some(at) = self.strikes.iter().position(struck) else { return Outcome::Done };
+            return Outcome::Failed(match self.strikes.remove(at).how {
+                How::Refused(code) => {
+                    CallError::Rejected { code: code.into(), message: "no".into() }
+                }
+                _ => CallError::Unknown("no answer".into()),
+            });
         }
         self.calls.push(action.call.clone());
         let name = action.call.name();
@@ -389,8 +396,34 @@ fn check(restore: &Restore, world: &World) {
     let old = restore.nodes.iter().flat_map(|node| &node.old);
     let kept = restore.old_volumes_kept_until.is_none_or(|until| world.now < until);
     for old in old.filter(|_| kept) {
-        assert!(world.volumes.contains_key(&old.volume_id), "{} is gone", old.volume_id);
+        // Somebody else may.
+        let deleted = world.calls.contains(&Call::DeleteVolume(old.volume_id.clone()));
+        assert!(!deleted, "{} is deleted", old.volume_id);
     }
+}
+
+/// The one next step, if the look shows this beside what is so.
+pub(super) fn next(restore: &Restore, world: &World, shows: impl FnOnce(&mut Seen)) -> Step {
+    let mut seen = world.see(&look(restore, world.now));
+    shows(&mut seen);
+    step(restore, Ok(&seen), &Limits::default(), world.now)
+}
+
+/// Until when it waits, and with what word.
+pub(super) fn waits(step: Step) -> (Time, String) {
+    let Step::Wait { until, note } = step else { panic!("no wait: {step:#?}") };
+    (until, note.and_then(|note| note.trouble).unwrap_or_default())
+}
+
+/// How it ends or goes on, in one write.
+pub(super) fn records(step: Step) -> Restore {
+    let Step::Record(next) = step else { panic!("no record: {step:#?}") };
+    next
+}
+
+/// Where it stands, and why.
+pub(super) fn stands(restore: &Restore) -> (Status, Option<FailureCode>) {
+    (restore.status, restore.failure.as_ref().map(|one| one.code))
 }
 
 /// Lets it go on until nothing more is to be done for a while.
