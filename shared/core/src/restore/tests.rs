@@ -1,6 +1,7 @@
 //! Whole restores against a hand-made EC2.
 
 mod begin;
+mod downtime;
 mod making;
 mod orders;
 mod preflight;

@@ -170,6 +170,10 @@ fn row(nodes: &[u64], of: &[u64]) -> Restore {
 }
 
 impl World {
+    pub(super) fn machine(&mut self, id: &str) -> &mut Machine {
+        self.machines.get_mut(&InstanceId::from(id)).expect(id)
+    }
+
     /// How often this was called.
     pub(super) fn called(&self, name: &str) -> usize {
         self.calls.iter().filter(|call| call.name() == name).count()
