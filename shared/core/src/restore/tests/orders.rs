@@ -1,7 +1,8 @@
 //! An operator's orders, in every phase.
 
-use super::world::{How, Strike, World, drive, drive_until, on, world};
+use super::world::{How, Strike, World, attached, drive, drive_until, on, stands, volume, world};
 use super::*;
+use crate::backup;
 
 /// As the worker obeys: with what the order wants to be looked at.
 fn order(restore: &Restore, world: &World, order: Order) -> Restore {
@@ -168,4 +169,65 @@ fn a_release_before_anything_was_stopped_is_a_way_back_and_keeps_nothing() {
     assert_eq!((done.status, done.stopped_at), (Status::Failed, None));
     assert_eq!(done.leftovers, []);
     assert_eq!(world.volumes.len(), 4, "what was made is deleted");
+}
+
+#[test]
+fn a_release_with_a_node_on_volumes_of_somebody_elses_keeps_all_that_hangs_nowhere() {
+    let (row, mut world) = stuck();
+    let theirs = Volume { volume_id: VolumeId::from("vol-theirs"), ..volume(7, 0) };
+    let seven = world.machine("i-7");
+    (seven.state, seven.attached) = ("running".into(), vec![attached(&theirs)]);
+    let released = order(&row, &world, Order::Release);
+    let adopted = released.leftovers.iter().filter(|left| left.fate == Fate::Adopted);
+    assert!(adopted.map(|left| &left.volume_id).eq(&ids(&row.nodes[0].new)), "what node 3 runs on");
+    let done = drive(released, &mut world);
+    assert_eq!((done.status, refusal(&done)), (Status::Failed, ""));
+    let kept: Vec<_> = done.leftovers.iter().filter(|left| left.fate == Fate::Kept).collect();
+    assert_eq!((kept.len(), done.leftovers.len()), (6, 6));
+    world.now = world.now + Seconds::days(30);
+    drive(done, &mut world);
+    assert_eq!(world.called("DeleteVolume"), 0);
+}
+
+fn ids(news: &[New]) -> Vec<VolumeId> {
+    news.iter().filter_map(|new| new.volume_id.clone()).collect()
+}
+
+#[test]
+fn a_release_is_refused_while_a_node_has_volumes_of_both_sides_or_is_not_shown() {
+    let (row, mut world) = stuck();
+    let old = volume(7, 0);
+    let seven = world.machine("i-7");
+    seven.state = "running".into();
+    seven.attached.retain(|one| one.device != old.device);
+    seven.attached.push(attached(&old));
+    let refused = order(&row, &world, Order::Release);
+    assert_eq!(refused.status, Status::Stuck);
+    assert!(refusal(&refused).contains("Node 7 (i-7) has volumes of the backup and of before"));
+    let mut shown = world.see(&look_for_order(&row, Order::Release));
+    shown.instances.remove(&InstanceId::from("i-7"));
+    let id = Nonce::from("order");
+    let refused = obey(&row, Order::Release, id, &shown, &Limits::default(), world.now);
+    assert_eq!(refused.status, Status::Stuck);
+    assert!(refusal(&refused).contains("Node 7 (i-7) is not shown by EC2; order again"));
+}
+
+#[test]
+fn an_order_while_the_safety_backup_is_made_ends_it_untouched_or_lets_it_go_on() {
+    for ordered in [Order::Retry, Order::RollBack, Order::Release] {
+        let (mut restore, mut world) = world(&[3, 7], &[3, 7]);
+        restore.safety_backup_id = Some(BackupId(2));
+        let there = |row: &Restore| row.phase == Some(Phase::Safeguarding);
+        let row = drive_until(restore, &mut world, there);
+        let row = order(&row, &world, ordered);
+        assert_eq!(refusal(&row), "");
+        world.safety = Some(Safety::There(backup::Status::Completed, None));
+        let done = drive(row, &mut world);
+        if ordered == Order::Retry {
+            assert_eq!(stands(&done), (Status::Completed, None));
+        } else {
+            assert_eq!(stands(&done), (Status::Failed, Some(FailureCode::Superseded)));
+            assert!(world.calls.is_empty() && world.tried.is_empty(), "{ordered:?}");
+        }
+    }
 }
