@@ -1,5 +1,6 @@
 //! Whole restores against a hand-made EC2.
 
+mod after;
 mod begin;
 mod downtime;
 mod making;

@@ -1,0 +1,180 @@
+//! After the end: what is left over is tagged, released, deleted, or forgotten.
+
+use super::world::{How, Strike, World, attached, drive, drive_until, next, stands, volume, world};
+use super::*;
+use crate::limits::VISIBLE;
+
+/// Over with the backup's volumes on, and the time of the old ones come.
+fn due() -> (Restore, World) {
+    let (restore, mut world) = world(&[3], &[3]);
+    let done = drive(restore, &mut world);
+    world.now = done.old_volumes_kept_until.expect("kept");
+    (done, world)
+}
+
+fn named(row: &Restore, id: &VolumeId) -> bool {
+    row.leftovers.iter().any(|left| left.volume_id == *id)
+}
+
+/// Failed before anything was stopped, with a volume that nobody heard of.
+fn unheard(how: How) -> (Restore, World) {
+    let (restore, mut world) = world(&[3], &[3]);
+    let refused = How::Refused("VolumeLimitExceeded");
+    world.strikes = vec![
+        Strike { on: "CreateVolume", nth: 1, how },
+        Strike { on: "CreateVolume", nth: 2, how: refused },
+    ];
+    let row = drive_until(restore, &mut world, |row| row.status == Status::Failed);
+    assert_eq!(stands(&row), (Status::Failed, Some(FailureCode::Quota)));
+    assert_eq!(row.leftovers, []);
+    (row, world)
+}
+
+#[test]
+fn a_volume_of_a_call_that_nobody_heard_of_is_swept_by_its_tags() {
+    let (row, mut world) = unheard(How::Unheard);
+    let stray = world.tokens.values().next().cloned().expect("made");
+    assert!(world.volumes.contains_key(&stray));
+    let done = drive(row, &mut world);
+    assert!(world.calls.contains(&Call::DeleteVolume(stray.clone())));
+    assert!(!world.volumes.contains_key(&stray));
+    assert_eq!((done.leftovers, done.sweep_until), (Vec::new(), None));
+}
+
+#[test]
+fn a_volume_that_shows_late_is_swept_too_and_the_looking_ends() {
+    let (row, mut world) = unheard(How::Unheard);
+    let (stray, shown) = world.volumes.pop_last().expect("made");
+    assert!(world.tokens.values().any(|id| *id == stray));
+    let until = row.sweep_until.expect("looked for");
+    assert!(until >= world.now + Seconds::minutes(9));
+    world.now = until + Seconds(-5);
+    world.volumes.insert(stray.clone(), shown);
+    let done = drive(row, &mut world);
+    assert!(!world.volumes.contains_key(&stray));
+    assert_eq!(done.sweep_until, None);
+    // There was none: the looking ends as well.
+    let (row, mut world) = unheard(How::Lost);
+    assert_eq!(drive(row, &mut world).sweep_until, None);
+    assert_eq!(world.called("DeleteVolume"), 0);
+}
+
+#[test]
+fn what_bears_the_tags_and_is_somebodys_is_not_swept() {
+    let (row, world) = unheard(How::Lost);
+    let there = |snapshot: &str, instances: &[&str]| SeenVolume::There {
+        state: "available".into(),
+        snapshot_id: Some(SnapshotId::from(snapshot)),
+        instances: instances.iter().map(|id| InstanceId::from(*id)).collect(),
+    };
+    for (shown, ours) in [
+        (there("snap-3-0", &[]), true),
+        // Copied with its tags from a copy of ours, or taken into use.
+        (there("snap-other", &[]), false),
+        (there("snap-3-0", &["i-9"]), false),
+        (SeenVolume::NotFound, false),
+    ] {
+        let id = VolumeId::from("vol-stray");
+        let step = next(&row, &world, |seen| drop(seen.tagged.insert(id.clone(), shown)));
+        let swept = matches!(step, Step::Record(next) if named(&next, &id));
+        assert_eq!(swept, ours);
+    }
+}
+
+#[test]
+fn a_delete_that_is_refused_is_tried_again_until_the_volume_is_gone() {
+    for how in [How::Refused("RequestLimitExceeded"), How::Lost, How::Unheard, How::Crash] {
+        let (done, mut world) = due();
+        world.strikes = vec![Strike { on: "DeleteVolume", nth: 1, how: how.clone() }];
+        let over = drive(done, &mut world);
+        assert_eq!(over.leftovers, [], "{how:?}");
+        assert_eq!(world.volumes.len(), 2, "{how:?}: those in use stay");
+        let again = usize::from(matches!(how, How::Refused(_) | How::Lost));
+        assert_eq!(world.called("DeleteVolume"), 2 + again, "{how:?}");
+    }
+}
+
+#[test]
+fn a_delete_that_is_refused_for_long_is_tried_ever_more_seldom() {
+    let (done, mut world) = due();
+    world.strikes = vec![every("DeleteVolume", "UnauthorizedOperation")];
+    let began = world.now;
+    let row = drive_until(done, &mut world, |row| row.troubles >= 20);
+    assert!(world.now - began >= Seconds::hours(1), "{:?}", world.now - began);
+    world.strikes.clear();
+    assert_eq!(drive(row, &mut world).leftovers, []);
+}
+
+#[test]
+fn tags_that_are_refused_are_tried_again_until_they_are_off_or_on() {
+    for on in ["DeleteTags", "CreateTags"] {
+        let (restore, mut world) = world(&[3], &[3]);
+        world.strikes = vec![every(on, "RequestLimitExceeded")];
+        let row = drive_until(restore, &mut world, |row| row.troubles > 2);
+        assert_eq!(row.status, Status::Completed, "the end does not wait for tags");
+        assert!(row.leftovers.iter().any(|left| !left.tagged), "{on}");
+        world.strikes.clear();
+        let done = drive(row, &mut world);
+        assert!(done.leftovers.iter().all(|left| left.tagged && left.fate == Fate::Deleted));
+        assert_eq!(done.leftovers.len(), 2, "{on}: the new ones are released, the old ones marked");
+    }
+}
+
+#[test]
+fn a_volume_that_is_gone_is_forgotten_and_not_asked_for() {
+    let (done, mut world) = due();
+    let gone = VolumeId::from("vol-3-0");
+    world.volumes.remove(&gone);
+    world.now = world.now + VISIBLE;
+    let over = drive(done, &mut world);
+    assert!(!world.calls.contains(&Call::DeleteVolume(gone)));
+    assert_eq!(over.leftovers, []);
+}
+
+#[test]
+fn a_volume_that_is_gone_before_its_tags_are_off_or_on_needs_none() {
+    for on in ["DeleteTags", "CreateTags"] {
+        let (restore, mut world) = world(&[3], &[3]);
+        world.strikes = vec![every(on, "InvalidVolume.NotFound")];
+        let done = drive(restore, &mut world);
+        assert!(done.leftovers.iter().all(|left| left.tagged), "{on}");
+        assert_eq!(world.called(on), 2, "{on}: once each");
+    }
+}
+
+#[test]
+fn a_volume_that_was_just_made_is_not_forgotten_because_ec2_does_not_know_it_yet() {
+    let (restore, mut world) = world(&[3], &[3]);
+    world.strikes =
+        vec![Strike { on: "CreateVolume", nth: 2, how: How::Refused("VolumeLimitExceeded") }];
+    let row = drive_until(restore, &mut world, |row| row.status == Status::Failed);
+    let [left] = &row.leftovers[..] else { panic!("{row:#?}") };
+    let id = left.volume_id.clone();
+    let unknown = |seen: &mut Seen| drop(seen.volumes.insert(id.clone(), SeenVolume::NotFound));
+    assert!(matches!(next(&row, &world, unknown), Step::Wait { note: None, .. }));
+    drive(row, &mut world);
+    assert!(!world.volumes.contains_key(&id));
+}
+
+#[test]
+fn a_volume_is_not_deleted_before_its_time_nor_while_it_hangs_somewhere() {
+    let (done, mut world) = due();
+    let old = VolumeId::from("vol-3-0");
+    world.now = world.now + Seconds(-1);
+    assert!(matches!(next(&done, &world, |_| {}), Step::Wait { note: None, .. }));
+    world.now = done.completed_at.expect("over") + Seconds::minutes(5);
+    let mut row = done;
+    for left in &mut row.leftovers {
+        left.not_before = None;
+    }
+    let other = Machine { attached: vec![attached(&volume(3, 0))], ..Machine::default() };
+    world.machines.insert(InstanceId::from("i-9"), other);
+    let Step::Act { actions, .. } = next(&row, &world, |_| {}) else { panic!("no delete") };
+    let only = Call::DeleteVolume(VolumeId::from("vol-3-1"));
+    assert_eq!(actions, [Action { call: only, dry: false }]);
+    // Nor one that goes already.
+    world.volumes.get_mut(&old).expect("old").0 = "deleting".into();
+    world.machines.remove(&InstanceId::from("i-9"));
+    let Step::Act { actions, .. } = next(&row, &world, |_| {}) else { panic!("no delete") };
+    assert_eq!(actions.len(), 1);
+}
