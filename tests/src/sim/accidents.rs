@@ -21,6 +21,9 @@ pub(crate) enum Accident {
     VolumeDetached,
     MultiAttach,
     TagsCopied,
+    /// A key is disabled for a while: what is made with it vanishes, what is started with
+    /// it does not start.
+    KeyDisabled,
 }
 
 impl Accident {
@@ -38,7 +41,10 @@ impl Accident {
         Self::TagsCopied,
     ];
 
-    pub(crate) fn draw(rng: &mut Rng) -> Self {
+    pub(crate) fn draw(rng: &mut Rng, restoring: bool) -> Self {
+        if restoring && rng.u8(0..3) == 0 {
+            return Self::KeyDisabled;
+        }
         Self::ALL[rng.usize(0..Self::ALL.len())]
     }
 
@@ -55,6 +61,7 @@ impl Accident {
             Self::VolumeDetached => "accident volume_detached",
             Self::MultiAttach => "accident multi_attach",
             Self::TagsCopied => "accident tags_copied",
+            Self::KeyDisabled => "accident key_disabled",
         }
     }
 
@@ -168,6 +175,7 @@ impl Accident {
                 world.oracle.touched(now, &id);
                 Some(volume)
             }
+            Self::KeyDisabled => turns_key(world, rng, now),
             Self::TagsCopied => {
                 // A tool that takes snapshots of its own and copies the tags of ours.
                 // Any, and the next one whose maker does not hear of it.
@@ -177,6 +185,21 @@ impl Accident {
             }
         }
     }
+}
+
+/// A key is disabled, or one that is so is enabled again; so are all when nothing goes
+/// wrong any more.
+fn turns_key(world: &mut World, rng: &mut Rng, now: Timestamp) -> Option<String> {
+    let disabled = world.cloud.disabled_keys().map(|(arn, _)| arn.to_owned()).next();
+    if let Some(arn) = disabled {
+        world.cloud.enable_key(now, &arn);
+        return Some(format!("{arn} is enabled again"));
+    }
+    let keys = world.cloud.volumes().filter_map(|one| one.kms_key_id);
+    let keys: Vec<String> = keys.map(str::to_owned).collect();
+    let arn = rng.choice(keys)?;
+    world.cloud.disable_key(now, &arn);
+    Some(arn)
 }
 
 /// A stopped node is started, or one is stopped that can be, in a while.

@@ -292,6 +292,10 @@ impl Drive {
         world.trace.line(now, || "calm".to_owned());
         world.dice.calm();
         world.spells.clear();
+        let disabled: Vec<_> = world.cloud.disabled_keys().map(|(arn, _)| arn.to_owned()).collect();
+        for arn in disabled {
+            world.cloud.enable_key(now, &arn);
+        }
         now.max(world.oracle.stalled_until()) + world.oracle.rest()
     }
 

@@ -115,6 +115,7 @@ const NAMED: &[&str] = &[
     "accident volume_detached",
     "accident multi_attach",
     "accident tags_copied",
+    "accident key_disabled",
     // The state machine.
     "edge new>pending",
     "edge pending>in_progress",

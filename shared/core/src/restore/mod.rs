@@ -451,10 +451,13 @@ impl Restore {
     }
 
     /// Says what it is at, and dates a phase that is further than any before in this
-    /// direction: a node that somebody starts in the middle does not reset a deadline.
+    /// direction: a node that somebody starts in the middle does not reset a deadline. Of
+    /// the last phase, which may last for days, one steps back with a clock of its own.
     fn at(&mut self, phase: Phase, now: Time) {
         self.phase = Some(phase);
-        if self.reached.is_none_or(|(furthest, _)| furthest < phase) {
+        let dated = |furthest: Phase| furthest >= phase && furthest != Phase::Starting;
+        let same = self.reached.is_some_and(|(furthest, _)| furthest == phase);
+        if !same && !self.reached.is_some_and(|(furthest, _)| dated(furthest)) {
             self.reached = Some((phase, now));
         }
     }

@@ -91,7 +91,7 @@ fn retry(restore: &mut Restore) {
         restore.status = if restore.back { Status::RollingBack } else { Status::InProgress };
     }
     restore.reached = None;
-    if restore.touched_at.is_some() {
+    if restore.frozen_at.is_some() {
         // Dated again when it is observed.
         restore.phase = None;
     }

@@ -104,8 +104,10 @@ fn look_at_volumes(restore: &mut Restore, seen: &Seen, now: Time) -> Option<(Fai
                         ));
                     }
                     _ => {
-                        left.push(id);
-                        fault = fault.or(again(&name, new));
+                        let lasting = again(&name, new);
+                        // The end of the restore looks after the last one.
+                        left.extend(lasting.is_none().then_some(id));
+                        fault = fault.or(lasting);
                     }
                 },
                 // Right after it was made, EC2 may not know it yet.

@@ -171,7 +171,14 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
     if phase == Phase::Starting && sight.all_run() {
         return over(next, back, limits, now);
     }
-    if let Some((code, reason)) = overdue(&next, seen, phase, limits, now) {
+    // On the way back whoever can be put back is, before a person has to look.
+    let settled = || {
+        let mut all = sight.nodes.iter().flat_map(|(_, machine)| &machine.attached);
+        actions.is_empty() && all.all(|there| there.state == "attached")
+    };
+    let gone = gone(&next, seen).filter(|_| phase == Phase::Swapping && (!back || settled()));
+    let gone = gone.map(|reason| (FailureCode::VolumeFailed, reason));
+    if let Some((code, reason)) = gone.or_else(|| overdue(&next, seen, phase, limits, now)) {
         if back || closed {
             next.get_stuck(code, reason, now);
         } else {
@@ -372,7 +379,22 @@ fn over(mut restore: Restore, back: bool, limits: &Limits, now: Time) -> Step {
     Step::Record(restore)
 }
 
-/// The deadline of the phase, if it has passed; and a volume that is no more.
+/// A volume of the set that a node is to get which is no more.
+fn gone(restore: &Restore, seen: &Seen) -> Option<String> {
+    restore.swapping().filter(|node| !node.missing).find_map(|node| {
+        let gone = wanted(node, restore.back).into_iter().find(|one| {
+            matches!(seen.volumes.get(one.volume_id), Some(SeenVolume::NotFound))
+        })?;
+        Some(format!(
+            "{}: volume {} for {} is gone from EC2: somebody deleted it (CloudTrail, DeleteVolume).",
+            named(node),
+            gone.volume_id,
+            gone.device
+        ))
+    })
+}
+
+/// The deadline of the phase, if it has passed.
 fn overdue(
     restore: &Restore,
     seen: &Seen,
@@ -398,32 +420,15 @@ fn overdue(
                 ),
             ))
         }
-        Phase::Swapping => {
-            let gone = restore.swapping().find_map(|node| {
-                let wanted = wanted(node, restore.back);
-                let gone = wanted.into_iter().find(|one| {
-                    matches!(seen.volumes.get(one.volume_id), Some(SeenVolume::NotFound))
-                })?;
-                Some(format!(
-                    "{}: volume {} for {} is gone from EC2: somebody deleted it (CloudTrail, DeleteVolume).",
-                    named(node),
-                    gone.volume_id,
-                    gone.device
-                ))
-            });
-            if let Some(reason) = gone {
-                return Some((FailureCode::VolumeFailed, reason));
-            }
-            (now - since >= limits.swapping).then(|| {
-                (
-                    FailureCode::AttachFailed,
-                    format!(
-                        "The volumes could not be swapped within {} minutes.{said} Look at the attachments in EC2.",
-                        limits.swapping.0 / 60
-                    ),
-                )
-            })
-        }
+        Phase::Swapping => (now - since >= limits.swapping).then(|| {
+            (
+                FailureCode::AttachFailed,
+                format!(
+                    "The volumes could not be swapped within {} minutes.{said} Look at the attachments in EC2.",
+                    limits.swapping.0 / 60
+                ),
+            )
+        }),
         Phase::Starting => {
             let late = restore.nodes.iter().filter(|node| !node.missing).find(|node| {
                 node.start.overdue_since.is_some_and(|since| now - since >= limits.starting)

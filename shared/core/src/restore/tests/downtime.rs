@@ -350,3 +350,34 @@ fn one_that_is_stuck_is_over_when_every_node_is_terminated() {
     assert!(done.leftovers.iter().all(|left| left.fate == Fate::Kept && left.tagged));
     assert_eq!(world.called("DeleteVolume"), 0);
 }
+
+#[test]
+fn whoever_can_be_put_back_is_though_anothers_old_volume_is_gone() {
+    let (row, mut world) = back();
+    world.volumes.remove(&VolumeId::from("vol-7-0"));
+    let row = until_status(row, &mut world, Status::Stuck);
+    drive(row, &mut world);
+    let three = &world.machines[&InstanceId::from("i-3")];
+    assert_eq!((three.state.as_str(), three.attached.len()), ("pending", 2));
+}
+
+#[test]
+fn a_step_back_from_a_long_wait_for_capacity_has_a_clock_of_its_own() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    let full = |id: &str| Some((InstanceId::from(id), 10_000, "InsufficientInstanceCapacity"));
+    world.machines.get_mut(&InstanceId::from("i-3")).expect("i-3").state = "stopped".into();
+    world.gives_up = full("i-7");
+    let began = drive_until(restore, &mut world, |row| row.phase == Some(Phase::Starting));
+    let since = world.now;
+    let now = |row: &Restore| row.nodes[1].start.refusals > 60;
+    let row = drive_until(began, &mut world, now);
+    assert!(world.now - since > Seconds::minutes(20));
+    // Somebody takes a volume off the node that stands.
+    let seven = world.machines.get_mut(&InstanceId::from("i-7")).expect("i-7");
+    let off = seven.attached.pop().expect("a volume");
+    world.volumes.get_mut(&off.volume_id).expect("there").0 = "available".into();
+    world.gives_up = None;
+    let done = drive(row, &mut world);
+    assert_eq!((done.status, &done.failure), (Status::Completed, &None));
+    on(&done, &world, true);
+}

@@ -1,5 +1,7 @@
 //! The volumes while they are made, the time for it, and the freeze: nothing is touched.
 
+use std::collections::BTreeSet;
+
 use super::preflight::{failed, seven, untouched};
 use super::world::{
     World, attached, drive, drive_until, next, records, stands, volume, waits, world,
@@ -63,6 +65,12 @@ fn a_volume_that_comes_to_nothing_three_times_fails_it() {
             let done = drive(row, &mut world);
             untouched(&done, &world);
             assert_eq!((done.leftovers, world.tokens.len()), (Vec::new(), 4));
+            let deletes = world.calls.iter().filter_map(|call| match call {
+                Call::DeleteVolume(id) => Some(id),
+                _ => None,
+            });
+            let once: BTreeSet<_> = deletes.clone().collect();
+            assert_eq!(deletes.count(), once.len(), "each is deleted once");
         }
     }
 }

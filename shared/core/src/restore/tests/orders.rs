@@ -231,3 +231,13 @@ fn an_order_while_the_safety_backup_is_made_ends_it_untouched_or_lets_it_go_on()
         }
     }
 }
+
+#[test]
+fn a_retry_before_the_first_stop_takes_no_deadline_away() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    let row = drive_until(restore, &mut world, |row| row.phase == Some(Phase::Stopping));
+    let row = order(&row, &world, Order::Retry);
+    world.stands = Some(InstanceId::from("i-7"));
+    let row = drive_until(row, &mut world, |row| row.status == Status::RollingBack);
+    assert_eq!(row.failure.map(|one| one.code), Some(FailureCode::StopFailed));
+}

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::super::calls::GIVEN_UP;
 use super::super::{InFlight, Oracle, SLACK, Verdict, Violation, time, violated};
-use super::{Made, RestoreKey, hangs, is_active, is_gone, news, olds};
+use super::{MEDDLED, Made, RestoreKey, Token, hangs, is_active, is_gone, news, olds};
 use crate::rows::{items, text};
 use crate::sim::call::Call;
 use crate::sim::life::Life;
@@ -119,7 +119,7 @@ impl Oracle {
                 if status != "in_progress" || !row["frozen_at"].is_null() {
                     return wrong("made-in-downtime");
                 }
-                self.token_is_new(call)
+                self.token_is_new(now, call, cloud)
             }
             "StopInstances" => {
                 if !moves || status == "stuck" || row["touched_at"].is_null() {
@@ -183,18 +183,22 @@ impl Oracle {
         }
     }
 
-    /// Under one token always the same is asked for.
-    fn token_is_new(&self, call: &Call) -> Verdict {
+    /// Under one token always the same is asked for, and nothing more when what was made
+    /// under it is gone: EC2 would answer with that.
+    fn token_is_new(&self, now: Timestamp, call: &Call, cloud: &Cloud) -> Verdict {
         let token = call.field("ClientToken");
         if token.is_empty() {
             return violated("token", format!("{} has no client token", call.told()));
         }
-        match self.restores.tokens.get(token) {
-            Some((asked, _)) if *asked != asked_for(call) => {
-                violated("token", format!("{} under a token that stood for {asked}", call.told()))
-            }
-            _ => Ok(()),
+        let Some(known) = self.restores.tokens.get(token) else { return Ok(()) };
+        if known.asked != asked_for(call) {
+            return violated("token", format!("{} under a token of {known:?}", call.told()));
         }
+        let gone = cloud.volume(&known.volume).is_none();
+        if gone && now.duration_since(known.at) > MEDDLED {
+            return violated("token", format!("{}, and {known:?} is gone", call.told()));
+        }
+        Ok(())
     }
 
     /// Who ran, and no sooner than every node has its whole set.
@@ -305,7 +309,7 @@ impl Oracle {
         cloud: &Cloud,
     ) -> Verdict {
         match call.operation.as_str() {
-            "CreateVolume" => self.volume_made(call, body, cloud),
+            "CreateVolume" => self.volume_made(now, call, body, cloud),
             "StopInstances" | "StartInstances" => {
                 let instance = call.field("InstanceId.1").to_owned();
                 self.changed_by_us(now, &instance, quick);
@@ -328,7 +332,7 @@ impl Oracle {
         }
     }
 
-    fn volume_made(&mut self, call: &Call, body: &[u8], cloud: &Cloud) -> Verdict {
+    fn volume_made(&mut self, now: Timestamp, call: &Call, body: &[u8], cloud: &Cloud) -> Verdict {
         let said = String::from_utf8_lossy(body);
         let id = said
             .split_once("<volumeId>")
@@ -337,12 +341,11 @@ impl Oracle {
             .to_owned();
         let token = call.field("ClientToken").to_owned();
         let asked = asked_for(call);
-        if let Some((_, Some(other))) = self.restores.tokens.get(&token)
-            && *other != id
-        {
-            return violated("made-twice", format!("{id} and {other} under one token"));
+        let known = Token { asked, volume: id.clone(), at: now };
+        let known = self.restores.tokens.entry(token).or_insert(known);
+        if known.volume != id {
+            return violated("made-twice", format!("{id} and {known:?} under one token"));
         }
-        self.restores.tokens.insert(token, (asked, Some(id.clone())));
         let (restore, _) = self.restore_of(call, cloud)?;
         let tags = volume_tags(call);
         let Some(volume) = cloud.volume(&id) else {

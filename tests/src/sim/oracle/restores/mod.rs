@@ -32,7 +32,7 @@ pub(super) struct Restores {
     /// Volumes that our calls have made.
     made: BTreeMap<String, Made>,
     /// What was asked for under a client token.
-    tokens: BTreeMap<String, (String, Option<String>)>,
+    tokens: BTreeMap<String, Token>,
     /// When somebody changed a node by hand.
     meddled: BTreeMap<String, Timestamp>,
     /// Restores with something left to be done.
@@ -50,6 +50,14 @@ pub(super) struct Restore {
     announced: BTreeMap<String, BTreeSet<String>>,
     /// An operator has ordered something.
     ordered: bool,
+}
+
+/// What was made under a client token.
+#[derive(Debug)]
+struct Token {
+    asked: String,
+    volume: String,
+    at: Timestamp,
 }
 
 /// A volume that a call of ours has made.
