@@ -219,6 +219,11 @@ impl Person {
         let (kind, body) =
             if empty { ("", String::new()) } else { ("application/json", body.to_string()) };
         self.ask(asked, "POST", &path, kind, body).await?;
+        if self.rng.u8(0..5) == 0 {
+            // While its volumes are being made.
+            tokio::time::sleep(Duration::from_secs(self.rng.u64(15..90))).await;
+            return self.registry(deployment, tenant, None).await;
+        }
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::super::{LOOKS, Oracle, Verdict, time, violated};
 use super::{MEDDLED, RestoreKey, hangs, is_active, is_gone, news, olds};
-use crate::rows::{items, text};
+use crate::rows::{items, named, text};
 use crate::sim::reach::Reach;
 use crate::sim::table::Change;
 
@@ -244,6 +244,17 @@ impl Oracle {
     /// Who ran runs, on the backup's data.
     fn restored(&self, now: Timestamp, key: RestoreKey, row: &Value, cloud: &Cloud) -> Verdict {
         let wrong = |what: String| violated("restored-untrue", format!("{key:?}: {what}: {row}"));
+        let backup = (key.0, row["backup_id"].as_u64().unwrap_or(0));
+        let has: BTreeSet<&str> = self
+            .backups_of(key.0)
+            .filter(|(id, _)| *id == backup.1)
+            .flat_map(|(_, row)| named(row).map(|(id, _)| id))
+            .collect();
+        let made = items(&row["nodes"]).flat_map(|node| items(&node["new"]));
+        let made: BTreeSet<&str> = made.map(|one| text(one, "snapshot_id")).collect();
+        if has != made {
+            return wrong(format!("it is made of {made:?}, the backup has {has:?}"));
+        }
         for node in items(&row["nodes"]) {
             let instance = text(node, "instance_id");
             if self.is_unclear(now, instance) || is_gone(cloud, instance) {
@@ -274,6 +285,13 @@ impl Oracle {
                     return wrong(format!(
                         "{id} is {:?} of {:?}",
                         volume.content, snapshot.content
+                    ));
+                }
+                let of = self.snapshots.get(snapshot.snapshot_id).map(|one| one.node);
+                if of != node["node_id"].as_u64() {
+                    return wrong(format!(
+                        "{id} is of {}, a volume of {of:?}",
+                        snapshot.snapshot_id
                     ));
                 }
                 let device = text(new, "device");
