@@ -131,7 +131,10 @@ impl<'a> Advance<'a> {
             let now = self.worker.clock.now();
             let mut next = row.clone();
             put(&mut next, now);
-            next.set_lease(None);
+            // If the reply to this very store was lost, somebody else may hold it by now.
+            if !self.is_others(&next, now) {
+                next.set_lease(None);
+            }
             if let Some(stored) = self.store(&row, next, Some(now + LEASE)).await? {
                 self.got_on |= got_on;
                 return Ok(Some(stored));
