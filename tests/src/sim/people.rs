@@ -228,7 +228,11 @@ impl Person {
     }
 
     async fn restores(&mut self, deployment: u64, tenant: usize) -> Result<()> {
-        let id = self.rng.bool().then(|| self.rng.u64(1..=4));
+        let known: Vec<u64> =
+            self.world.lock().oracle.restores_of(deployment).map(|(id, _)| id).collect();
+        let none = self.rng.u64(1..=4);
+        let one = if self.rng.u8(0..4) == 0 { None } else { self.rng.choice(known) };
+        let id = self.rng.bool().then(|| one.unwrap_or(none));
         let path = format!("/deployments/{deployment}/restores");
         let path = id.map_or_else(|| path.clone(), |id| format!("{path}/{id}"));
         let asked = self.asked(deployment, tenant, Key::Read, What::Restores(id));

@@ -194,7 +194,12 @@ impl Oracle {
         if known.asked != asked_for(call) {
             return violated("token", format!("{} under a token of {known:?}", call.told()));
         }
-        let gone = cloud.volume(&known.volume).is_none();
+        // Who heard of it knows that it is gone.
+        let heard =
+            self.restores.all.values().flat_map(|one| &one.rows).any(|(_, row)| {
+                items(&row["nodes"]).flat_map(news).any(|(id, _)| id == known.volume)
+            });
+        let gone = heard && cloud.volume(&known.volume).is_none();
         if gone && now.duration_since(known.at) > MEDDLED {
             return violated("token", format!("{}, and {known:?} is gone", call.told()));
         }
