@@ -238,6 +238,9 @@ pub struct Node {
     pub missing: bool,
 }
 
+/// One that is so late for its row was away: a tick comes each minute.
+const AWAY: Seconds = Seconds::minutes(3);
+
 /// For so long after a call a describe may show what was before it (EC2 API reference,
 /// "Eventual consistency": seconds).
 const SHOWN: Seconds = Seconds(10);
@@ -460,6 +463,19 @@ impl Restore {
         if !same && !self.reached.is_some_and(|(furthest, _)| dated(furthest)) {
             self.reached = Some((phase, now));
         }
+    }
+
+    /// Nobody came when it was due: that time counts towards no deadline of the downtime,
+    /// for nothing was tried in it. False: somebody did.
+    fn excuse(&mut self, now: Time) -> bool {
+        let away = self.due_at.map(|due| now - due).filter(|away| *away >= AWAY);
+        let Some(away) = away else { return false };
+        self.due_at = Some(now);
+        self.reached = self.reached.map(|(phase, at)| (phase, at + away));
+        for node in &mut self.nodes {
+            node.start.overdue_since = node.start.overdue_since.map(|at| at + away);
+        }
+        true
     }
 
     /// Since when it is in the furthest phase.

@@ -136,6 +136,9 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
         (next.phase, next.reached) = (Some(Phase::Preparing), Some((Phase::Preparing, now)));
         return Step::Record(next);
     }
+    if next.excuse(now) {
+        return Step::Record(next);
+    }
     observe(&mut next, seen, now);
     if next.nodes.iter().all(|node| node.missing) {
         return nobody_left(next, limits, now);

@@ -381,3 +381,25 @@ fn a_step_back_from_a_long_wait_for_capacity_has_a_clock_of_its_own() {
     assert_eq!((done.status, &done.failure), (Status::Completed, &None));
     on(&done, &world, true);
 }
+
+#[test]
+fn time_in_which_no_worker_came_counts_towards_no_deadline() {
+    for phase in [Phase::Stopping, Phase::Swapping, Phase::Starting] {
+        for back in [false, true] {
+            let (mut row, mut world) = world(&[3, 7], &[3, 7]);
+            if back {
+                let how = How::Refused("AttachmentLimitExceeded");
+                world.strikes = vec![Strike { on: "AttachVolume", nth: 3, how }];
+                row = until_status(row, &mut world, Status::RollingBack);
+            }
+            let touched = |row: &Restore| row.phase == Some(phase) && row.touched_at.is_some();
+            let mut row = drive_until(row, &mut world, |row| touched(row) || !row.status.active());
+            row.due_at = Some(world.now);
+            world.now = world.now + Seconds::hours(2);
+            let done = drive(row, &mut world);
+            let wanted = if back { Status::RolledBack } else { Status::Completed };
+            assert_eq!(done.status, wanted, "{phase:?}, back: {back}: {:?}", done.failure);
+            on(&done, &world, !back);
+        }
+    }
+}
