@@ -136,6 +136,11 @@ fn side(node: &Node, machine: &Machine) -> Result<Side, String> {
         (false, true) if is_whole(node, machine, true) => Ok(Side::Old),
         (true, false) => Err(format!("{name} has not the whole set of the backup's volumes")),
         (false, true) => Err(format!("{name} has not the whole set of its old volumes")),
+        (false, false) if machine.attached.len() < node.new.len() => Err(format!(
+            "{name} has {} data volumes, and is to have {}; attach them first",
+            machine.attached.len(),
+            node.new.len()
+        )),
         (false, false) => Ok(Side::Neither),
     }
 }

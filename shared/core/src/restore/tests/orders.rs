@@ -174,9 +174,11 @@ fn a_release_before_anything_was_stopped_is_a_way_back_and_keeps_nothing() {
 #[test]
 fn a_release_with_a_node_on_volumes_of_somebody_elses_keeps_all_that_hangs_nowhere() {
     let (row, mut world) = stuck();
-    let theirs = Volume { volume_id: VolumeId::from("vol-theirs"), ..volume(7, 0) };
+    let theirs = [0, 1].map(|n| {
+        attached(&Volume { volume_id: VolumeId(format!("vol-theirs-{n}")), ..volume(7, n) })
+    });
     let seven = world.machine("i-7");
-    (seven.state, seven.attached) = ("running".into(), vec![attached(&theirs)]);
+    (seven.state, seven.attached) = ("running".into(), theirs.to_vec());
     let released = order(&row, &world, Order::Release);
     let adopted = released.leftovers.iter().filter(|left| left.fate == Fate::Adopted);
     assert!(adopted.map(|left| &left.volume_id).eq(&ids(&row.nodes[0].new)), "what node 3 runs on");
@@ -240,4 +242,15 @@ fn a_retry_before_the_first_stop_takes_no_deadline_away() {
     world.stands = Some(InstanceId::from("i-7"));
     let row = drive_until(row, &mut world, |row| row.status == Status::RollingBack);
     assert_eq!(row.failure.map(|one| one.code), Some(FailureCode::StopFailed));
+}
+
+#[test]
+fn a_node_without_its_volumes_is_not_released() {
+    let (row, mut world) = stuck();
+    let seven = world.machines.get_mut(&InstanceId::from("i-7")).expect("i-7");
+    seven.state = "running".into();
+    seven.attached.clear();
+    let refused = order(&row, &world, Order::Release);
+    assert_eq!(refused.status, Status::Stuck);
+    assert!(refusal(&refused).contains("has 0 data volumes, and is to have 2"));
 }

@@ -36,6 +36,7 @@ const EDGES: &[(&str, &str)] = &[
 
 /// Those that no seed need go over: an operator's release, in the right moment.
 const SELDOM: &[(&str, &str)] = &[
+    ("pending", "failed"),
     ("in_progress", "rolled_back"),
     ("stuck", "completed"),
     ("stuck", "rolled_back"),
