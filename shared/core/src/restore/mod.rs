@@ -28,6 +28,7 @@ mod step;
 mod swap;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,9 +36,8 @@ use crate::announce::{Kind, Pending as Announcement};
 use crate::id::{
     BackupId, DeploymentId, InstanceId, NodeId, Nonce, RestoreId, SnapshotId, TenantId, VolumeId,
 };
-use crate::limits::Limits;
-use crate::operation::{Failure, FailureCode, Lease};
-use crate::time::{Seconds, Time};
+use crate::operation::{Failure, Lease};
+use crate::time::Time;
 
 pub use apply::apply;
 pub(crate) use begin::pinned;
@@ -237,13 +237,6 @@ pub struct Node {
     #[serde(default)]
     pub missing: bool,
 }
-
-/// One that is so late for its row was away: a tick comes each minute.
-const AWAY: Seconds = Seconds::minutes(3);
-
-/// For so long after a call a describe may show what was before it (EC2 API reference,
-/// "Eventual consistency": seconds).
-const SHOWN: Seconds = Seconds(10);
 
 /// What becomes of a volume when the restore is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -451,65 +444,5 @@ impl Restore {
             status: self.status,
             failure: self.failure.clone(),
         });
-    }
-
-    /// Says what it is at, and dates a phase that is further than any before in this
-    /// direction: a node that somebody starts in the middle does not reset a deadline. Of
-    /// the last phase, which may last for days, one steps back with a clock of its own.
-    fn at(&mut self, phase: Phase, now: Time) {
-        self.phase = Some(phase);
-        let dated = |furthest: Phase| furthest >= phase && furthest != Phase::Starting;
-        let same = self.reached.is_some_and(|(furthest, _)| furthest == phase);
-        if !same && !self.reached.is_some_and(|(furthest, _)| dated(furthest)) {
-            self.reached = Some((phase, now));
-        }
-    }
-
-    /// Nobody came when it was due: that time counts towards no deadline of the downtime,
-    /// for nothing was tried in it. False: somebody did.
-    fn excuse(&mut self, now: Time) -> bool {
-        let away = self.due_at.map(|due| now - due).filter(|away| *away >= AWAY);
-        let Some(away) = away else { return false };
-        self.due_at = Some(now);
-        self.reached = self.reached.map(|(phase, at)| (phase, at + away));
-        for node in &mut self.nodes {
-            node.start.overdue_since = node.start.overdue_since.map(|at| at + away);
-        }
-        true
-    }
-
-    /// Since when it is in the furthest phase.
-    fn since(&self, now: Time) -> Time {
-        self.reached.map_or(now, |(_, at)| at)
-    }
-
-    /// A lasting failure: back, if anything was touched; over, if not.
-    fn turn_back(&mut self, code: FailureCode, reason: String, limits: &Limits, now: Time) {
-        self.failure = Some(Failure { code, reason });
-        self.troubles = 0;
-        self.not_before = None;
-        for node in &mut self.nodes {
-            node.start.anew();
-        }
-        if self.touched_at.is_none() {
-            end::finish(self, Status::Failed, limits, now);
-        } else {
-            self.status = Status::RollingBack;
-            self.back = true;
-            // Its deadlines count anew.
-            (self.phase, self.reached) = (None, None);
-            // What was asked of EC2 just before may not show yet, and the deployment must
-            // not be taken for what it was.
-            self.not_before = Some(now + SHOWN);
-        }
-    }
-
-    /// It can go neither way by itself.
-    fn get_stuck(&mut self, code: FailureCode, reason: String, now: Time) {
-        self.failure = Some(Failure { code, reason });
-        self.status = Status::Stuck;
-        self.was_stuck = true;
-        self.not_before = None;
-        self.announce(Kind::RestoreStuck, now);
     }
 }

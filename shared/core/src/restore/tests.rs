@@ -10,6 +10,8 @@ mod world;
 
 use super::*;
 use crate::backup::Volume;
+use crate::limits::Limits;
+use crate::operation::FailureCode;
 use crate::time::Seconds;
 use world::{How, Strike, World, attached, drive, drive_until, on, volume, world};
 
@@ -248,47 +250,6 @@ fn a_changed_registry_before_the_first_stop_supersedes_it() {
     assert!(world.machines.values().all(|machine| machine.state == "running"));
 }
 
-#[test]
-fn a_volume_that_the_backup_does_not_cover_is_kept_for_ever() {
-    let (restore, mut world) = world(&[3], &[3]);
-    let mut extra = volume(3, 5);
-    extra.volume_id = VolumeId::from("vol-extra");
-    world.volumes.insert(extra.volume_id.clone(), ("in-use".into(), None, 0));
-    let machine = world.machines.get_mut(&InstanceId::from("i-3")).expect("i-3");
-    machine.attached.push(attached(&extra));
-    machine.volumes.push(extra);
-    let done = drive(restore, &mut world);
-    assert_eq!(done.status, Status::Completed);
-    let left = done.leftovers.iter().find(|left| left.volume_id.as_str() == "vol-extra");
-    assert_eq!(left.map(|left| left.fate), Some(Fate::Kept));
-    world.now = world.now + Seconds::days(30);
-    let later = drive(done, &mut world);
-    assert!(world.volumes.contains_key(&VolumeId::from("vol-extra")));
-    assert_eq!(later.leftovers.len(), 1);
-}
-
-#[test]
-fn an_old_volume_that_somebody_attached_again_is_released() {
-    let (restore, mut world) = world(&[3], &[3]);
-    let done = drive(restore, &mut world);
-    let old = VolumeId::from("vol-3-0");
-    let other = Machine {
-        attached: vec![Attached {
-            volume_id: old.clone(),
-            device: "/dev/sdz".into(),
-            state: "attached".into(),
-            delete_on_termination: false,
-        }],
-        ..Machine::default()
-    };
-    world.machines.insert(InstanceId::from("i-other"), other);
-    world.volumes.get_mut(&old).expect("old").0 = "in-use".into();
-    world.now = done.old_volumes_kept_until.expect("kept");
-    let over = drive(done, &mut world);
-    assert!(world.volumes.contains_key(&old));
-    assert_eq!(over.leftovers, []);
-}
-
 fn every(on: &'static str, code: &'static str) -> Strike {
     Strike { on, nth: 0, how: How::Refused(code) }
 }
@@ -446,19 +407,6 @@ fn what_hangs_where_the_backup_has_nothing_is_tried_beforehand_too() {
 }
 
 #[test]
-fn an_old_volume_whose_tags_were_refused_is_tagged_before_it_is_deleted() {
-    let (restore, mut world) = world(&[3], &[3]);
-    world.strikes = vec![every("CreateTags", "RequestLimitExceeded")];
-    let row = drive_until(restore, &mut world, |row| row.status == Status::Completed);
-    world.now = row.old_volumes_kept_until.expect("kept");
-    let row = drive_until(row, &mut world, |row| row.troubles > 3);
-    assert!(world.volumes.contains_key(&VolumeId::from("vol-3-0")));
-    world.strikes.clear();
-    let over = drive(row, &mut world);
-    assert_eq!(over.leftovers, []);
-}
-
-#[test]
 fn what_becomes_unfit_while_it_is_prepared_is_not_stopped() {
     let (restore, mut world) = world(&[3, 7], &[3, 7]);
     let row = drive_until(restore, &mut world, |row| row.planned);
@@ -478,32 +426,6 @@ fn a_restore_that_could_stop_nothing_has_failed_and_was_no_downtime() {
     assert_eq!(done.status, Status::Failed);
     assert_eq!((done.stopped_at, done.started_at), (None, None));
     on(&done, &world, false);
-}
-
-#[test]
-fn an_old_volume_that_was_in_use_for_an_hour_is_nobodys_to_delete() {
-    let (restore, mut world) = world(&[3], &[3]);
-    let done = drive(restore, &mut world);
-    let old = VolumeId::from("vol-3-0");
-    let end = done.completed_at.expect("over");
-    let other = Machine {
-        attached: vec![Attached { device: "/dev/sdz".into(), ..attached(&volume(3, 0)) }],
-        ..Machine::default()
-    };
-    let somebody = InstanceId::from("i-other");
-    world.machines.insert(somebody.clone(), other);
-    // So soon it may be what EC2 still shows of the restore.
-    world.now = end + Seconds::minutes(30);
-    let row = drive(done, &mut world);
-    assert!(row.leftovers.iter().any(|left| left.volume_id == old));
-    world.now = end + Seconds::hours(3);
-    let row = drive(row, &mut world);
-    world.machines.remove(&somebody);
-    world.now = row.old_volumes_kept_until.expect("kept");
-    let over = drive(row, &mut world);
-    assert!(world.volumes.contains_key(&old), "it was released when it was in use");
-    assert!(!world.volumes.contains_key(&VolumeId::from("vol-3-1")));
-    assert_eq!(over.leftovers, []);
 }
 
 #[test]

@@ -178,3 +178,83 @@ fn a_volume_is_not_deleted_before_its_time_nor_while_it_hangs_somewhere() {
     let Step::Act { actions, .. } = next(&row, &world, |_| {}) else { panic!("no delete") };
     assert_eq!(actions.len(), 1);
 }
+
+#[test]
+fn a_volume_that_the_backup_does_not_cover_is_kept_for_ever() {
+    let (restore, mut world) = world(&[3], &[3]);
+    let mut extra = volume(3, 5);
+    extra.volume_id = VolumeId::from("vol-extra");
+    world.volumes.insert(extra.volume_id.clone(), ("in-use".into(), None, 0));
+    let machine = world.machines.get_mut(&InstanceId::from("i-3")).expect("i-3");
+    machine.attached.push(attached(&extra));
+    machine.volumes.push(extra);
+    let done = drive(restore, &mut world);
+    assert_eq!(done.status, Status::Completed);
+    let left = done.leftovers.iter().find(|left| left.volume_id.as_str() == "vol-extra");
+    assert_eq!(left.map(|left| left.fate), Some(Fate::Kept));
+    world.now = world.now + Seconds::days(30);
+    let later = drive(done, &mut world);
+    assert!(world.volumes.contains_key(&VolumeId::from("vol-extra")));
+    assert_eq!(later.leftovers.len(), 1);
+}
+
+#[test]
+fn an_old_volume_that_somebody_attached_again_is_released() {
+    let (restore, mut world) = world(&[3], &[3]);
+    let done = drive(restore, &mut world);
+    let old = VolumeId::from("vol-3-0");
+    let other = Machine {
+        attached: vec![Attached {
+            volume_id: old.clone(),
+            device: "/dev/sdz".into(),
+            state: "attached".into(),
+            delete_on_termination: false,
+        }],
+        ..Machine::default()
+    };
+    world.machines.insert(InstanceId::from("i-other"), other);
+    world.volumes.get_mut(&old).expect("old").0 = "in-use".into();
+    world.now = done.old_volumes_kept_until.expect("kept");
+    let over = drive(done, &mut world);
+    assert!(world.volumes.contains_key(&old));
+    assert_eq!(over.leftovers, []);
+}
+
+#[test]
+fn an_old_volume_whose_tags_were_refused_is_tagged_before_it_is_deleted() {
+    let (restore, mut world) = world(&[3], &[3]);
+    world.strikes = vec![every("CreateTags", "RequestLimitExceeded")];
+    let row = drive_until(restore, &mut world, |row| row.status == Status::Completed);
+    world.now = row.old_volumes_kept_until.expect("kept");
+    let row = drive_until(row, &mut world, |row| row.troubles > 3);
+    assert!(world.volumes.contains_key(&VolumeId::from("vol-3-0")));
+    world.strikes.clear();
+    let over = drive(row, &mut world);
+    assert_eq!(over.leftovers, []);
+}
+
+#[test]
+fn an_old_volume_that_was_in_use_for_an_hour_is_nobodys_to_delete() {
+    let (restore, mut world) = world(&[3], &[3]);
+    let done = drive(restore, &mut world);
+    let old = VolumeId::from("vol-3-0");
+    let end = done.completed_at.expect("over");
+    let other = Machine {
+        attached: vec![Attached { device: "/dev/sdz".into(), ..attached(&volume(3, 0)) }],
+        ..Machine::default()
+    };
+    let somebody = InstanceId::from("i-other");
+    world.machines.insert(somebody.clone(), other);
+    // So soon it may be what EC2 still shows of the restore.
+    world.now = end + Seconds::minutes(30);
+    let row = drive(done, &mut world);
+    assert!(row.leftovers.iter().any(|left| left.volume_id == old));
+    world.now = end + Seconds::hours(3);
+    let row = drive(row, &mut world);
+    world.machines.remove(&somebody);
+    world.now = row.old_volumes_kept_until.expect("kept");
+    let over = drive(row, &mut world);
+    assert!(world.volumes.contains_key(&old), "it was released when it was in use");
+    assert!(!world.volumes.contains_key(&VolumeId::from("vol-3-1")));
+    assert_eq!(over.leftovers, []);
+}

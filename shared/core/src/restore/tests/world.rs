@@ -9,7 +9,7 @@ use super::super::*;
 use crate::backup::{Presence, Snapshot, Volume};
 use crate::deployment;
 use crate::limits::Limits;
-use crate::operation::CallError;
+use crate::operation::{CallError, FailureCode};
 use crate::time::Seconds;
 
 pub(super) const NOW: Time = Time::from_unix(1_800_000_000);
