@@ -24,8 +24,9 @@ use super::functions::Functions;
 use super::happenings::{self, Happening, Happens};
 use super::logs::has_secret;
 use super::oracle::{Oracle, Violation};
-use super::people::{self, Doing, Person};
+use super::people::{Doing, Person};
 use super::plan::{Kind, Plan, Profile};
+use super::restoring;
 use super::scene::Scene;
 use super::spells::Spell;
 use super::templates;
@@ -281,7 +282,7 @@ impl Drive {
         let mut world = self.world.lock();
         for key in world.oracle.stuck() {
             self.orders += 1;
-            people::order_restore(&mut world, key, order);
+            restoring::order_restore(&mut world, key, order);
         }
     }
 

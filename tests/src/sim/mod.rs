@@ -31,6 +31,7 @@ mod plan;
 mod reach;
 mod registry;
 mod reply;
+mod restoring;
 mod scene;
 mod shrink;
 mod spells;

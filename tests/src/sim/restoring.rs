@@ -1,0 +1,91 @@
+//! What people do about restores, and what the operator orders.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::oracle::What;
+use super::people::Person;
+use super::scene::Key;
+use super::world::World;
+use crate::Result;
+
+impl Person {
+    /// A completed backup of some deployment, if there is any.
+    fn restorable(&mut self) -> Option<(u64, usize, u64)> {
+        let world = self.world.lock();
+        let all = world.scene.deployments.iter().flat_map(|one| {
+            let done = world.oracle.backups_of(one.id);
+            let done = done.filter(|(_, row)| row["status"] == "completed");
+            done.map(move |(id, _)| (one.id, one.tenant, id))
+        });
+        let all: Vec<_> = all.collect();
+        drop(world);
+        self.rng.choice(all)
+    }
+
+    pub(super) async fn restore(&mut self, deployment: u64, tenant: usize) -> Result<()> {
+        let (deployment, tenant, backup) = match self.restorable() {
+            Some(one) if self.rng.u8(0..12) > 0 => one,
+            _ => (deployment, tenant, self.some_backup(deployment)),
+        };
+        let mut body = json!({});
+        if self.rng.u8(0..4) == 0 {
+            body["safety_backup"] = json!(self.rng.bool());
+        }
+        if self.rng.bool() {
+            body["allow_partial"] = json!(true);
+        }
+        let path = format!("/deployments/{deployment}/backups/{backup}/restore");
+        let what = What::Restore { backup, body: body.clone() };
+        let asked = self.asked(deployment, tenant, Key::Manage, what);
+        let empty = body.as_object().is_none_or(serde_json::Map::is_empty);
+        let (kind, body) =
+            if empty { ("", String::new()) } else { ("application/json", body.to_string()) };
+        self.ask(asked, "POST", &path, kind, body).await?;
+        if self.rng.u8(0..5) == 0 {
+            // While its volumes are being made.
+            tokio::time::sleep(Duration::from_secs(self.rng.u64(15..90))).await;
+            return self.registry(deployment, tenant, None).await;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn restores(&mut self, deployment: u64, tenant: usize) -> Result<()> {
+        let known: Vec<u64> =
+            self.world.lock().oracle.restores_of(deployment).map(|(id, _)| id).collect();
+        let none = self.rng.u64(1..=4);
+        let one = if self.rng.u8(0..4) == 0 { None } else { self.rng.choice(known) };
+        let id = self.rng.bool().then(|| one.unwrap_or(none));
+        let path = format!("/deployments/{deployment}/restores");
+        let path = id.map_or_else(|| path.clone(), |id| format!("{path}/{id}"));
+        let asked = self.asked(deployment, tenant, Key::Read, What::Restores(id));
+        self.ask(asked, "GET", &path, "", String::new()).await?;
+        Ok(())
+    }
+}
+
+/// An operator's order, as the command puts it on the bus.
+pub(crate) fn order_restore(world: &mut World, (deployment, restore): (u64, u64), order: &str) {
+    let now = world.now();
+    world.oracle.ordered(deployment, restore);
+    world.reach.hit(&format!("order {order}"));
+    let id = world.dice.rng().u64(..);
+    let detail = json!({
+        "version": 1,
+        "order_id": format!("{id:016x}"),
+        "deployment_id": deployment,
+        "restore_id": restore,
+        "order": order,
+    });
+    let entry = json!({
+        "EventBusName": world.oracle.bus(),
+        "Source": "supervisor.backups",
+        "DetailType": "Restore Ordered",
+        "Detail": detail.to_string(),
+    });
+    let body = json!({ "Entries": [entry] }).to_string();
+    world.trace.line(now, || format!("order {order} of restore {restore} of {deployment}"));
+    world.cloud.events(now, "AWSEvents.PutEvents", body.as_bytes());
+    world.wake.notify_one();
+}
