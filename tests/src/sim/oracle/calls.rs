@@ -10,7 +10,7 @@ use super::super::call::{Call, Service, snapshot_ids};
 use super::super::life::Life;
 use super::super::reach::Reach;
 use super::super::table::{RowRef, Table};
-use super::{Backup, InFlight, Oracle, Snapshot, Verdict, Violation, time, violated};
+use super::{Backup, InFlight, Of, Oracle, Snapshot, Verdict, Violation, time, violated};
 use crate::rows::{BackupKey, items, named, text};
 
 /// A client has given a call up after this (the service's own time-out).
@@ -70,41 +70,43 @@ impl Oracle {
             "DeleteSnapshot" => self.may_be_deleted(call.field("SnapshotId"), cloud, table)?,
             _ => return self.restore_sends(now, life, call, cloud),
         };
+        let row = self.backups.get(&backup).and_then(Backup::row).cloned();
+        self.begins(now, life, call, Of::Backup(backup), row.as_ref())
+    }
+
+    /// A call that changes EC2 begins, of an operation whose row, if there is one, is this.
+    pub(super) fn begins(
+        &mut self,
+        now: Timestamp,
+        life: &Life,
+        call: &Call,
+        of: Of,
+        row: Option<&RowRef>,
+    ) -> Verdict {
         // Whoever holds the operation holds it until this call is over.
-        let row = self.backups.get(&backup).and_then(Backup::row);
         let lease = row.and_then(|row| time(&row["lease"], "until"));
         if row.is_some() && lease.is_none_or(|until| until < now + GIVEN_UP) {
             return violated(
                 "lease-short",
-                format!("{life} begins {call} for backup {backup:?} under a lease until {lease:?}"),
+                format!("{life} begins {call} for {of:?} under a lease until {lease:?}"),
             );
         }
         // One worker at a time changes EC2 for an operation.
         let other = self.in_flight.iter().find(|one| {
-            !one.restore
-                && one.backup == backup
-                && one.life != life.id
-                && now.duration_since(one.at) < GIVEN_UP
+            one.of == of && one.life != life.id && now.duration_since(one.at) < GIVEN_UP
         });
         if let Some(other) = other {
             return violated(
                 "two-workers",
                 format!(
-                    "{life} begins {call} for backup {backup:?} while worker/{} waits for its call #{}",
+                    "{life} begins {call} for {of:?} while worker/{} waits for its call #{}",
                     other.life, other.number
                 ),
             );
         }
         let create = call.operation == "CreateSnapshots";
-        let number = call.number;
-        self.in_flight.push(InFlight {
-            life: life.id,
-            create,
-            restore: false,
-            number,
-            at: now,
-            backup,
-        });
+        let (life, number) = (life.id, call.number);
+        self.in_flight.push(InFlight { life, create, of, number, at: now });
         Ok(())
     }
 

@@ -268,11 +268,16 @@ struct InFlight {
     life: u32,
     /// It is a `CreateSnapshots`.
     create: bool,
-    /// It is a restore's: `backup` is then its key.
-    restore: bool,
+    of: Of,
     number: u64,
     at: Timestamp,
-    backup: BackupKey,
+}
+
+/// Whose call it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Backup(BackupKey),
+    Restore(restores::RestoreKey),
 }
 
 impl Oracle {

@@ -6,8 +6,7 @@ use cloud::Cloud;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::super::calls::GIVEN_UP;
-use super::super::{InFlight, Oracle, SLACK, Verdict, Violation, time, violated};
+use super::super::{Of, Oracle, SLACK, Verdict, Violation, time, violated};
 use super::{MEDDLED, Made, RestoreKey, Token, hangs, is_active, is_gone, news, olds};
 use crate::rows::{items, text};
 use crate::sim::call::Call;
@@ -29,39 +28,7 @@ impl Oracle {
             return Ok(());
         }
         self.may_be_sent(now, call, key, &row, cloud)?;
-        let lease = time(&row["lease"], "until");
-        if lease.is_none_or(|until| until < now + GIVEN_UP) {
-            return violated(
-                "lease-short",
-                format!("{life} begins {call} for restore {key:?} under a lease until {lease:?}"),
-            );
-        }
-        let other = self.in_flight.iter().find(|one| {
-            one.restore
-                && one.backup == key
-                && one.life != life.id
-                && now.duration_since(one.at) < GIVEN_UP
-        });
-        if let Some(other) = other {
-            return violated(
-                "two-workers",
-                format!(
-                    "{life} begins {call} for restore {key:?} while worker/{} waits for its call #{}",
-                    other.life, other.number
-                ),
-            );
-        }
-        let number = call.number;
-        let (create, restore) = (false, true);
-        self.in_flight.push(InFlight {
-            life: life.id,
-            create,
-            restore,
-            number,
-            at: now,
-            backup: key,
-        });
-        Ok(())
+        self.begins(now, life, call, Of::Restore(key), Some(&row))
     }
 
     /// Which restore a call is of, with its row.
