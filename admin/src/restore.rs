@@ -41,6 +41,8 @@ enum Word {
     Retry,
     /// Put the old volumes back; what was written to the new ones is kept
     RollBack,
+    /// Leave the way back; what was written to the old volumes is kept
+    RollForward,
     /// It is over as it is, if EC2 shows that the deployment is whole
     Release,
 }
@@ -50,6 +52,7 @@ impl From<Word> for Order {
         match word {
             Word::Retry => Self::Retry,
             Word::RollBack => Self::RollBack,
+            Word::RollForward => Self::RollForward,
             Word::Release => Self::Release,
         }
     }

@@ -98,6 +98,9 @@ struct SnapshotNotification {
     snapshot_id: String,
 }
 
+/// The longest id of an order: the restore's row keeps it.
+const ORDER_ID: usize = 64;
+
 /// Reads an event.
 ///
 /// # Errors
@@ -118,7 +121,15 @@ pub(crate) fn read(event: Value) -> Result<Wake, String> {
         }
         (announce::SOURCE, announce::RESTORE_ORDERED) => {
             let at = time.ok_or_else(|| format!("{detail_type}: an event without a time"))?;
-            parsed(&detail_type, detail).map(|ordered| Wake::Ordered { ordered, at })
+            let ordered: RestoreOrdered = parsed(&detail_type, detail)?;
+            if ordered.version != 1 {
+                return Err(format!("{detail_type}: version {} is not known", ordered.version));
+            }
+            let length = ordered.order_id.as_str().len();
+            if !(1..=ORDER_ID).contains(&length) {
+                return Err(format!("{detail_type}: an order_id has 1 to {ORDER_ID} bytes"));
+            }
+            Ok(Wake::Ordered { ordered, at })
         }
         (announce::SOURCE, kind) if kind == Kind::RestoreRequested.detail_type() => {
             let requested: RestoreRequested = parsed(&detail_type, detail)?;

@@ -221,8 +221,10 @@ pub struct OperationDue {
     pub id: u64,
 }
 
-/// The `detail` of [`RESTORE_ORDERED`].
+/// The `detail` of [`RESTORE_ORDERED`]. A word that it does not know may be a condition
+/// that the operator relies on: an order with one is not obeyed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RestoreOrdered {
     /// The shape's version: 1.
     pub version: u32,

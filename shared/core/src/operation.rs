@@ -111,6 +111,11 @@ impl CallError {
         }
     }
 
+    /// The same, with a full stop at its end.
+    pub fn sentence(&self) -> String {
+        format!("{}.", self.shown().trim_end_matches('.'))
+    }
+
     /// The same, saying which call it was: a missing right is told by the name of
     /// the call, in our words and not in AWS's.
     #[must_use]

@@ -32,6 +32,18 @@ impl Seconds {
     }
 }
 
+impl fmt::Display for Seconds {
+    /// In words: `1 minute`, `90 minutes`, `4 hours`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (count, unit) = match self.0 {
+            seconds if seconds >= 7200 && seconds % 3600 == 0 => (seconds / 3600, "hour"),
+            seconds if seconds >= 60 => (seconds / 60, "minute"),
+            seconds => (seconds, "second"),
+        };
+        write!(f, "{count} {unit}{}", if count == 1 { "" } else { "s" })
+    }
+}
+
 impl Time {
     /// The instant `seconds` after the Unix epoch.
     pub const fn from_unix(seconds: i64) -> Self {

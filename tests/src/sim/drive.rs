@@ -278,7 +278,7 @@ impl Drive {
             return;
         }
         self.next_order = now + SignedDuration::from_mins(20);
-        let order = ["retry", "roll_back", "release"][self.orders % 3];
+        let order = restoring::ORDERS[self.orders % restoring::ORDERS.len()];
         let mut world = self.world.lock();
         for key in world.oracle.stuck() {
             self.orders += 1;

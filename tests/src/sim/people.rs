@@ -13,7 +13,7 @@ use super::functions::Functions;
 use super::logs::has_secret;
 use super::oracle::{Asked, Violation, What};
 use super::reply::Reply;
-use super::restoring::order_restore;
+use super::restoring::{ORDERS, order_restore};
 use super::scene::Key;
 use super::world::Shared;
 use crate::{Failed, Result};
@@ -180,7 +180,7 @@ impl Person {
                     all.collect()
                 };
                 if let Some(key) = self.rng.choice(all) {
-                    let order = ["retry", "roll_back", "release"][self.rng.usize(0..3)];
+                    let order = ORDERS[self.rng.usize(0..ORDERS.len())];
                     order_restore(&mut self.world.lock(), key, order);
                 }
                 Ok(())

@@ -169,6 +169,7 @@ const NAMED: &[&str] = &[
     "restore failure superseded",
     "order retry",
     "order roll_back",
+    "order roll_forward",
     "order release",
     // The turns of a lifecycle, as they show in the row and the calls.
     "turn called",

@@ -10,6 +10,9 @@ use super::scene::Key;
 use super::world::World;
 use crate::Result;
 
+/// What an operator may order.
+pub(crate) const ORDERS: [&str; 4] = ["retry", "roll_back", "roll_forward", "release"];
+
 impl Person {
     /// A completed backup of some deployment, if there is any.
     fn restorable(&mut self) -> Option<(u64, usize, u64)> {

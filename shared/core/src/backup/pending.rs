@@ -31,16 +31,16 @@ pub(super) fn overdue(
         None => " No call of AWS failed: the worker did not get to it. Look at its dead-letter queue, its errors, and its concurrency.".to_owned(),
     };
     if age >= limits.pending_total {
-        let minutes = limits.pending_total.0 / 60;
+        let within = limits.pending_total;
         let reason = format!(
-            "The snapshots could not be started within {minutes} minutes in all.{said} Try again when AWS answers; if it throttles for long, spread the backups."
+            "The snapshots could not be started within {within} in all.{said} Try again when AWS answers; if it throttles for long, spread the backups."
         );
         return Some((FailureCode::DeadlineExceeded, reason));
     }
     if age.0 - lost.0 >= limits.pending.0 {
-        let minutes = limits.pending.0 / 60;
+        let within = limits.pending;
         let reason = format!(
-            "The snapshots could not be started within {minutes} minutes.{said} Mend what stands in the way, then create the backup again."
+            "The snapshots could not be started within {within}.{said} Mend what stands in the way, then create the backup again."
         );
         return Some((FailureCode::DeadlineExceeded, reason));
     }

@@ -20,7 +20,7 @@ pub(super) fn overdue(
     if now - since < limits.in_progress {
         return None;
     }
-    let hours = limits.in_progress.0 / 3600;
+    let span = limits.in_progress;
     let said = match &backup.trouble {
         Some(trouble) => {
             format!(" The last answer from AWS was: {}.", trouble.trim_end_matches('.'))
@@ -30,7 +30,7 @@ pub(super) fn overdue(
     Some((
         FailureCode::DeadlineExceeded,
         format!(
-            "No snapshot moved for {hours} hours.{said} Look at the volumes' health in EC2, then create the backup again."
+            "No snapshot moved for {span}.{said} Look at the volumes' health in EC2, then create the backup again."
         ),
     ))
 }

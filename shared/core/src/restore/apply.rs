@@ -66,7 +66,7 @@ fn tried(restore: &mut Restore, call: &Call, outcome: &Outcome) -> Option<Fault>
     if let Outcome::Failed(CallError::Rejected { code, message }) = outcome {
         let said = CallError::Rejected { code: code.clone(), message: message.clone() }
             .of(call.name())
-            .shown();
+            .sentence();
         let who = about(restore, call);
         if RIGHTS.contains(&code.as_str()) {
             return Some((
@@ -188,7 +188,7 @@ fn done(restore: &mut Restore, call: &Call, outcome: &Outcome, now: Time) -> Opt
         _ => None,
     };
     let said = match outcome {
-        Outcome::Failed(error) => error.clone().of(call.name()).shown(),
+        Outcome::Failed(error) => error.clone().of(call.name()).sentence(),
         _ => String::new(),
     };
     match call {

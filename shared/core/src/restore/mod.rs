@@ -112,7 +112,11 @@ impl Status {
                         | Self::Failed
                         | Self::Stuck
                 )
-                | (Self::RollingBack, Self::RolledBack | Self::Failed | Self::Stuck)
+                // Forward again: an operator's order.
+                | (
+                    Self::RollingBack,
+                    Self::InProgress | Self::RolledBack | Self::Failed | Self::Stuck
+                )
                 | (
                     Self::Stuck,
                     Self::InProgress

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::named;
 use super::seen::SeenVolume;
-use super::swap::is_whole;
+use super::swap::{is_whole, wanted};
 use super::{Fate, Leftover, Look, Machine, Node, Restore, Seen, Status, end};
 use crate::id::{Nonce, VolumeId};
 use crate::limits::Limits;
@@ -19,6 +19,9 @@ pub enum Order {
     Retry,
     /// Put the old volumes back. What was written to the new ones is kept, not lost.
     RollBack,
+    /// Leave the way back, and put the backup's volumes on again. What was written to the
+    /// old ones is kept, not lost.
+    RollForward,
     /// It is over as it is, if EC2 shows that the deployment is whole.
     Release,
 }
@@ -38,7 +41,13 @@ pub struct Answer {
 
 /// What must be looked at before an order can be obeyed.
 pub fn look_for_order(restore: &Restore, order: Order) -> Look {
-    if order != Order::Release || !restore.disturbed {
+    let looks = match order {
+        Order::Retry => false,
+        Order::RollBack => restore.touched_at.is_some(),
+        Order::RollForward => restore.back,
+        Order::Release => restore.disturbed,
+    };
+    if !looks {
         return Look::default();
     }
     let old = restore.nodes.iter().flat_map(|node| &node.old).map(|old| &old.volume_id);
@@ -67,10 +76,8 @@ pub fn obey(
                 retry(&mut next);
                 Ok(())
             }
-            Order::RollBack => {
-                roll_back(&mut next, limits, now);
-                Ok(())
-            }
+            Order::RollBack => roll_back(&mut next, seen, limits, now),
+            Order::RollForward => roll_forward(&mut next, seen, now),
             Order::Release => release(&mut next, seen, limits, now),
         }
     } else {
@@ -95,15 +102,20 @@ fn retry(restore: &mut Restore) {
         // Dated again when it is observed.
         restore.phase = None;
     }
-    (restore.not_before, restore.troubles) = (None, 0);
+    (restore.not_before, restore.troubles, restore.trouble) = (None, 0, None);
     for node in &mut restore.nodes {
         node.start.anew();
     }
 }
 
-fn roll_back(restore: &mut Restore, limits: &Limits, now: Time) {
+/// Back, if every old volume can be put back.
+fn roll_back(restore: &mut Restore, seen: &Seen, limits: &Limits, now: Time) -> Result<(), String> {
+    if restore.touched_at.is_some() {
+        is_at_hand(restore, seen, true)?;
+    }
     if restore.back {
-        return retry(restore);
+        retry(restore);
+        return Ok(());
     }
     let before = restore.failure.take();
     restore.turn_back(
@@ -113,6 +125,58 @@ fn roll_back(restore: &mut Restore, limits: &Limits, now: Time) {
         now,
     );
     restore.failure = before.or_else(|| restore.failure.take());
+    Ok(())
+}
+
+/// Forward again, if every new volume can be put on. As after the freeze: who runs is
+/// stopped first, and until the first start the way back is open.
+fn roll_forward(restore: &mut Restore, seen: &Seen, now: Time) -> Result<(), String> {
+    if !restore.back {
+        retry(restore);
+        return Ok(());
+    }
+    is_at_hand(restore, seen, false)?;
+    for node in &restore.nodes {
+        let machine = seen.instances.get(&node.instance_id);
+        if node.missing || machine.is_some_and(Machine::is_gone) {
+            return Err(format!(
+                "{}: its instance is gone, and forward leads nowhere without it; attach by hand what is left, and release the restore",
+                named(node)
+            ));
+        }
+    }
+    restore.turn_forward(now);
+    Ok(())
+}
+
+/// Whether every volume of the side is there for its node.
+fn is_at_hand(restore: &Restore, seen: &Seen, back: bool) -> Result<(), String> {
+    let gone = |node: &Node| {
+        let machine = seen.instances.get(&node.instance_id);
+        node.missing || machine.is_some_and(Machine::is_gone)
+    };
+    for node in restore.swapping().filter(|node| !gone(node)) {
+        for one in wanted(node, back) {
+            let (id, name) = (one.volume_id, named(node));
+            match seen.volumes.get(id) {
+                Some(SeenVolume::There { instances, .. }) => {
+                    if let Some(other) = instances.iter().find(|other| **other != node.instance_id)
+                    {
+                        return Err(format!(
+                            "{name}: volume {id} hangs on {other}; detach it first"
+                        ));
+                    }
+                }
+                Some(SeenVolume::NotFound) => {
+                    return Err(format!("{name}: volume {id} is gone from EC2"));
+                }
+                Some(SeenVolume::Unlisted) | None => {
+                    return Err(format!("{name}: EC2 does not show volume {id}; order again"));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// On which volumes a node is.
@@ -149,8 +213,7 @@ fn side(node: &Node, machine: &Machine) -> Result<Side, String> {
 /// and all on the same side.
 fn release(restore: &mut Restore, seen: &Seen, limits: &Limits, now: Time) -> Result<(), String> {
     if !restore.disturbed {
-        roll_back(restore, limits, now);
-        return Ok(());
+        return roll_back(restore, seen, limits, now);
     }
     let mut sides = Vec::new();
     let mut missing = false;
@@ -165,7 +228,9 @@ fn release(restore: &mut Restore, seen: &Seen, limits: &Limits, now: Time) -> Re
             continue;
         }
         if node.was_running == Some(true) && machine.state != "running" {
-            return Err(format!("{name} ran before and is {}; start it first", machine.state));
+            let moves = restore.status != Status::Stuck;
+            let hint = if moves { "the restore is at it" } else { "start it first" };
+            return Err(format!("{name} ran before and is {}; {hint}", machine.state));
         }
         if node.swaps {
             sides.push(side(node, machine)?);

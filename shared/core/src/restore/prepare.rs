@@ -75,8 +75,8 @@ pub(super) fn overdue(
         format!(" The last word was: {}.", trouble.trim_end_matches('.'))
     });
     let reason = format!(
-        "The new volumes could not be made ready within {} minutes; nothing was stopped.{said} Mend what stands in the way, then restore again.",
-        limits.preparing.0 / 60
+        "The new volumes could not be made ready within {}; nothing was stopped.{said} Mend what stands in the way, then restore again.",
+        limits.preparing
     );
     Some((FailureCode::DeadlineExceeded, reason))
 }

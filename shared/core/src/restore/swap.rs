@@ -23,14 +23,14 @@ use crate::time::{Seconds, Time};
 const STUCK_EVERY: Seconds = Seconds(60);
 
 /// A volume that is to hang on a node.
-struct Wanted<'a> {
-    volume_id: &'a VolumeId,
+pub(super) struct Wanted<'a> {
+    pub(super) volume_id: &'a VolumeId,
     device: &'a str,
     delete_on_termination: bool,
 }
 
 /// The set that the node is to have: the backup's, or on the way back its old one.
-fn wanted(node: &Node, back: bool) -> Vec<Wanted<'_>> {
+pub(super) fn wanted(node: &Node, back: bool) -> Vec<Wanted<'_>> {
     if back {
         let all = node.old.iter().map(|old| Wanted {
             volume_id: &old.volume_id,
@@ -75,8 +75,13 @@ fn is_new(node: &Node, id: &VolumeId) -> bool {
 }
 
 /// What somebody attached to a node after the freeze joins what was there before: it is
-/// put back if the restore goes back, and kept and named if it does not.
+/// put back if the restore goes back, and kept and named if it does not. One of these that
+/// is gone is missed by nobody.
 fn notice_late(restore: &mut Restore, seen: &Seen) {
+    let gone = |id: &VolumeId| matches!(seen.volumes.get(id), Some(SeenVolume::NotFound));
+    for node in &mut restore.nodes {
+        node.old.retain(|old| !(old.late && gone(&old.volume_id)));
+    }
     let ours: BTreeSet<VolumeId> = restore
         .new_volumes()
         .filter_map(|(_, new)| new.volume_id.clone())
@@ -418,8 +423,8 @@ fn overdue(
             Some((
                 FailureCode::StopFailed,
                 format!(
-                    "{who} did not stop within {} minutes.{said} Look at the instance in EC2.",
-                    limits.stopping.0 / 60
+                    "{who} did not stop within {}.{said} Look at the instance in EC2.",
+                    limits.stopping
                 ),
             ))
         }
@@ -427,8 +432,8 @@ fn overdue(
             (
                 FailureCode::AttachFailed,
                 format!(
-                    "The volumes could not be swapped within {} minutes.{said} Look at the attachments in EC2.",
-                    limits.swapping.0 / 60
+                    "The volumes could not be swapped within {}.{said} Look at the attachments in EC2.",
+                    limits.swapping
                 ),
             )
         }),
@@ -439,9 +444,9 @@ fn overdue(
             Some((
                 FailureCode::StartFailed,
                 format!(
-                    "{} could not be started for {} minutes.{said} Look at the instance's state reason in EC2.",
+                    "{} could not be started for {}.{said} Look at the instance's state reason in EC2.",
                     named(late),
-                    limits.starting.0 / 60
+                    limits.starting
                 ),
             ))
         }

@@ -55,6 +55,7 @@ impl Restore {
     ) {
         self.failure = Some(Failure { code, reason });
         self.troubles = 0;
+        self.trouble = None;
         self.not_before = None;
         for node in &mut self.nodes {
             node.start.anew();
@@ -70,6 +71,23 @@ impl Restore {
             // not be taken for what it was.
             self.not_before = Some(now + SHOWN);
         }
+    }
+
+    /// An operator's word on the way back: forward again, from the nodes as they are.
+    pub(super) fn turn_forward(&mut self, now: Time) {
+        self.status = Status::InProgress;
+        self.back = false;
+        // The nodes that run are on their old volumes: they are to be stopped.
+        self.launched_at = None;
+        (self.phase, self.reached) = (None, None);
+        self.troubles = 0;
+        self.trouble = None;
+        for node in &mut self.nodes {
+            node.start.anew();
+        }
+        // A node may have run on its old volumes meanwhile: nothing goes by itself.
+        self.was_stuck = true;
+        self.not_before = Some(now + SHOWN);
     }
 
     /// It can go neither way by itself.

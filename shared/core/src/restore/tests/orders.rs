@@ -10,8 +10,10 @@ fn order(restore: &Restore, world: &World, order: Order) -> Restore {
     obey(restore, order, Nonce::from("order"), &seen, &Limits::default(), world.now)
 }
 
+const ORDERS: [Order; 4] = [Order::Retry, Order::RollBack, Order::RollForward, Order::Release];
+
 fn refusal(restore: &Restore) -> &str {
-    let answer = restore.answer_to(&Nonce::from("order")).expect("an answer");
+    let answer = restore.answers.last().expect("an answer");
     answer.refused.as_deref().unwrap_or_default()
 }
 
@@ -54,6 +56,64 @@ fn a_restore_is_called_back_from_where_it_is_stuck_and_nothing_is_lost() {
     assert_eq!(done.failure.as_ref().map(|one| one.code), Some(FailureCode::StartFailed));
     let kept = done.leftovers.iter().filter(|left| left.fate == Fate::Kept);
     assert_eq!(kept.count(), 4, "node 3 wrote on them");
+}
+
+#[test]
+fn a_way_back_without_an_old_volume_is_not_ordered_and_one_that_is_stuck_leads_forward() {
+    // Stuck forward: an old volume of node 3 is gone.
+    let (row, mut world) = stuck();
+    let gone = world.volumes.remove(&VolumeId::from("vol-3-0")).expect("a volume");
+    let refused = order(&row, &world, Order::RollBack);
+    assert_eq!(refused.status, Status::Stuck);
+    assert_eq!(refusal(&refused), "Node 3 (i-3): volume vol-3-0 is gone from EC2");
+    let mut seen = world.see(&look_for_order(&row, Order::RollBack));
+    seen.volumes.insert(VolumeId::from("vol-3-0"), SeenVolume::Unlisted);
+    let (id, limits) = (Nonce::from("order"), Limits::default());
+    let refused = obey(&row, Order::RollBack, id, &seen, &limits, world.now);
+    assert!(refusal(&refused).contains("EC2 does not show volume vol-3-0; order again"));
+    // It goes back, and the volume is deleted on the way.
+    world.volumes.insert(VolumeId::from("vol-3-0"), gone);
+    world.gives_up = None;
+    let row = order(&row, &world, Order::RollBack);
+    world.volumes.remove(&VolumeId::from("vol-3-0"));
+    let row = drive(row, &mut world);
+    assert_eq!(stands(&row), (Status::Stuck, Some(FailureCode::VolumeFailed)));
+    for ordered in [Order::RollBack, Order::Release] {
+        assert_ne!(refusal(&order(&row, &world, ordered)), "", "{ordered:?}");
+    }
+    let done = drive(order(&row, &world, Order::RollForward), &mut world);
+    assert_eq!((stands(&done), done.back), ((Status::Completed, None), false));
+    on(&done, &world, true);
+    // Node 7 ran on its old volumes meanwhile.
+    assert!(done.leftovers.iter().all(|left| left.fate == Fate::Kept));
+    assert_eq!(world.called("DeleteVolume"), 0);
+}
+
+#[test]
+fn forward_is_ordered_on_the_way_back_only_with_every_node_and_volume_at_hand() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    world.strikes =
+        vec![Strike { on: "AttachVolume", nth: 3, how: How::Refused("AttachmentLimitExceeded") }];
+    let there = |row: &Restore| row.back && row.phase == Some(Phase::Swapping);
+    let row = drive_until(restore, &mut world, there);
+    let forward = |world: &World| order(&row, world, Order::RollForward);
+    let mut without = world.clone();
+    without.volumes.remove(&row.nodes[1].new[0].volume_id.clone().expect("a volume"));
+    assert!(
+        refusal(&forward(&without)).contains("Node 7 (i-7): volume vol-new-2 is gone from EC2")
+    );
+    let mut without = world.clone();
+    without.machine("i-7").state = "terminated".into();
+    assert!(refusal(&forward(&without)).contains("Node 7 (i-7): its instance is gone"));
+    let mut elsewhere = world.clone();
+    let theirs = elsewhere.machine("i-7").attached.clone();
+    elsewhere.machine("i-3").attached.extend(theirs);
+    let new = row.nodes[0].new[0].volume_id.clone().expect("a volume");
+    elsewhere.machine("i-7").attached[0].volume_id = new;
+    assert!(refusal(&forward(&elsewhere)).contains("hangs on i-7; detach it first"));
+    let done = drive(forward(&world), &mut world);
+    assert_eq!((refusal(&done), stands(&done)), ("", (Status::Completed, None)));
+    on(&done, &world, true);
 }
 
 #[test]
@@ -111,7 +171,7 @@ fn a_node_that_is_gone_is_released_with_what_hung_on_it_kept() {
 fn every_order_is_obeyed_in_every_phase_and_the_deployment_is_whole_after() {
     let phases = [Phase::Preparing, Phase::Stopping, Phase::Swapping, Phase::Starting];
     for phase in phases {
-        for ordered in [Order::Retry, Order::RollBack, Order::Release] {
+        for ordered in ORDERS {
             for back in [false, true] {
                 let (restore, mut world) = world(&[3, 7], &[3, 7]);
                 let mut row = restore;
@@ -141,7 +201,7 @@ fn every_order_is_obeyed_in_every_phase_and_the_deployment_is_whole_after() {
 fn what_is_over_is_over() {
     let (restore, mut world) = world(&[3], &[3]);
     let done = drive(restore, &mut world);
-    for ordered in [Order::Retry, Order::RollBack, Order::Release] {
+    for ordered in ORDERS {
         let after = order(&done, &world, ordered);
         assert!(refusal(&after).contains("the restore is over: completed"));
         assert_eq!(Restore { answers: Vec::new(), ..after }, done);
@@ -216,7 +276,7 @@ fn a_release_is_refused_while_a_node_has_volumes_of_both_sides_or_is_not_shown()
 
 #[test]
 fn an_order_while_the_safety_backup_is_made_ends_it_untouched_or_lets_it_go_on() {
-    for ordered in [Order::Retry, Order::RollBack, Order::Release] {
+    for ordered in ORDERS {
         let (mut restore, mut world) = world(&[3, 7], &[3, 7]);
         restore.safety_backup_id = Some(BackupId(2));
         let there = |row: &Restore| row.phase == Some(Phase::Safeguarding);
@@ -225,7 +285,7 @@ fn an_order_while_the_safety_backup_is_made_ends_it_untouched_or_lets_it_go_on()
         assert_eq!(refusal(&row), "");
         world.safety = Some(Safety::There(backup::Status::Completed, None));
         let done = drive(row, &mut world);
-        if ordered == Order::Retry {
+        if matches!(ordered, Order::Retry | Order::RollForward) {
             assert_eq!(stands(&done), (Status::Completed, None));
         } else {
             assert_eq!(stands(&done), (Status::Failed, Some(FailureCode::Superseded)));

@@ -23,6 +23,7 @@ const EDGES: &[(&str, &str)] = &[
     ("in_progress", "rolling_back"),
     ("in_progress", "failed"),
     ("in_progress", "stuck"),
+    ("rolling_back", "in_progress"),
     ("rolling_back", "rolled_back"),
     ("rolling_back", "failed"),
     ("rolling_back", "stuck"),
@@ -38,6 +39,7 @@ const EDGES: &[(&str, &str)] = &[
 const SELDOM: &[(&str, &str)] = &[
     ("pending", "failed"),
     ("in_progress", "rolled_back"),
+    ("rolling_back", "in_progress"),
     ("stuck", "completed"),
     ("stuck", "rolled_back"),
     ("stuck", "failed"),
@@ -63,6 +65,7 @@ const ORDERED: &[(&str, &str)] = &[
     ("stuck", "completed"),
     ("stuck", "rolled_back"),
     ("in_progress", "rolled_back"),
+    ("rolling_back", "in_progress"),
 ];
 
 /// What a restore has from its birth on.
