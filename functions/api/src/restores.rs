@@ -153,6 +153,7 @@ struct ItemNode<'a> {
     node_id: NodeId,
     instance_id: &'a InstanceId,
     was_running: Option<bool>,
+    progress: u8,
     volumes: Vec<ItemVolume<'a>>,
 }
 
@@ -198,9 +199,10 @@ impl<'a> From<&'a Node> for ItemNode<'a> {
             new_volume_id: new.volume_id.as_ref(),
             snapshot_id: Some(&new.snapshot_id),
         });
-        // Volumes at devices that the backup does not have.
+        // Volumes at devices that the backup does not have, and such as came in between.
         let covered = |device: &str| node.new.iter().any(|new| new.device == device);
-        let others = node.old.iter().filter(|old| !covered(&old.device)).map(|old| ItemVolume {
+        let others = node.old.iter().filter(|old| !covered(&old.device)).chain(&node.aside);
+        let others = others.map(|old| ItemVolume {
             device: &old.device,
             old_volume_id: Some(&old.volume_id),
             new_volume_id: None,
@@ -210,6 +212,7 @@ impl<'a> From<&'a Node> for ItemNode<'a> {
             node_id: node.node_id,
             instance_id: &node.instance_id,
             was_running: node.was_running,
+            progress: node.progress,
             volumes: news.chain(others).collect(),
         }
     }

@@ -315,6 +315,9 @@ pub(crate) fn stored(worker: &Worker, before: &Restore, after: &Restore) {
     if refused(after) > refused(before) {
         telemetry::count(Metric::RestoreStartRetries, 1, at);
     }
+    if after.is_urgent() && after.troubles > before.troubles {
+        telemetry::count(Metric::RestoresHindered, 1, at);
+    }
     if after.status == Status::Stuck {
         // With each look, so that the alarm rings until somebody has come.
         telemetry::count(Metric::RestoresStuck, 1, at);

@@ -27,6 +27,8 @@ pub enum Metric {
     RestoresStuck,
     /// Starts of a restore's nodes that were refused and are asked for again.
     RestoreStartRetries,
+    /// Looks and calls of a restore that failed while its deployment was down.
+    RestoresHindered,
     /// Volumes that a restore left, and that nobody but an operator removes.
     VolumesKept,
     /// How long the oldest row of the `due` index has waited, in seconds.
@@ -45,6 +47,7 @@ impl Metric {
             Self::DeletesHeld => ("DeletesHeld", "Count"),
             Self::RestoresStuck => ("RestoresStuck", "Count"),
             Self::RestoreStartRetries => ("RestoreStartRetries", "Count"),
+            Self::RestoresHindered => ("RestoresHindered", "Count"),
             Self::VolumesKept => ("VolumesKept", "Count"),
             Self::OldestDueSeconds => ("OldestDueSeconds", "Seconds"),
             Self::EventsRejected => ("EventsRejected", "Count"),

@@ -130,6 +130,8 @@ fn matched(deployment: &Deployment, backup: &Backup, asked: Asked) -> Result<Vec
         ));
     }
     let node = |node: &deployment::Node| Node {
+        aside: Vec::new(),
+        progress: 0,
         node_id: node.node_id,
         instance_id: node.instance_id.clone(),
         swaps: has(node),

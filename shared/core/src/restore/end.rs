@@ -3,7 +3,7 @@
 
 use super::seen::SeenVolume;
 use super::step::Step;
-use super::{Action, Call, Fate, Leftover, New, Restore, Seen, Status};
+use super::{Action, Call, Fate, Leftover, New, Restore, Seen, Status, progress};
 use crate::announce::Kind;
 use crate::limits::{Limits, VISIBLE};
 use crate::operation::backoff;
@@ -27,7 +27,7 @@ pub(super) fn finish(restore: &mut Restore, status: Status, limits: &Limits, now
     restore.not_before = None;
     restore.troubles = 0;
     restore.completed_at = Some(now);
-    restore.progress = if status == Status::Completed { 100 } else { restore.progress };
+    progress::over(restore);
     if status == Status::Completed {
         restore.failure = None;
     }

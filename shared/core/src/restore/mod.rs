@@ -23,6 +23,7 @@ mod launch;
 mod order;
 mod plan;
 mod prepare;
+mod progress;
 mod seen;
 mod step;
 mod swap;
@@ -228,9 +229,16 @@ pub struct Node {
     /// Its data volumes then, ordered by device.
     #[serde(default)]
     pub old: Vec<Old>,
+    /// What somebody put, after the freeze, where one of these hung: it is taken off, and
+    /// kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aside: Vec<Old>,
     /// The backup's set, ordered by device.
     #[serde(default)]
     pub new: Vec<New>,
+    /// How far it is, 0 to 100.
+    #[serde(default)]
+    pub progress: u8,
     /// Whether it has run since the first start.
     #[serde(default)]
     pub launch: Launch,
@@ -306,7 +314,7 @@ pub struct Restore {
     /// The furthest phase in this direction, and since when: its deadline's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reached: Option<(Phase, Time)>,
-    /// 0 to 100.
+    /// The mean of the nodes that the backup has: 100 when it is completed and only then.
     #[serde(default)]
     pub progress: u8,
     /// Every node of the deployment, ordered by id.

@@ -1,6 +1,8 @@
 //! What to look at, and what follows from what was seen.
 
-use super::{Fate, Look, Phase, Restore, Safety, Seen, Setting, Status, end, prepare, swap};
+use super::{
+    Fate, Look, Phase, Restore, Safety, Seen, Setting, Status, end, prepare, progress, swap,
+};
 use crate::announce::Kind;
 use crate::backup;
 use crate::deployment;
@@ -137,6 +139,10 @@ pub fn step(
         Ok(seen) => seen,
         Err(error) => return blind(restore, error, limits, now),
     };
+    progress::told(decide(restore, seen, limits, now), restore, seen)
+}
+
+fn decide(restore: &Restore, seen: &Seen, limits: &Limits, now: Time) -> Step {
     match restore.status {
         Status::Pending => {
             let mut next = restore.clone();

@@ -70,7 +70,7 @@ pub(super) fn is_whole(node: &Node, machine: &Machine, back: bool) -> bool {
 }
 
 /// Whether the volume was made for the node.
-fn is_new(node: &Node, id: &VolumeId) -> bool {
+pub(super) fn is_new(node: &Node, id: &VolumeId) -> bool {
     node.new.iter().any(|new| new.volume_id.as_ref() == Some(id))
 }
 
@@ -92,6 +92,12 @@ fn notice_late(restore: &mut Restore, seen: &Seen) {
     for node in restore.nodes.iter_mut().filter(|node| node.swaps) {
         let Some(machine) = seen.instances.get(&node.instance_id) else { continue };
         for there in machine.attached.iter().filter(|there| !ours.contains(&there.volume_id)) {
+            let late = Old {
+                volume_id: there.volume_id.clone(),
+                device: there.device.clone(),
+                delete_on_termination: there.delete_on_termination,
+                late: true,
+            };
             if node.old.iter().any(|old| old.device == there.device) {
                 left.push(Leftover {
                     volume_id: there.volume_id.clone(),
@@ -99,13 +105,9 @@ fn notice_late(restore: &mut Restore, seen: &Seen) {
                     not_before: None,
                     tagged: false,
                 });
+                node.aside.push(late);
             } else {
-                node.old.push(Old {
-                    volume_id: there.volume_id.clone(),
-                    device: there.device.clone(),
-                    delete_on_termination: there.delete_on_termination,
-                    late: true,
-                });
+                node.old.push(late);
             }
         }
         node.old.sort_by(|a, b| a.device.cmp(&b.device));

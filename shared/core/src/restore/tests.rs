@@ -6,6 +6,7 @@ mod downtime;
 mod making;
 mod orders;
 mod preflight;
+mod progress;
 mod world;
 
 use super::*;

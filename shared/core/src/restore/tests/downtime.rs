@@ -195,6 +195,8 @@ fn what_somebody_puts_where_an_old_volume_hung_is_taken_off_kept_and_named() {
         let left: Vec<_> =
             done.leftovers.iter().filter(|left| left.volume_id == late.volume_id).collect();
         let [left] = left[..] else { panic!("named once: {left:?}") };
+        let aside: Vec<_> = done.nodes[0].aside.iter().map(|one| &one.volume_id).collect();
+        assert_eq!(aside, [&late.volume_id], "the API shows it beside its node");
         assert_eq!((left.fate, left.tagged), (Fate::Kept, true));
         world.now = world.now + Seconds::days(30);
         drive(done, &mut world);

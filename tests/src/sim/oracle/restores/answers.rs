@@ -96,6 +96,7 @@ fn same(item: &Value, row: &Value) -> bool {
     let volumes = |node: &Value| -> Vec<String> {
         items(&node["new"]).map(|one| text(one, "volume_id").to_owned()).collect()
     };
+    let progress = |item: &Value| item["progress"].as_u64().filter(|percent| *percent <= 100);
     let shown = |node: &Value| -> Vec<String> {
         let made = items(&node["volumes"]).filter(|one| !one["snapshot_id"].is_null());
         made.map(|one| text(one, "new_volume_id").to_owned()).collect()
@@ -104,5 +105,6 @@ fn same(item: &Value, row: &Value) -> bool {
         && items(&item["nodes"]).count() == items(&row["nodes"]).count()
         && items(&item["nodes"])
             .zip(items(&row["nodes"]))
-            .all(|(item, row)| shown(item) == volumes(row))
+            .all(|(item, row)| shown(item) == volumes(row) && item["progress"] == row["progress"])
+        && items(&item["nodes"]).chain([item]).all(|one| progress(one).is_some())
 }

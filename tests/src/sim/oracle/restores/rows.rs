@@ -149,6 +149,9 @@ impl Oracle {
                 _ => {}
             }
         }
+        if (new["progress"] == 100) != (to == "completed") {
+            return violated("progress", format!("restore {key:?} is {to}: {}", new["progress"]));
+        }
         let rests = new["due_at"].is_null() || to == "stuck";
         if rests {
             self.restores.moving.remove(&key);
