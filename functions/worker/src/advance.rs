@@ -80,7 +80,7 @@ impl<'a> Advance<'a> {
 
     /// Whether somebody else acts on the row.
     pub(crate) fn is_others(&self, row: &impl Operation, now: Time) -> bool {
-        row.lease().is_some_and(|lease| lease.owner != self.owner && lease.until > now)
+        is_others(row, &self.owner, now)
     }
 
     /// The lease under which the next calls are made.
@@ -131,10 +131,7 @@ impl<'a> Advance<'a> {
             let now = self.worker.clock.now();
             let mut next = row.clone();
             put(&mut next, now);
-            // If the reply to this very store was lost, somebody else may hold it by now.
-            if !self.is_others(&next, now) {
-                next.set_lease(None);
-            }
+            let_go(&mut next, &self.owner, now);
             if let Some(stored) = self.store(&row, next, Some(now + LEASE)).await? {
                 self.got_on |= got_on;
                 return Ok(Some(stored));
@@ -252,6 +249,19 @@ impl<'a> Advance<'a> {
     }
 }
 
+/// Whether somebody else than `owner` acts on the row.
+fn is_others(row: &impl Operation, owner: &Nonce, now: Time) -> bool {
+    row.lease().is_some_and(|lease| lease.owner != *owner && lease.until > now)
+}
+
+/// Ends the lease under which calls were made. If the reply to the store that ended it was
+/// lost, the row was free, and somebody else may hold it by now.
+fn let_go(row: &mut impl Operation, owner: &Nonce, now: Time) {
+    if !is_others(row, owner, now) {
+        row.set_lease(None);
+    }
+}
+
 /// What a look saw, or that it did not come back in time.
 pub(crate) async fn looked<T>(
     look: impl Future<Output = T>,
@@ -265,4 +275,36 @@ pub(crate) async fn looked<T>(
 /// A span as the runtime counts it.
 fn seconds(span: Seconds) -> Duration {
     Duration::from_secs(u64::try_from(span.0).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use backups_core::restore::Restore;
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: Time = Time::from_unix(1_800_000_000);
+
+    fn held_by(owner: &str, until: Time) -> Restore {
+        let row = json!({
+            "deployment_id": 1, "id": 1, "tenant_id": "t", "region": "us-west-1",
+            "backup_id": 1, "requested_at": NOW, "token": "token", "revision": 1,
+            "nonce": "nonce", "status": "in_progress", "nodes": [],
+            "lease": { "owner": owner, "until": until },
+        });
+        serde_json::from_value(row).expect("a row")
+    }
+
+    #[test]
+    fn what_came_of_a_call_ends_its_own_lease_and_nobody_elses() {
+        let me = Nonce::from("me");
+        let let_go = |mut row: Restore| {
+            let_go(&mut row, &me, NOW);
+            row.lease.map(|lease| lease.owner)
+        };
+        assert_eq!(let_go(held_by("me", NOW + LEASE)), None);
+        assert_eq!(let_go(held_by("other", NOW + LEASE)), Some("other".into()));
+        assert_eq!(let_go(held_by("other", NOW)), None, "it is over");
+    }
 }
