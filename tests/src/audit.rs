@@ -35,6 +35,7 @@ pub fn always(rows: &[Row]) -> Vec<String> {
             faults.push(format!("deployment {deployment}: id {id} is there, the next is {next}"));
         }
     }
+    restores(rows, &backups, &mut faults);
     for (key, row) in &backups {
         let moving = !matches!(row.text("status"), "completed" | "failed");
         if moving && row.text("due_at").is_empty() {
@@ -42,6 +43,35 @@ pub fn always(rows: &[Row]) -> Vec<String> {
         }
     }
     faults
+}
+
+/// The slot of restores, and the pin, are those of the restore that is not over.
+fn restores(rows: &[Row], backups: &BTreeMap<BackupKey, &Row>, faults: &mut Vec<String>) {
+    let over = |row: &Row| matches!(row.text("status"), "completed" | "rolled_back" | "failed");
+    let active = || rows.iter().filter_map(|row| Some((row.restore()?, row)));
+    let active = || active().filter(|(_, row)| !over(row));
+    for row in rows.iter().filter(|row| row.text("sk") == "META") {
+        let Some(deployment) = row.deployment() else { continue };
+        let of_it = active().filter(|((of, _), _)| *of == deployment).map(|((_, id), _)| id);
+        let of_it: Vec<u64> = of_it.collect();
+        if of_it.len() > 1 || row.0["active_restore"].as_u64() != of_it.first().copied() {
+            let slot = &row.0["active_restore"];
+            faults.push(format!(
+                "deployment {deployment}: the slot is {slot}, restores {of_it:?} are active"
+            ));
+        }
+    }
+    for (key, backup) in backups {
+        let of = active()
+            .find(|((of, _), row)| (*of, row.0["backup_id"].as_u64()) == (key.0, Some(key.1)));
+        let of = of.map(|((_, id), _)| id);
+        if backup.0["pinned_by"].as_u64() != of {
+            faults.push(format!("{key:?} is pinned by {}, not {of:?}", backup.0["pinned_by"]));
+        }
+    }
+    for (key, row) in active().filter(|(_, row)| row.text("due_at").is_empty()) {
+        faults.push(format!("restore {key:?} is {} and not due", row.text("status")));
+    }
 }
 
 /// What does not hold although everything is at rest.
@@ -171,6 +201,30 @@ mod tests {
         let mut lost = rows(0, &Value::Null, &[(1, "deleting")]);
         lost[1].0["due_at"] = Value::Null;
         assert!(always(&lost)[0].contains("not due"));
+    }
+
+    #[test]
+    fn each_rule_of_restores_can_be_broken() {
+        let restore = |id: u64, status: &str| {
+            Row(json!({
+                "pk": "DEPLOYMENT#1", "sk": format!("RESTORE#{id:020}"), "status": status,
+                "backup_id": 1, "due_at": "2025-01-15T10:30:00Z",
+            }))
+        };
+        let mut good = rows(1, &Value::Null, &[(1, "completed")]);
+        good.extend([restore(1, "rolled_back"), restore(2, "rolling_back")]);
+        good[0].0["active_restore"] = json!(2);
+        good[1].0["pinned_by"] = json!(2);
+        assert_eq!(always(&good), Vec::<String>::new());
+        let broken = |row: usize, name: &str, to: Value| {
+            let mut rows = good.clone();
+            rows[row].0[name] = to;
+            always(&rows).join("; ")
+        };
+        assert!(broken(0, "active_restore", Value::Null).contains("the slot is null"));
+        assert!(broken(2, "status", json!("stuck")).contains("restores [1, 2] are active"));
+        assert!(broken(1, "pinned_by", json!(1)).contains("is pinned by 1"));
+        assert!(broken(3, "due_at", Value::Null).contains("not due"));
     }
 
     #[test]

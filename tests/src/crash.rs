@@ -7,6 +7,8 @@
 //!     └────────────────────────────────────┘   every few rounds: until all is at rest, and audit
 //! ```
 
+pub mod restores;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -42,6 +42,12 @@ impl Row {
         Some((self.deployment()?, id))
     }
 
+    /// Which restore the row is, if it is one: its deployment and its own id.
+    pub fn restore(&self) -> Option<(u64, u64)> {
+        let id = self.text("sk").strip_prefix("RESTORE#")?.parse().ok()?;
+        Some((self.deployment()?, id))
+    }
+
     /// Which deployment the row is of.
     pub fn deployment(&self) -> Option<u64> {
         self.text("pk").strip_prefix("DEPLOYMENT#")?.parse().ok()

@@ -1,12 +1,12 @@
 //! `cargo run -p tests --bin crash-loop`: kills `local` again and again, until
 //! each status of a backup was hit often enough, and fails with what was lost,
-//! doubled or left over.
+//! doubled or left over. With `--restores` each phase of a restore, there and back.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use tests::crash::{Plan, Report, run};
+use tests::crash::{Plan, Report, Tally, restores, run};
 use tests::{Failed, Result};
 
 /// Kills a running `local` at random moments and restarts it on the same data.
@@ -20,6 +20,10 @@ struct Options {
     #[arg(long, default_value_t = 10)]
     until_each: u32,
 
+    /// Kills restores instead, in each phase there and back
+    #[arg(long)]
+    restores: bool,
+
     /// Of every choice but the operating system's [default: this process's id]
     #[arg(long)]
     seed: Option<u64>,
@@ -30,14 +34,9 @@ async fn main() -> ExitCode {
     let options = Options::parse();
     let seed = options.seed.unwrap_or_else(|| std::process::id().into());
     let plan = Plan { rounds: options.rounds, until_each: options.until_each, seed };
-    match in_a_folder(plan).await {
+    match in_a_folder(plan, options.restores).await {
         Ok(report) => {
-            println!("{}", told(&report));
-            println!(
-                "seed {seed}: {} kills; {} backups made, {} deleted, {} requests without an answer; \
-                 nothing lost, doubled or left over",
-                report.kills, report.made, report.deleted, report.unanswered
-            );
+            println!("seed {seed}: {report}; nothing lost, doubled or left over");
             ExitCode::SUCCESS
         }
         Err(Failed(why)) => {
@@ -47,16 +46,29 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn in_a_folder(plan: Plan) -> Result<Report> {
+async fn in_a_folder(plan: Plan, of_restores: bool) -> Result<String> {
     let folder = tempfile::Builder::new().prefix("crash-loop-").tempdir()?;
+    let data = folder.path().join("data");
     let bar = ProgressBar::new(plan.until_each.into());
     bar.set_style(ProgressStyle::with_template("{elapsed} {bar:30} {msg}")?);
-    let ended = run(&folder.path().join("data"), plan, &|report| {
-        let least = report.tally.values().min().copied().unwrap_or(0);
-        bar.set_position(least.into());
-        bar.set_message(told(report));
-    })
-    .await;
+    let show = |tally: &Tally, kills: u32| {
+        bar.set_position(tally.values().min().copied().unwrap_or(0).into());
+        bar.set_message(told(tally, kills));
+    };
+    let ended = if of_restores {
+        let ended = restores::run(&data, plan, &|report| show(&report.tally, report.kills)).await;
+        ended.map(|report| {
+            let tally = told(&report.tally, report.kills);
+            format!("{tally}; {} restores ended {:?}", report.restores, report.ends)
+        })
+    } else {
+        let ended = run(&data, plan, &|report| show(&report.tally, report.kills)).await;
+        ended.map(|report| {
+            let Report { kills, made, deleted, unanswered, .. } = report;
+            let tally = told(&report.tally, kills);
+            format!("{tally}; {made} backups made, {deleted} deleted, {unanswered} requests without an answer")
+        })
+    };
     bar.finish_and_clear();
     ended.map_err(|Failed(why)| {
         // Kept, to be looked at: data, and the log beside it.
@@ -65,10 +77,7 @@ async fn in_a_folder(plan: Plan) -> Result<Report> {
 }
 
 /// The tally, as one line.
-fn told(report: &Report) -> String {
-    let parts: Vec<String> = tests::crash::STATUSES
-        .iter()
-        .map(|status| format!("{status} {}", report.tally.get(status).copied().unwrap_or(0)))
-        .collect();
-    format!("kills {}: {}", report.kills, parts.join(", "))
+fn told(tally: &Tally, kills: u32) -> String {
+    let parts: Vec<String> = tally.iter().map(|(at, kills)| format!("{at} {kills}")).collect();
+    format!("{kills} kills: {}", parts.join(", "))
 }
