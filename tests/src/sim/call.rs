@@ -33,6 +33,8 @@ pub(crate) struct Call {
     pub(crate) number: u64,
     pub(crate) service: Service,
     pub(crate) operation: String,
+    /// The same of each attempt of one operation.
+    pub(crate) invocation: String,
     pub(crate) body: Vec<u8>,
     /// The body of `DynamoDB` and `EventBridge`.
     pub(crate) json: Value,
@@ -50,8 +52,16 @@ impl Call {
             Some((_, operation)) => (Service::DynamoDb, operation.to_owned()),
             None => (Service::Ec2, String::new()),
         };
-        let mut call =
-            Self { number: 0, service, operation, body, json: Value::Null, form: BTreeMap::new() };
+        let invocation = request.headers().get("amz-sdk-invocation-id").unwrap_or_default();
+        let mut call = Self {
+            number: 0,
+            service,
+            operation,
+            invocation: invocation.to_owned(),
+            body,
+            json: Value::Null,
+            form: BTreeMap::new(),
+        };
         if service == Service::Ec2 {
             let fields = form_urlencoded::parse(&call.body);
             call.form =

@@ -13,8 +13,11 @@ use super::super::table::{RowRef, Table};
 use super::{Backup, InFlight, Of, Oracle, Snapshot, Verdict, Violation, time, violated};
 use crate::rows::{BackupKey, items, named, text};
 
-/// A client has given a call up after this (the service's own time-out).
+/// A client has given one attempt up after this (the service's own time-out).
 pub(super) const GIVEN_UP: SignedDuration = SignedDuration::from_secs(15);
+
+/// And the operation after this, whatever attempt it is at.
+const OPERATION: SignedDuration = SignedDuration::from_secs(20);
 
 /// A call that is carried out within this is what its caller waits for.
 const QUICK: SignedDuration = SignedDuration::from_secs(20);
@@ -92,9 +95,8 @@ impl Oracle {
             );
         }
         // One worker at a time changes EC2 for an operation.
-        let other = self.in_flight.iter().find(|one| {
-            one.of == of && one.life != life.id && now.duration_since(one.at) < GIVEN_UP
-        });
+        let mut others = self.in_flight.iter();
+        let other = others.find(|one| one.of == of && one.life != life.id && now < one.given_up);
         if let Some(other) = other {
             return violated(
                 "two-workers",
@@ -106,7 +108,9 @@ impl Oracle {
         }
         let create = call.operation == "CreateSnapshots";
         let (life, number) = (life.id, call.number);
-        self.in_flight.push(InFlight { life, create, of, number, at: now });
+        let first = *self.operations.entry((life, call.invocation.clone())).or_insert(now);
+        let given_up = (now + GIVEN_UP).min(first + OPERATION);
+        self.in_flight.push(InFlight { life, create, of, number, at: now, given_up });
         Ok(())
     }
 

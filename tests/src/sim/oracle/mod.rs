@@ -138,6 +138,8 @@ pub(crate) struct Oracle {
     snapshots: BTreeMap<String, Snapshot>,
     /// Calls that change EC2 and have no answer yet.
     in_flight: Vec<InFlight>,
+    /// When the first attempt of an operation was sent, of the instances that work.
+    operations: BTreeMap<(u32, String), Timestamp>,
     /// Creates that somebody may ask for, by the name: each has its own.
     requests: BTreeMap<String, Request>,
     /// Backups whose delete somebody asked for who has the right to, and how many
@@ -271,6 +273,8 @@ struct InFlight {
     of: Of,
     number: u64,
     at: Timestamp,
+    /// Nobody waits for it after this.
+    given_up: Timestamp,
 }
 
 /// Whose call it is.
@@ -319,6 +323,7 @@ impl Oracle {
             backups: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             in_flight: Vec::new(),
+            operations: BTreeMap::new(),
             requests: BTreeMap::new(),
             deletes: BTreeMap::new(),
             restores: restores::Restores::default(),
@@ -444,11 +449,11 @@ impl Oracle {
 
     /// An invocation is over. `itself`: it ended, and was not ended.
     pub(crate) fn ended(&mut self, now: Timestamp, life: &Life, itself: bool) -> Verdict {
-        let cut = self.in_flight.iter().find(|one| {
-            one.life == life.id && one.create && now.duration_since(one.at) < calls::GIVEN_UP
-        });
+        let mut all = self.in_flight.iter();
+        let cut = all.find(|one| one.life == life.id && one.create && now < one.given_up);
         let cut = cut.filter(|_| itself).map(|one| one.number);
         self.in_flight.retain(|one| one.life != life.id);
+        self.operations.retain(|(of, _), _| *of != life.id);
         match cut {
             Some(number) => violated(
                 "cut-off",
