@@ -4,6 +4,7 @@
 
 use std::process::Command;
 
+use jiff::SignedDuration;
 use tests::sim::{self, Campaign, Plan, Reach, Tally, sweep};
 use tests::{Failed, Result};
 
@@ -101,5 +102,26 @@ fn a_share_of_the_crash_points_is_repaired_by_ticks_alone() -> Result<()> {
     let missed: Vec<_> =
         never.iter().filter(|line| turns(line) && !seldom.contains(line)).collect();
     assert!(missed.is_empty(), "never met: {missed:?}");
+    Ok(())
+}
+
+/// A restore with nothing going wrong, at AWS's own pace. No volume is made in the
+/// downtime. It is down for little longer than its slowest node's own steps take, in the
+/// median; each one but for the slowest start, which may be another node's.
+#[test]
+fn a_restore_is_down_for_little_longer_than_its_slowest_node() -> Result<()> {
+    for nodes in [3, 10] {
+        let mut ratios = Vec::new();
+        for seed in 1..=9 {
+            let Some(one) = sim::downtime(nodes, seed)? else { continue };
+            assert_eq!(one.made, 0, "{nodes} nodes, seed {seed}: {one:?}");
+            let ratio = |of: SignedDuration| one.shown.as_secs_f64() / of.as_secs_f64();
+            assert!(ratio(one.bound) <= 1.2, "{nodes} nodes, seed {seed}: {one:?}");
+            ratios.push(ratio(one.slowest));
+        }
+        ratios.sort_by(f64::total_cmp);
+        println!("{nodes} nodes: {ratios:.2?}");
+        assert!(ratios.len() > 6 && ratios[ratios.len() / 2] <= 1.2, "{nodes} nodes: {ratios:?}");
+    }
     Ok(())
 }

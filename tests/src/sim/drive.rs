@@ -81,9 +81,12 @@ pub(crate) async fn run(plan: &Plan) -> Result<Outcome> {
     drive.go_on(plan).await?;
     let mut world = world.lock();
     let world = &mut *world;
+    let down = world.oracle.last_downtime();
+    let downtime = down.zip(world.watch.as_ref());
     let dead = rows::items(&world.cloud.dead_letters()).count();
     (0..dead).for_each(|_| world.reach.hit("dead letter"));
     Ok(Outcome {
+        downtime: downtime.map(|((from, until), watch)| watch.downtime(from, until)),
         calls: world.calls,
         completed: world.reach.count("edge in_progress>completed"),
         happenings: happenings::count(&world.profile),
@@ -176,6 +179,7 @@ impl Drive {
                 give_up = self.calm_down(now).max(give_up);
             }
             self.deliver(now, plan);
+            self.world.lock().watch();
             self.carry_out_late(now);
             self.operate(now);
             self.tick(now);

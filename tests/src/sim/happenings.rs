@@ -39,6 +39,8 @@ pub(crate) enum Script {
     Restoring,
     /// More failed backups than are kept.
     Failing,
+    /// One restore of a deployment of so many nodes. No sweep has it.
+    Downtime(usize),
 }
 
 impl Script {
@@ -115,6 +117,9 @@ impl Script {
                 (18_000, Happens::Doing(Doing::Restore)),
                 (18_080, Happens::Spell(Trouble::AttachRefused)),
             ],
+            Self::Downtime(_) => {
+                vec![(1, Happens::Doing(Doing::Create)), (1_000, Happens::Doing(Doing::Restore))]
+            }
             Self::Failing => apart(300, vec![Happens::Doing(Doing::Create); 23]).collect(),
         }
     }

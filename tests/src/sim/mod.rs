@@ -20,6 +20,7 @@ mod accidents;
 mod call;
 mod campaign;
 mod dice;
+mod downtime;
 mod drive;
 mod functions;
 mod happenings;
@@ -45,6 +46,7 @@ mod world;
 use jiff::SignedDuration;
 
 pub use campaign::{Campaign, Tally, campaign};
+pub use downtime::{Downtime, downtime};
 pub use oracle::Violation;
 pub use plan::{CrashPoint, Plan, Side, restoring};
 pub use reach::Reach;
@@ -57,6 +59,8 @@ use crate::Result;
 pub struct Outcome {
     /// The first thing that should never be.
     pub violation: Option<Violation>,
+    /// How long the last restore that completed was down, if that was watched.
+    pub downtime: Option<Downtime>,
     /// Calls of AWS that the functions made.
     pub calls: u64,
     /// Backups that completed.

@@ -24,6 +24,9 @@ pub struct Plan {
     pub unstruck: BTreeSet<u32>,
     /// One crash at one call, and no other fault: the sweep.
     pub crash: Option<CrashPoint>,
+    /// One restore of a deployment of so many nodes, and nothing goes wrong: how long it
+    /// is down.
+    pub nodes: Option<usize>,
     /// Keeps the trace.
     pub trace: bool,
 }
@@ -260,6 +263,7 @@ impl Profile {
     pub(crate) fn draw(plan: &Plan) -> Self {
         let mut rng = Rng::with_seed(plan.seed ^ 0x7072_6f66);
         let kind = match plan.seed % ROUND {
+            _ if let Some(nodes) = plan.nodes => Kind::Sweep(Script::Downtime(nodes)),
             _ if plan.crash.is_some() => Kind::Sweep(Script::of(plan.seed)),
             3 => Kind::Quiet,
             7 | 23 => Kind::Weeks,
@@ -391,6 +395,9 @@ fn parameters(kind: Kind, rng: &mut Rng) -> (Vec<(String, String)>, i64) {
 /// How fast AWS is.
 fn pace(kind: Kind, rng: &mut Rng) -> Pace {
     const MINUTE: u64 = 60_000;
+    if matches!(kind, Kind::Sweep(Script::Downtime(_))) {
+        return Pace::default();
+    }
     // Every minute of a snapshot costs a look at it: most are short.
     let snapshot_ms = match rng.u8(0..64) {
         0 if !matches!(kind, Kind::Sweep(_)) => 20 * MINUTE..=90 * MINUTE,

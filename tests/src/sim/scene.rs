@@ -91,13 +91,14 @@ impl Scene {
             last
         };
         let count = match kind {
-            Kind::Failing | Kind::Huge | Kind::Sweep(Script::Failing) => 1,
+            Kind::Failing | Kind::Huge | Kind::Sweep(Script::Failing | Script::Downtime(_)) => 1,
             Kind::Sweep(_) => 2,
             _ => rng.usize(2..=6),
         };
         for number in 0..count {
             let nodes = match kind {
                 Kind::Failing | Kind::Huge | Kind::Sweep(Script::Failing) => 1,
+                Kind::Sweep(Script::Downtime(nodes)) => nodes,
                 Kind::Sweep(_) => 2,
                 _ => [1, 1, 1, 1, 1, 2, 2, 2, 3, rng.usize(4..=5)][rng.usize(0..10)],
             };

@@ -14,7 +14,7 @@ use super::Action;
 
 /// How often a restore that goes on by itself is looked at. In the downtime every
 /// second counts; before it, volumes take tens of seconds.
-pub(super) const POLL: Seconds = Seconds(3);
+pub(super) const POLL: Seconds = Seconds(2);
 
 /// How soon one that waits for its safety backup is due again: at the next tick, and not
 /// waited out by a worker.
@@ -96,11 +96,11 @@ pub fn look(restore: &Restore, now: Time) -> Look {
         }
         Status::InProgress | Status::RollingBack | Status::Stuck => {
             let volumes = match (restore.phase, restore.status) {
-                (Some(Phase::Swapping), Status::RollingBack) => {
+                (Some(Phase::Swapping | Phase::Stopping), Status::RollingBack) => {
                     let old = restore.nodes.iter().flat_map(|node| &node.old);
                     old.map(|old| old.volume_id.clone()).collect()
                 }
-                (Some(Phase::Swapping), _) => made().collect(),
+                (Some(Phase::Swapping | Phase::Stopping), _) => made().collect(),
                 _ => Vec::new(),
             };
             Look { instances: instances(), volumes, ..Look::default() }

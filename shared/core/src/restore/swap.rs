@@ -205,7 +205,9 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
             .filter(|(node, machine)| node.was_running == Some(true) && machine.state == "stopped");
         let again = again.filter_map(|(node, _)| node.start.not_before).min();
         let again = again.filter(|_| phase == Phase::Starting && !moves);
-        let until = again.map_or(now + POLL, |at| at.max(now + POLL));
+        // Volumes come and go in seconds, and everybody waits for the last one.
+        let soon = now + if phase == Phase::Swapping { Seconds(1) } else { POLL };
+        let until = again.map_or(soon, |at| at.max(soon));
         let note = (next != *restore).then_some(next);
         return Step::Wait { until, note };
     }
@@ -264,8 +266,16 @@ fn decide(restore: &Restore, seen: &Seen, back: bool, now: Time) -> (Phase, Vec<
         node.swaps && !is_whole(node, machine, back) && !left_alone(node, machine)
     };
     let whole = !sight.nodes.iter().any(|(node, machine)| lacks(node, machine));
-    // Forward all stop before the first volume is touched; once started, or with the
-    // whole old set on each, nobody is stopped any more.
+    // Who stands need not wait for the others: until the last one has stopped, the first
+    // ones have their volumes.
+    let swaps = || -> Vec<Action> {
+        let stand = sight
+            .nodes
+            .iter()
+            .filter(|(node, machine)| machine.state == "stopped" && lacks(node, machine));
+        stand.flat_map(|(node, machine)| swap(node, machine, seen, back)).collect()
+    };
+    // Once started, or with the whole old set on each, nobody is stopped any more.
     if !(started || back && whole) {
         let must_stop = |node: &Node, machine: &Machine| {
             // On the way back who has its old volumes may run on.
@@ -279,17 +289,11 @@ fn decide(restore: &Restore, seen: &Seen, back: bool, now: Time) -> (Phase, Vec<
         if !moving.is_empty() {
             let running = moving.iter().filter(|(_, machine)| machine.state == "running");
             let calls = running.map(|(node, _)| act(Call::Stop(node.instance_id.clone())));
-            return (Phase::Stopping, calls.collect());
+            return (Phase::Stopping, calls.chain(swaps()).collect());
         }
     }
     if !whole {
-        let swaps = sight
-            .nodes
-            .iter()
-            .filter(|(node, machine)| machine.state == "stopped" && lacks(node, machine));
-        let calls: Vec<Action> =
-            swaps.flat_map(|(node, machine)| swap(node, machine, seen, back)).collect();
-        return (Phase::Swapping, calls);
+        return (Phase::Swapping, swaps());
     }
     let stopped = sight.nodes.iter().filter(|(node, machine)| {
         node.was_running == Some(true)

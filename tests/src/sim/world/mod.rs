@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::call::{Call, Service};
 use super::dice::{Dice, Verdict};
+use super::downtime::Watch;
 use super::life::Life;
 use super::logs::has_secret;
 use super::oracle::{self, Oracle, Violation};
@@ -64,6 +65,8 @@ pub(crate) struct World {
     pub(crate) template: Arc<Template>,
     /// The first thing that should never be.
     pub(crate) violation: Option<Violation>,
+    /// What instances and attachments were, if that matters.
+    pub(crate) watch: Option<Watch>,
     /// Calls that the functions made.
     pub(crate) calls: u64,
     /// Invocations under way.
@@ -108,6 +111,7 @@ impl World {
             profile,
             template,
             violation: None,
+            watch: plan.nodes.map(|_| Watch::default()),
             calls: 0,
             running: 0,
             late: Vec::new(),
@@ -234,7 +238,16 @@ impl World {
             self.judge(verdict);
         }
         self.wake_if_sooner();
+        self.watch();
         reply
+    }
+
+    /// Notes what EC2 has come to, if that matters.
+    pub(crate) fn watch(&mut self) {
+        let now = self.now();
+        if let Some(watch) = &mut self.watch {
+            watch.look(now, &self.cloud);
+        }
     }
 
     /// The code with which the call is refused, if it is.

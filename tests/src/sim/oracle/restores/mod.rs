@@ -134,6 +134,13 @@ impl Oracle {
         self.restores.meddled.get(instance).is_some_and(|at| *at + MEDDLED >= since)
     }
 
+    /// From when to when the last restore that completed was down.
+    pub(crate) fn last_downtime(&self) -> Option<(Timestamp, Timestamp)> {
+        let rows = self.restores.all.values().filter_map(Restore::row);
+        let done = rows.rev().find(|row| row["status"] == "completed")?;
+        time(done, "stopped_at").zip(time(done, "started_at"))
+    }
+
     /// An operator orders something of a restore.
     pub(crate) fn ordered(&mut self, deployment: u64, id: u64) {
         if let Some(one) = self.restores.all.get_mut(&(deployment, id)) {
