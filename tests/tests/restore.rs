@@ -262,6 +262,101 @@ async fn what_may_not_be_restored_is_refused() -> Result<()> {
     Ok(())
 }
 
+/// The row of the restore, as the table has it.
+async fn row(here: &Here) -> Result<Value> {
+    let key = (here.demo.deployment_id, 1);
+    let rows = here.rows().await?;
+    let found = rows.into_iter().find(|row| row.restore() == Some(key));
+    found.map(|row| row.0).ok_or_else(|| Failed("no restore".to_owned()))
+}
+
+#[tokio::test]
+async fn of_ten_restores_at_once_one_is_made() -> Result<()> {
+    let here = backed_up().await?;
+    let all = futures_util::future::join_all((0..10).map(|_| restore(&here, &Value::Null))).await;
+    let mut made = 0;
+    for reply in all {
+        let reply = reply?;
+        match reply.status {
+            204 => made += 1,
+            _ => refused(&reply, 409, "restore_in_progress"),
+        }
+    }
+    assert_eq!(made, 1);
+    assert_eq!(over(&here).await?["status"], "completed");
+    assert_eq!(get(&here, "restores").await?.json().as_array().map(Vec::len), Some(1));
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bus_that_does_not_answer_keeps_nobody_from_a_restore() -> Result<()> {
+    let here = backed_up().await?;
+    here.arm(&json!({"on": "PutEvents", "do": "error", "code": "InternalException", "times": 8}))
+        .await?;
+    assert_eq!(restore(&here, &Value::Null).await?.status, 204);
+    let done = over(&here).await?;
+    assert_eq!(done["status"], "completed", "{done}");
+    for kind in ["Restore Requested", "Restore Started", "Restore Completed"] {
+        assert_eq!(announced(&here, kind).await?, 1, "{kind}");
+    }
+    here.stop().await;
+    Ok(())
+}
+
+/// How many of a kind the bus has taken, each counted once; waits for the first.
+async fn announced(here: &Here, kind: &str) -> Result<usize> {
+    for _ in 0..300 {
+        let all = here.announced(kind).await?;
+        if !all.is_empty() {
+            return Ok(all.len());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(0)
+}
+
+#[tokio::test]
+async fn a_change_of_anything_but_the_nodes_is_not_looked_at() -> Result<()> {
+    let here = backed_up().await?;
+    assert_eq!(restore(&here, &Value::Null).await?.status, 204);
+    until(&here, "restores/1", |one| one["phase"] == "preparing").await?;
+    let change = json!({"plan": "basic", "status": "upgrading", "backup_limit": 1});
+    here.register(here.demo.deployment_id, 2, &change).await?;
+    assert_eq!(over(&here).await?["status"], "completed");
+    all_say(&here, "first").await?;
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deployment_that_is_deleted_in_the_middle_is_not_stopped_or_comes_up_again() -> Result<()>
+{
+    for (phase, end) in [("preparing", "failed"), ("swapping", "completed")] {
+        let here = backed_up().await?;
+        assert_eq!(restore(&here, &Value::Null).await?.status, 204);
+        until(&here, "restores/1", |one| one["phase"] == phase).await?;
+        let gone = json!({"version": 9, "deployment_id": here.demo.deployment_id});
+        here.put_event("supervisor.control-plane", "Deployment Deleted", &gone).await?;
+        let mut last = Value::Null;
+        for _ in 0..600 {
+            last = row(&here).await?;
+            if ["completed", "failed"].iter().any(|end| last["status"] == *end) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(last["status"], end, "{phase}: {last}");
+        if end == "failed" {
+            assert_eq!(last["failure"]["code"], "superseded", "{last}");
+        }
+        refused(&get(&here, "restores/1").await?, 404, "deployment_not_found");
+        all_say(&here, if end == "failed" { "second" } else { "first" }).await?;
+        here.stop().await;
+    }
+    Ok(())
+}
+
 /// The operator's command, as it is typed. Gives what it printed.
 async fn admin(here: &Here, order: &str) -> Result<String> {
     let output = tokio::process::Command::new(binary("admin")?)
@@ -313,6 +408,69 @@ async fn an_operator_lets_a_stuck_restore_go_on() -> Result<()> {
     assert!(said.contains("not done: the restore is over: completed"), "{said}");
     here.stop().await;
     Ok(())
+}
+
+#[tokio::test]
+async fn an_order_in_the_middle_of_a_call_waits_for_it() -> Result<()> {
+    let here = backed_up().await?;
+    // The dry run of each stop comes first.
+    let dry = json!({"on": "StopInstances", "do": "error", "code": "DryRunOperation", "times": 3});
+    here.arm(&dry).await?;
+    here.arm(&json!({"on": "StopInstances", "do": "hang", "times": 1})).await?;
+    assert_eq!(restore(&here, &Value::Null).await?.status, 204);
+    for _ in 0..600 {
+        if !row(&here).await?["touched_at"].is_null() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(row(&here).await?["lease"].is_object(), "a call is under way");
+    let said = admin(&here, "roll-back").await?;
+    assert!(said.contains("done: restore 1"), "{said}");
+    let done = over(&here).await?;
+    assert_eq!(done["failure"]["code"], "superseded", "{done}");
+    all_say(&here, "second").await?;
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_order_that_cannot_be_read_or_has_no_restore_is_a_dead_letter() -> Result<()> {
+    let here = backed_up().await?;
+    let deployment = here.demo.deployment_id;
+    let order = |change: Value| {
+        let mut order = json!({
+            "version": 1, "order_id": "o", "deployment_id": deployment, "restore_id": 1,
+            "order": "retry",
+        });
+        for (name, value) in change.as_object().into_iter().flatten() {
+            order[name] = value.clone();
+        }
+        order
+    };
+    let wrong = [
+        (json!({}), "no such restore"),
+        (json!({"version": 2}), "version 2 is not known"),
+        (json!({"order_id": "o".repeat(65)}), "1 to 64 bytes"),
+        (json!({"order_id": ""}), "1 to 64 bytes"),
+        (json!({"force": true}), "unknown field `force`"),
+        (json!({"order": "forward"}), "unknown variant `forward`"),
+    ];
+    for (change, _) in &wrong {
+        let detail = order(change.clone());
+        here.put_event("supervisor.backups", "Restore Ordered", &detail).await?;
+    }
+    for _ in 0..300 {
+        // Lambda tries each twice more, minutes apart.
+        here.advance(120).await?;
+        let letters = here.local("GET", "dead_letters", &Value::Null).await?.to_string();
+        if wrong.iter().all(|(_, why)| letters.contains(why)) {
+            here.stop().await;
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    fail(here.local("GET", "dead_letters", &Value::Null).await?.to_string())
 }
 
 #[tokio::test]

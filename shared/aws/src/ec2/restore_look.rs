@@ -326,3 +326,36 @@ fn volume(found: &Ec2Volume) -> Option<(VolumeId, SeenVolume)> {
     };
     Some((VolumeId::from(found.volume_id()?), there))
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ec2::types::{
+        InstanceState, InstanceStateName, OperatorResponse, Tag, builders::InstanceBuilder,
+    };
+
+    use super::*;
+
+    #[test]
+    fn each_cause_that_keeps_an_instance_from_a_stop_and_a_start_is_told() {
+        let state = |name: InstanceStateName| InstanceState::builder().name(name).build();
+        let running = || Ec2Instance::builder().state(state(InstanceStateName::Running));
+        let grouped = Tag::builder().key(AUTO_SCALING).value("nodes").build();
+        let operator =
+            OperatorResponse::builder().managed(true).principal("eks.amazonaws.com").build();
+        let hibernates = HibernationOptions::builder().configured(true).build();
+        let told = |instance: InstanceBuilder, protected, one_time| {
+            unfit(&instance.build(), protected, one_time).unwrap_or_default()
+        };
+        assert!(told(running(), true, false).contains("stop protection"));
+        assert!(told(running(), false, true).contains("one-time Spot"));
+        assert!(told(running().tags(grouped), false, false).contains("Auto Scaling group nodes"));
+        assert!(told(running().operator(operator), false, false).contains("eks.amazonaws.com"));
+        let asleep = Ec2Instance::builder()
+            .state(state(InstanceStateName::Stopped))
+            .hibernation_options(hibernates.clone());
+        assert!(told(asleep, false, false).contains("hibernated"));
+        // It runs: it is stopped without hibernation.
+        assert_eq!(told(running().hibernation_options(hibernates), false, false), "");
+        assert_eq!(told(running(), false, false), "");
+    }
+}

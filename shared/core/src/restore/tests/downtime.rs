@@ -332,12 +332,36 @@ fn a_node_that_is_whole_is_started_while_it_is_stuck_and_no_other() {
     world.machine("i-3").state = "running".into();
     assert_eq!(waits(next(&row, &world, |_| {})).0, world.now + Seconds(60));
     assert_eq!(row.status, Status::Stuck);
+    // It stops, and is started again.
+    let starts = world.called("StartInstances");
+    world.machine("i-3").state = "stopped".into();
+    world.now = world.now + VISIBLE;
+    let row = drive(row, &mut world);
+    assert_eq!(world.called("StartInstances"), starts + 1);
     // Who stands and did not run before is not started.
     let mut row = row;
     world.machine("i-3").state = "stopped".into();
     world.now = world.now + VISIBLE;
     row.nodes[0].was_running = Some(false);
     waits(next(&row, &world, |_| {}));
+}
+
+#[test]
+fn a_volume_that_is_attached_after_the_dry_runs_and_cannot_be_taken_off_leads_back() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    let tried = |row: &Restore| row.nodes.iter().all(|node| node.checked);
+    let row = drive_until(restore, &mut world, tried);
+    let late = Volume { volume_id: VolumeId::from("vol-late"), ..volume(3, 5) };
+    world.volumes.insert(late.volume_id.clone(), ("in-use".into(), None, 0));
+    world.machine("i-3").attached.push(attached(&late));
+    let row = drive_until(row, &mut world, |row| row.touched_at.is_some());
+    world.strikes = vec![every("DetachVolume", "UnauthorizedOperation")];
+    let row = until_status(row, &mut world, Status::RollingBack);
+    assert_eq!(stands(&row), (Status::RollingBack, Some(FailureCode::AttachFailed)));
+    world.strikes.clear();
+    let done = drive(row, &mut world);
+    assert_eq!(done.status, Status::RolledBack);
+    on(&done, &world, false);
 }
 
 #[test]

@@ -133,6 +133,50 @@ fn a_release_is_refused_while_a_node_stands_and_obeyed_when_all_run() {
 }
 
 #[test]
+fn a_retry_is_obeyed_without_a_look() {
+    let (row, world) = stuck();
+    assert!(look_for_order(&row, Order::Retry).is_empty());
+    let retried = order(&row, &world, Order::Retry);
+    assert_eq!((refusal(&retried), retried.status), ("", Status::InProgress));
+}
+
+#[test]
+fn a_release_on_the_old_volumes_is_a_way_back_by_hand() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    let row = drive_until(restore, &mut world, |row| row.phase == Some(Phase::Swapping));
+    for (id, node) in [("i-3", 3), ("i-7", 7)] {
+        let machine = world.machine(id);
+        machine.state = "running".into();
+        machine.attached = (0..2).map(|n| attached(&volume(node, n))).collect();
+    }
+    let done = order(&row, &world, Order::Release);
+    assert_eq!(refusal(&done), "");
+    assert_eq!(stands(&done), (Status::RolledBack, Some(FailureCode::Superseded)));
+}
+
+#[test]
+fn what_hangs_on_an_instance_that_the_restore_does_not_know_is_left_to_that_one() {
+    let (row, mut world) = stuck();
+    // The platform has replaced node 7's instance by hand.
+    let seven = world.machine("i-7");
+    let theirs = std::mem::take(&mut seven.attached);
+    seven.state = "terminated".into();
+    let taken: Vec<_> = theirs.iter().map(|there| there.volume_id.clone()).collect();
+    world.machines.insert(
+        InstanceId::from("i-9"),
+        Machine { state: "running".into(), attached: theirs, ..Machine::default() },
+    );
+    let released = order(&row, &world, Order::Release);
+    assert_eq!((refusal(&released), released.status), ("", Status::Failed));
+    for left in &released.leftovers {
+        let hangs =
+            taken.contains(&left.volume_id) || ids(&row.nodes[0].new).contains(&left.volume_id);
+        assert_eq!(left.fate, if hangs { Fate::Adopted } else { Fate::Kept }, "{left:?}");
+    }
+    assert_eq!(released.leftovers.len(), 8);
+}
+
+#[test]
 fn a_release_is_refused_while_nodes_are_on_different_sides() {
     let (row, mut world) = stuck();
     let seven = world.machines.get_mut(&InstanceId::from("i-7")).expect("i-7");
