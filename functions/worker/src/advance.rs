@@ -38,6 +38,11 @@ const RESERVE: Duration = Duration::from_secs(QUICK_OPERATION.as_secs() + 1);
 /// looked at again, later and with fewer others.
 pub(crate) const LOOK: Duration = OPERATION;
 
+/// The least time for a look while a deployment is down, so that the worker need not hand
+/// over with half of its time left. One that is cut off for want of time is looked at anew
+/// by the next worker, at once.
+const GLANCE: Duration = Duration::from_secs(8);
+
 /// How long the bus may take: the row is due whether it answers or not.
 const BUS: Duration = Duration::from_secs(3);
 
@@ -56,6 +61,12 @@ impl Deadline {
     /// Whether something that takes up to `span` fits, with the last store after it.
     pub(crate) fn fits(self, span: Duration) -> bool {
         tokio::time::Instant::now() + span + RESERVE < self.0
+    }
+
+    /// How long one look may take.
+    pub(crate) fn look(self) -> Duration {
+        let left = self.0.saturating_duration_since(tokio::time::Instant::now() + RESERVE);
+        left.min(LOOK)
     }
 }
 
@@ -167,7 +178,7 @@ impl<'a> Advance<'a> {
     ) -> Result<Option<O>, TableError> {
         let now = self.worker.clock.now();
         let span = until - now;
-        let short = span <= SHORT && self.until.fits(seconds(span) + OPERATION);
+        let short = span <= SHORT && self.until.fits(seconds(span) + least_look(row));
         let changed = note.is_some();
         let mut next = note.unwrap_or_else(|| row.clone());
         next.set_lease(None);
@@ -262,18 +273,24 @@ fn let_go(row: &mut impl Operation, owner: &Nonce, now: Time) {
     }
 }
 
+/// The time that must be left for a look to begin.
+pub(crate) fn least_look(row: &impl Operation) -> Duration {
+    if row.is_urgent() { GLANCE } else { LOOK }
+}
+
 /// What a look saw, or that it did not come back in time.
 pub(crate) async fn looked<T>(
     look: impl Future<Output = T>,
+    most: Duration,
     late: impl FnOnce(CallError) -> T,
 ) -> T {
-    tokio::time::timeout(LOOK, look).await.unwrap_or_else(|_| {
-        late(CallError::Unknown(format!("EC2 could not be described within {} s", LOOK.as_secs())))
+    tokio::time::timeout(most, look).await.unwrap_or_else(|_| {
+        late(CallError::Unknown(format!("EC2 could not be described within {} s", most.as_secs())))
     })
 }
 
 /// A span as the runtime counts it.
-fn seconds(span: Seconds) -> Duration {
+pub(crate) fn seconds(span: Seconds) -> Duration {
     Duration::from_secs(u64::try_from(span.0).unwrap_or(0))
 }
 

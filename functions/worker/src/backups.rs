@@ -96,7 +96,8 @@ impl Advancing<'_> {
         let seen = if look.is_empty() {
             Ok(backup::Seen::default())
         } else {
-            looked(self.advance.worker.ec2.look(&look, &self.whose), Err).await
+            looked(self.advance.worker.ec2.look(&look, &self.whose), self.advance.until.look(), Err)
+                .await
         };
         if let Err(error) = &seen {
             tracing::warn!(%error, "EC2 could not be looked at");

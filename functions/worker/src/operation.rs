@@ -14,6 +14,8 @@ use crate::Worker;
 pub(crate) trait Operation: Clone + PartialEq + Send + Sync {
     /// The nudge that sets it going.
     fn nudge(&self) -> OperationDue;
+    /// Whether somebody is down until it gets on.
+    fn is_urgent(&self) -> bool;
     /// Who acts now.
     fn lease(&self) -> Option<&Lease>;
     fn set_lease(&mut self, lease: Option<Lease>);
@@ -75,6 +77,10 @@ impl Operation for Backup {
         OperationDue::backup(self.deployment_id, self.id)
     }
 
+    fn is_urgent(&self) -> bool {
+        false
+    }
+
     shared_fields!();
 
     fn announcements(&self) -> Vec<(Kind, Detail)> {
@@ -102,6 +108,10 @@ impl Operation for Backup {
 impl Operation for Restore {
     fn nudge(&self) -> OperationDue {
         OperationDue::restore(self.deployment_id, self.id)
+    }
+
+    fn is_urgent(&self) -> bool {
+        Self::is_urgent(self)
     }
 
     shared_fields!();

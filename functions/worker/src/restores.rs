@@ -17,15 +17,12 @@ use backups_core::operation::CallError;
 use backups_core::restore::{self, Action, Fate, Look, Restore, Safety, Seen, Status, Step};
 use backups_core::time::{Seconds, Time};
 
-use crate::advance::{Advance, Deadline, LOOK, looked};
+use crate::advance::{Advance, Deadline, LOOK, least_look, looked, seconds};
 use crate::operation::Operation as _;
 use crate::{Error, Worker};
 
 /// A wait of a restore's downtime.
 const SOON: Seconds = Seconds(10);
-
-/// The same, as the runtime counts it.
-const WAITED: Duration = Duration::from_secs(10);
 
 /// An order that is older does not count: what it was given for may be over.
 const ORDER_COUNTS: Seconds = Seconds::minutes(15);
@@ -114,7 +111,7 @@ impl<'a> Advancing<'a> {
             // Nothing is decided while calls are under way.
             if !self.advance.is_others(&row, now) {
                 let look = restore::look_for_order(&row, ordered.order);
-                match looked(self.see(&row, &look), |late| Ok(Err(late))).await? {
+                match self.looked(&row, &look).await? {
                     Ok(seen) => {
                         let order_id = ordered.order_id.clone();
                         let limits = &worker.limits;
@@ -148,7 +145,7 @@ impl<'a> Advancing<'a> {
             self.advance.publish(&row).await;
             // A restore that goes on by itself is brought on by looking.
             self.advance.got_on |= row.is_urgent();
-            if !self.advance.until.fits(LOOK) {
+            if !self.advance.until.fits(least_look(&row)) {
                 return self.advance.hand_over(row, now).await;
             }
             let step = self.next_step(&self.advance.without_published(&row)).await?;
@@ -188,7 +185,7 @@ impl<'a> Advancing<'a> {
                 Step::Wait { until, note }
                     if row.is_urgent()
                         && until - now <= SOON
-                        && !self.advance.until.fits(LOOK + WAITED) =>
+                        && !self.advance.until.fits(seconds(until - now) + least_look(&row)) =>
                 {
                     let row = match note {
                         None => Some(row),
@@ -221,15 +218,22 @@ impl<'a> Advancing<'a> {
         let worker = self.advance.worker;
         let now = worker.clock.now();
         let look = restore::look(row, now);
-        let seen = if look.is_empty() {
-            Ok(Seen::default())
-        } else {
-            looked(self.see(row, &look), |late| Ok(Err(late))).await?
-        };
+        let seen =
+            if look.is_empty() { Ok(Seen::default()) } else { self.looked(row, &look).await? };
         if let Err(error) = &seen {
             tracing::warn!(%error, "EC2 could not be looked at");
         }
         Ok(restore::step(row, seen.as_ref(), &worker.limits, now))
+    }
+
+    /// Sees all that is asked for, in the time that there is.
+    async fn looked(
+        &self,
+        row: &Restore,
+        look: &Look,
+    ) -> Result<Result<Seen, CallError>, TableError> {
+        let most = self.advance.until.look();
+        looked(self.see(row, look), most, |late| Ok(Err(late))).await
     }
 
     /// Sees all that is asked for, in EC2 and in the table.

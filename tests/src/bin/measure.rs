@@ -135,6 +135,13 @@ async fn measure() -> Result<String> {
         format!("a backup of three nodes and six volumes, from create to completed ({ticks} min)");
     rows.push(life.row(&what));
     let before = Cost::so_far(&here).await?;
+    let path = format!("{}/{id}/restore", here.backups());
+    let asked = here.send(Call::new("POST", path).key(&keys.manage)).await?;
+    demand(asked.status == 204, "the restore")?;
+    let (ticks, down) = restored(&here, &progress).await?;
+    let life = Cost::so_far(&here).await?.without(&before, 1).without(&tick, ticks);
+    rows.push(life.row(&format!("its restore, down for {down} s ({ticks} min)")));
+    let before = Cost::so_far(&here).await?;
     demand(here.delete(id).await?.status == 204, "the delete")?;
     let ticks = pass(&here, id, "", &progress).await?;
     let life = Cost::so_far(&here).await?.without(&before, 1).without(&tick, ticks);
@@ -146,6 +153,33 @@ async fn measure() -> Result<String> {
 
 fn demand(holds: bool, what: &str) -> Result<()> {
     if holds { Ok(()) } else { fail(format!("{what} failed")) }
+}
+
+/// Waits until the restore is completed and its volumes are tagged: in real time, for in
+/// the downtime a function always runs. Gives how many ticks there were, and how long the
+/// deployment was down.
+async fn restored(cloud: &Cloud, progress: &ProgressBar) -> Result<(u32, i64)> {
+    let (mut ticks, mut next) = (0, cloud.now().await?.as_second() + TICK);
+    for _ in 0..1200 {
+        let rows = cloud.rows().await?;
+        let row = rows.iter().find(|row| row.restore().is_some());
+        let Some(row) = row else { return fail("no restore") };
+        progress.set_message(format!("restore {}, {}", row.text("status"), row.text("phase")));
+        progress.tick();
+        let left = tests::rows::items(&row.0["leftovers"]);
+        let settled = left.into_iter().all(|one| one["tagged"] == true);
+        if row.text("status") == "completed" && settled {
+            idle(cloud).await?;
+            let at = |name: &str| -> Result<jiff::Timestamp> { Ok(row.text(name).parse()?) };
+            return Ok((ticks, at("started_at")?.duration_since(at("stopped_at")?).as_secs()));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if cloud.now().await?.as_second() >= next {
+            cloud.tick().await?;
+            (ticks, next) = (ticks + 1, next + TICK);
+        }
+    }
+    fail("the restore did not complete")
 }
 
 /// Lets time pass until a backup has a status and nothing runs. Gives how many

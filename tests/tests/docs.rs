@@ -1,0 +1,59 @@
+//! That the documentation's words about the code are true, as far as a program can tell.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use tests::{Result, fail, root};
+
+/// The names of all functions in the sources below a folder.
+fn functions(folder: &Path, found: &mut BTreeSet<String>) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            functions(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(path)?;
+            let after = text.split("fn ").skip(1);
+            found.extend(after.filter_map(|rest| Some(rest.split_once('(')?.0.to_owned())));
+        }
+    }
+    Ok(())
+}
+
+/// The cells of a table's row.
+fn cells(line: &str) -> Option<Vec<&str>> {
+    let inner = line.strip_prefix("| ")?.strip_suffix('|')?;
+    Some(inner.split('|').map(str::trim).collect())
+}
+
+#[test]
+fn each_row_of_what_can_fail_in_a_restore_names_tests_that_are_there() -> Result<()> {
+    let mut there = BTreeSet::new();
+    for folder in ["shared", "tests/tests"] {
+        functions(&root().join(folder), &mut there)?;
+    }
+    let text = std::fs::read_to_string(root().join("docs/restore.md"))?;
+    let (_, text) = text.split_once("\n## What can fail\n").unwrap_or_default();
+    let (text, _) = text.split_once("\n## Deadlines\n").unwrap_or_default();
+    let mut rows = 0;
+    let mut faults = Vec::new();
+    for cells in text.lines().filter_map(cells) {
+        let Some((last, before)) = cells.split_last() else { continue };
+        // Headings, and lines in a table that only part it.
+        if *last == "Test" || before.iter().skip(1).all(|cell| cell.is_empty()) {
+            continue;
+        }
+        rows += 1;
+        let names = last.split('`').skip(1).step_by(2).filter(|name| name.contains('_'));
+        let names: Vec<&str> = names.collect();
+        if names.is_empty() && !last.contains("imulation: `") && !last.contains("the same") {
+            faults.push(format!("no test: {}", cells[0]));
+        }
+        let gone = names.iter().filter(|name| !there.contains(**name));
+        faults.extend(gone.map(|name| format!("no such test: {name}")));
+    }
+    if rows < 90 {
+        faults.push(format!("only {rows} rows were read"));
+    }
+    if faults.is_empty() { Ok(()) } else { fail(faults.join("\n")) }
+}
