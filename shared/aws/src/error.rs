@@ -24,9 +24,18 @@ const THROTTLED: &[&str] = &[
     "PendingSnapshotLimitExceeded",
 ];
 
+/// Whether AWS says that it has no room: an answer as certain as a 4xx, though EC2 gives
+/// it with status 500.
+/// Source: EC2 API reference, "Error codes", server error codes
+/// (`InsufficientInstanceCapacity`, `InsufficientVolumeCapacity`, ...).
+fn is_full(code: &str) -> bool {
+    code.starts_with("Insufficient") && code.contains("Capacity")
+        || code == "ReservationCapacityExceeded"
+}
+
 /// Sorts an error of a call.
 ///
-/// A 5xx, a broken connection, and a time-out all mean that the call may have
+/// But for a want of capacity a 5xx, a broken connection, and a time-out all mean that the call may have
 /// happened. Only a connection that never came about proves that it did not.
 pub fn sort<E>(error: &SdkError<E, HttpResponse>) -> CallError
 where
@@ -43,7 +52,7 @@ where
             let message = service.err().message().unwrap_or("no message").to_owned();
             if THROTTLED.contains(&code.as_str()) || status.as_u16() == 429 {
                 CallError::Throttled { code }
-            } else if status.is_client_error() && status.as_u16() != 408 {
+            } else if status.is_client_error() && status.as_u16() != 408 || is_full(&code) {
                 CallError::Rejected { code, message }
             } else {
                 CallError::Unknown(format!("HTTP {status}, {code}: {message}"))
@@ -80,4 +89,29 @@ fn never_connected(error: &(dyn Error + 'static)) -> bool {
         cause = inner.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_eventbridge::operation::put_events::PutEventsError;
+    use aws_smithy_types::body::SdkBody;
+    use aws_smithy_types::error::ErrorMetadata;
+
+    use super::*;
+
+    fn sorted(status: u16, code: &str) -> CallError {
+        let error = PutEventsError::generic(ErrorMetadata::builder().code(code).build());
+        let status = status.try_into().expect("a status");
+        sort(&SdkError::service_error(error, HttpResponse::new(status, SdkBody::empty())))
+    }
+
+    #[test]
+    fn a_want_of_capacity_is_certain_though_its_status_is_500() {
+        for code in ["InsufficientInstanceCapacity", "InsufficientVolumeCapacity"] {
+            assert!(matches!(sorted(500, code), CallError::Rejected { .. }), "{code}");
+        }
+        assert!(matches!(sorted(500, "InternalError"), CallError::Unknown(_)));
+        assert!(matches!(sorted(400, "IncorrectState"), CallError::Rejected { .. }));
+        assert!(matches!(sorted(503, "RequestLimitExceeded"), CallError::Throttled { .. }));
+    }
 }

@@ -94,9 +94,16 @@ impl Ec2 {
         let missing: Vec<_> =
             look.instances.iter().filter(|id| !machines.contains_key(*id)).cloned().collect();
         for id in missing {
-            if self.is_unknown_instance(&id).await? {
-                let gone = Machine { state: "terminated".to_owned(), ..Machine::default() };
-                machines.insert(id, gone);
+            match self.confirm_instance(&id).await? {
+                Confirmed::Shown(instance) => {
+                    machines.insert(id, machine(&instance));
+                    found.push(*instance);
+                }
+                Confirmed::Gone => {
+                    let gone = Machine { state: "terminated".to_owned(), ..Machine::default() };
+                    machines.insert(id, gone);
+                }
+                Confirmed::Neither => {}
             }
         }
         if look.settings_of_volumes {
@@ -111,13 +118,18 @@ impl Ec2 {
         Ok(machines)
     }
 
-    /// Whether EC2 says of this very id that there is no such instance.
-    async fn is_unknown_instance(&self, id: &InstanceId) -> Result<bool, CallError> {
+    /// What EC2 says when it is asked for this very id.
+    async fn confirm_instance(&self, id: &InstanceId) -> Result<Confirmed, CallError> {
         match self.client.describe_instances().instance_ids(id.as_str()).send().await {
-            Ok(_) => Ok(false),
+            Ok(reply) => {
+                let mut shown = reply.reservations().iter().flat_map(Reservation::instances);
+                let shown = shown.find(|one| one.instance_id() == Some(id.as_str()));
+                let shown = shown.cloned().map(Box::new);
+                Ok(shown.map_or(Confirmed::Neither, Confirmed::Shown))
+            }
             Err(error) => match refused("DescribeInstances", &error) {
                 CallError::Rejected { code, .. } if code == "InvalidInstanceID.NotFound" => {
-                    Ok(true)
+                    Ok(Confirmed::Gone)
                 }
                 other => Err(other),
             },
@@ -250,6 +262,14 @@ impl Ec2 {
             },
         }
     }
+}
+
+/// What EC2 says of an instance that it left out of a list.
+enum Confirmed {
+    Shown(Box<Ec2Instance>),
+    Gone,
+    /// It neither shows nor denies it.
+    Neither,
 }
 
 /// An instance as the rules see it.

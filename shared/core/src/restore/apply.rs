@@ -161,6 +161,7 @@ fn about(restore: &Restore, call: &Call) -> String {
 fn volume_fault(code: &str) -> FailureCode {
     match code {
         _ if QUOTAS.contains(&code) => FailureCode::Quota,
+        "InsufficientVolumeCapacity" => FailureCode::Capacity,
         "InvalidSnapshot.NotFound" => FailureCode::SnapshotMissing,
         "InvalidZone.NotFound" | "InvalidVolume.ZoneMismatch" => FailureCode::ZoneMismatch,
         _ if code.to_ascii_lowercase().contains("kms") => FailureCode::KmsUnavailable,
