@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::http::{Call, Reply};
-use tests::{Failed, Here, Result, Setup, binary, fail};
+use tests::{Failed, Here, MANY, Result, Setup, binary, fail};
 
 /// A local cloud whose volumes say `first`, with a completed backup of them, and say
 /// `second` since.
@@ -208,6 +208,37 @@ async fn a_start_without_capacity_is_asked_for_until_it_runs() -> Result<()> {
     let instance = &here.demo.nodes[1].instance_id;
     here.arm(&json!({"on": "StartInstances", "do": "fail_later", "resource": instance})).await?;
     assert_eq!(restore(&here, &Value::Null).await?.status, 204);
+    let done = over(&here).await?;
+    assert_eq!((&done["status"], &done["failure"]), (&json!("completed"), &Value::Null));
+    all_say(&here, "first").await?;
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_start_that_is_refused_for_capacity_is_asked_for_beyond_every_deadline() -> Result<()> {
+    let here = backed_up().await?;
+    let instance = &here.demo.nodes[1].instance_id;
+    // As EC2 refuses it: with status 500.
+    let code = "InsufficientInstanceCapacity";
+    here.arm(&json!({
+        "on": "StartInstances", "do": "error", "code": code, "resource": instance, "times": MANY,
+    }))
+    .await?;
+    assert_eq!(restore(&here, &Value::Null).await?.status, 204);
+    until(&here, "restores/1", |one| one["phase"] == "starting").await?;
+    // The deadline is a minute here.
+    let mut refusals = 0;
+    for _ in 0..40 {
+        here.advance(15).await?;
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        let row = row(&here).await?;
+        assert_eq!(row["status"], "in_progress", "{row}");
+        refusals = refusals.max(row["nodes"][1]["start"]["refusals"].as_u64().unwrap_or(0));
+    }
+    assert!(refusals > 3, "{refusals}");
+    here.disarm().await?;
+    here.advance(60).await?;
     let done = over(&here).await?;
     assert_eq!((&done["status"], &done["failure"]), (&json!("completed"), &Value::Null));
     all_say(&here, "first").await?;

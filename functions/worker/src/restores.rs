@@ -1,8 +1,8 @@
 //! One advance of one restore.
 //!
-//! In the downtime the lease is kept from look to look, so that no other worker gets in
-//! between, and when the invocation's time runs low the next one is nudged at once: nobody
-//! waits for the tick while a deployment is down.
+//! In the downtime the worker looks on until its time runs low, and then nudges the next
+//! one at once: nobody waits for the tick while a deployment is down. Of two that look side
+//! by side one stores, and only who stored makes calls.
 
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use backups_core::limits::LEASE;
 use backups_core::operation::CallError;
 use backups_core::restore::{self, Action, Fate, Look, Restore, Safety, Seen, Status, Step};
 use backups_core::time::{Seconds, Time};
+use tokio::time::Instant;
 
 use crate::advance::{Advance, Deadline, LOOK, least_look, looked, seconds};
 use crate::operation::Operation as _;
@@ -108,8 +109,9 @@ impl<'a> Advancing<'a> {
                 return Ok(Some(row));
             }
             let now = worker.clock.now();
-            // Nothing is decided while calls are under way.
-            if !self.advance.is_others(&row, now) {
+            // Nothing is decided while calls are under way, nor on what was before them.
+            let shown = restore::shows_at(&row, ordered.order).is_none_or(|at| at <= now);
+            if shown && !self.advance.is_others(&row, now) {
                 let look = restore::look_for_order(&row, ordered.order);
                 match self.looked(&row, &look).await? {
                     Ok(seen) => {
@@ -218,9 +220,14 @@ impl<'a> Advancing<'a> {
         let worker = self.advance.worker;
         let now = worker.clock.now();
         let look = restore::look(row, now);
+        let (most, began) = (self.advance.until.look(), Instant::now());
         let seen =
             if look.is_empty() { Ok(Seen::default()) } else { self.looked(row, &look).await? };
         if let Err(error) = &seen {
+            if most < LOOK && began.elapsed() >= most {
+                // This invocation's time was over; AWS need not be late.
+                return Ok(Step::Wait { until: now, note: None });
+            }
             tracing::warn!(%error, "EC2 could not be looked at");
         }
         Ok(restore::step(row, seen.as_ref(), &worker.limits, now))

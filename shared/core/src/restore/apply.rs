@@ -36,10 +36,14 @@ pub fn apply(restore: &mut Restore, outcomes: &[(Action, Outcome)], limits: &Lim
     for action in outcomes.iter().filter(|(action, outcome)| action.dry && !passed(outcome)) {
         uncheck(restore, &action.0.call);
     }
+    if outcomes.iter().any(|(action, _)| !action.dry) {
+        restore.acted_at = Some(now);
+    }
     restore.troubles = if failed { restore.troubles.saturating_add(1) } else { 0 };
     if let Some((code, reason)) = lasting
         && matches!(restore.status, Status::InProgress)
         && restore.launched_at.is_none()
+        && !restore.is_closed()
     {
         restore.turn_back(code, reason, limits, now);
     } else if failed && !restore.is_urgent() {

@@ -59,7 +59,13 @@ pub(super) fn finish(restore: &mut Restore, status: Status, limits: &Limits, now
                     fate(&old.volume_id, Fate::Deleted, Some(until))
                 });
             }
-        } else if may_hold_writes {
+            continue;
+        }
+        // What hung on a node that is gone is nobody's any more.
+        if node.missing && restore.disturbed {
+            left.extend(node.old.iter().map(|old| fate(&old.volume_id, Fate::Kept, None)));
+        }
+        if may_hold_writes {
             left.extend(news.map(|id| fate(id, Fate::Kept, None)));
         } else {
             left.extend(news.map(deleted));

@@ -39,6 +39,8 @@ pub struct Start {
     pub not_before: Option<Time>,
     /// How often it was refused in a row.
     pub refusals: u32,
+    /// The last time for want of capacity: no deadline runs until it is asked for again.
+    pub full: bool,
     /// Since when the node should run and does not, for another cause than that AWS is
     /// full: its deadline's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,8 +97,16 @@ impl Start {
             self.unanswered_at = self.asked_at.or(self.unanswered_at);
         }
         self.asked_at = Some(now);
-        self.answered = false;
-        self.not_before = Some(now + SHOWS);
+        (self.answered, self.full) = (false, false);
+        // After two without an answer it is waited for until it would show: else what
+        // became of them would never be known.
+        let pause = if self.unanswered_at.is_some() { VISIBLE } else { SHOWS };
+        self.not_before = Some(now + pause);
+    }
+
+    /// Whether one that EC2 did not answer may still show.
+    pub(super) fn is_open(&self, now: Time) -> bool {
+        self.open().is_some_and(|at| now - at < VISIBLE)
     }
 
     /// The last one that EC2 did not answer.
@@ -109,6 +119,7 @@ impl Start {
         self.asked_at = None;
         self.refusals = self.refusals.saturating_add(1);
         self.not_before = Some(now + backoff(self.refusals).min(CAPACITY_EVERY));
+        self.full = full;
         if full {
             self.overdue_since = None;
         }
@@ -131,7 +142,7 @@ pub(super) fn observe(restore: &mut Restore, seen: &Seen, now: Time) {
         restore.disturbed |= node.was_running == Some(true) && machine.state != "running";
         if machine.state == "running" {
             node.start = Start::default();
-        } else if starting && node.was_running == Some(true) && !node.missing {
+        } else if starting && node.was_running == Some(true) && !node.missing && !node.start.full {
             node.start.overdue_since = node.start.overdue_since.or(Some(now));
         }
         let holds_new = machine
@@ -201,9 +212,9 @@ pub(super) fn started(restore: &mut Restore, id: &InstanceId, outcome: &Outcome,
             Outcome::Failed(CallError::Rejected { code, .. }) => {
                 start.refused(CAPACITY.contains(&code.as_str()), now);
             }
-            Outcome::NotBegun => (start.asked_at, start.not_before) = (None, None),
-            Outcome::Failed(CallError::NotApplied(_) | CallError::Throttled { .. }) => {
-                start.asked_at = None;
+            Outcome::NotBegun
+            | Outcome::Failed(CallError::NotApplied(_) | CallError::Throttled { .. }) => {
+                (start.asked_at, start.not_before) = (None, None);
             }
         }
         start.answered = true;

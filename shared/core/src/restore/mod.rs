@@ -44,7 +44,7 @@ pub use apply::apply;
 pub(crate) use begin::pinned;
 pub use begin::{Asked, decide};
 pub use launch::{Launch, Start};
-pub use order::{Answer, Order, look_for_order, obey};
+pub use order::{Answer, Order, look_for_order, obey, shows_at};
 pub use plan::Setting;
 pub use seen::{Action, Attached, Call, Kept, Look, Machine, Outcome, Safety, Seen, SeenVolume};
 pub use step::{Step, look, step};
@@ -335,6 +335,16 @@ pub struct Restore {
     /// The old volumes are the goal.
     #[serde(default)]
     pub back: bool,
+    /// It was ordered forward again after a node may have written to its new volumes: it
+    /// does not turn back by itself any more.
+    #[serde(default)]
+    pub committed: bool,
+    /// When AWS last answered, or did not, what it was asked to do to the deployment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acted_at: Option<Time>,
+    /// Since when EC2 shows nothing, or not all of the nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen_since: Option<Time>,
     /// When the first node was about to be stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_at: Option<Time>,
@@ -399,6 +409,9 @@ impl Restore {
         "touched_at",
         "disturbed",
         "back",
+        "committed",
+        "acted_at",
+        "unseen_since",
         "stopped_at",
         "launched_at",
         "started_at",
@@ -435,6 +448,12 @@ impl Restore {
     /// What became of an order, if it has been answered.
     pub fn answer_to(&self, order_id: &Nonce) -> Option<&Answer> {
         self.answers.iter().find(|answer| answer.order_id == *order_id)
+    }
+
+    /// Whether it goes forward only, since acknowledged writes may be on new volumes. What
+    /// somebody else started before the restore did is not the restore's to mind.
+    fn is_closed(&self) -> bool {
+        self.committed || (self.launched_at.is_some() && self.may_have_written())
     }
 
     /// Whether a node may have written to a new volume.

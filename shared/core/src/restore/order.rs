@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::named;
 use super::seen::SeenVolume;
 use super::swap::{is_whole, wanted};
+use super::turns::SHOWN;
 use super::{Fate, Leftover, Look, Machine, Node, Restore, Seen, Status, end};
 use crate::id::{Nonce, VolumeId};
 use crate::limits::Limits;
@@ -39,13 +40,20 @@ pub struct Answer {
     pub refused: Option<String>,
 }
 
+/// Until when an order must wait that frees what EC2 shows to be whole: it may still show
+/// what was before the last calls.
+pub fn shows_at(restore: &Restore, order: Order) -> Option<Time> {
+    let waits = order == Order::Release && restore.status.active();
+    restore.acted_at.map(|at| at + SHOWN).filter(|_| waits)
+}
+
 /// What must be looked at before an order can be obeyed.
 pub fn look_for_order(restore: &Restore, order: Order) -> Look {
     let looks = match order {
         Order::Retry => false,
         Order::RollBack => restore.touched_at.is_some(),
         Order::RollForward => restore.back,
-        Order::Release => restore.disturbed,
+        Order::Release => restore.disturbed || restore.touched_at.is_some(),
     };
     if !looks {
         return Look::default();
@@ -96,6 +104,9 @@ pub fn obey(
 fn retry(restore: &mut Restore) {
     if restore.status == Status::Stuck {
         restore.status = if restore.back { Status::RollingBack } else { Status::InProgress };
+        if !restore.back {
+            restore.failure = None;
+        }
     }
     restore.reached = None;
     if restore.frozen_at.is_some() {
@@ -137,15 +148,18 @@ fn roll_forward(restore: &mut Restore, seen: &Seen, now: Time) -> Result<(), Str
     }
     is_at_hand(restore, seen, false)?;
     for node in &restore.nodes {
-        let machine = seen.instances.get(&node.instance_id);
-        if node.missing || machine.is_some_and(Machine::is_gone) {
-            return Err(format!(
-                "{}: its instance is gone, and forward leads nowhere without it; attach by hand what is left, and release the restore",
-                named(node)
-            ));
+        let name = named(node);
+        match seen.instances.get(&node.instance_id) {
+            None => return Err(format!("{name} is not shown by EC2; order again")),
+            Some(machine) if node.missing || machine.is_gone() => {
+                return Err(format!(
+                    "{name}: its instance is gone, and forward leads nowhere without it; attach by hand what is left, and release the restore"
+                ));
+            }
+            Some(_) => {}
         }
     }
-    restore.turn_forward(now);
+    restore.turn_forward(seen, now);
     Ok(())
 }
 
@@ -156,9 +170,14 @@ fn is_at_hand(restore: &Restore, seen: &Seen, back: bool) -> Result<(), String> 
         node.missing || machine.is_some_and(Machine::is_gone)
     };
     for node in restore.swapping().filter(|node| !gone(node)) {
-        for one in wanted(node, back) {
+        // What somebody attached in the middle is not the restore's to demand.
+        let late = |id: &VolumeId| node.old.iter().any(|old| old.late && old.volume_id == *id);
+        for one in wanted(node, back).into_iter().filter(|one| !late(one.volume_id)) {
             let (id, name) = (one.volume_id, named(node));
             match seen.volumes.get(id) {
+                Some(there) if there.is_gone() => {
+                    return Err(format!("{name}: volume {id} is gone from EC2"));
+                }
                 Some(SeenVolume::There { instances, .. }) => {
                     if let Some(other) = instances.iter().find(|other| **other != node.instance_id)
                     {
@@ -167,10 +186,7 @@ fn is_at_hand(restore: &Restore, seen: &Seen, back: bool) -> Result<(), String> 
                         ));
                     }
                 }
-                Some(SeenVolume::NotFound) => {
-                    return Err(format!("{name}: volume {id} is gone from EC2"));
-                }
-                Some(SeenVolume::Unlisted) | None => {
+                _ => {
                     return Err(format!("{name}: EC2 does not show volume {id}; order again"));
                 }
             }

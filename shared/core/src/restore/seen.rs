@@ -104,6 +104,17 @@ pub enum SeenVolume {
     NotFound,
 }
 
+impl SeenVolume {
+    /// Whether it is no more, or on its way out, from where nothing comes back.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::There { state, .. } => matches!(state.as_str(), "error" | "deleting" | "deleted"),
+            Self::Unlisted => false,
+            Self::NotFound => true,
+        }
+    }
+}
+
 /// A snapshot of the backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {

@@ -196,8 +196,12 @@ fn safeguard(restore: &Restore, seen: &Seen, limits: &Limits, now: Time) -> Step
 /// nothing can be decided without sight.
 fn blind(restore: &Restore, error: &CallError, limits: &Limits, now: Time) -> Step {
     let mut next = restore.clone();
-    next.trouble = Some(error.shown());
-    next.troubles = next.troubles.saturating_add(1);
+    if next.is_urgent() {
+        next.is_unseen(error.shown(), now);
+    } else {
+        next.trouble = Some(error.shown());
+        next.troubles = next.troubles.saturating_add(1);
+    }
     if restore.status == Status::InProgress
         && restore.frozen_at.is_none()
         && !is_safeguarding(restore)

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::id::{InstanceId, VolumeId};
 use crate::limits::{Limits, VISIBLE};
-use crate::operation::{Failure, FailureCode};
+use crate::operation::{Failure, FailureCode, backoff};
 use crate::time::{Seconds, Time};
 
 /// How often one that is stuck is looked at.
@@ -69,6 +69,19 @@ pub(super) fn is_whole(node: &Node, machine: &Machine, back: bool) -> bool {
         })
 }
 
+/// Whether a volume of the side hangs on the node: a new one, or one that a new one
+/// replaces.
+fn has_of_side(node: &Node, machine: &Machine, back: bool) -> bool {
+    machine.attached.iter().any(|there| {
+        if !back {
+            return is_new(node, &there.volume_id);
+        }
+        node.old.iter().any(|old| {
+            old.volume_id == there.volume_id && node.new.iter().any(|new| new.device == old.device)
+        })
+    })
+}
+
 /// Whether the volume was made for the node.
 pub(super) fn is_new(node: &Node, id: &VolumeId) -> bool {
     node.new.iter().any(|new| new.volume_id.as_ref() == Some(id))
@@ -76,11 +89,17 @@ pub(super) fn is_new(node: &Node, id: &VolumeId) -> bool {
 
 /// What somebody attached to a node after the freeze joins what was there before: it is
 /// put back if the restore goes back, and kept and named if it does not. One of these that
-/// is gone is missed by nobody.
+/// is gone, or that its owner has put elsewhere, nobody misses.
 fn notice_late(restore: &mut Restore, seen: &Seen) {
-    let gone = |id: &VolumeId| matches!(seen.volumes.get(id), Some(SeenVolume::NotFound));
+    let gone = |of: &InstanceId, id: &VolumeId| match seen.volumes.get(id) {
+        Some(SeenVolume::NotFound) => true,
+        Some(SeenVolume::There { instances, .. }) => {
+            !instances.is_empty() && !instances.contains(of)
+        }
+        _ => false,
+    };
     for node in &mut restore.nodes {
-        node.old.retain(|old| !(old.late && gone(&old.volume_id)));
+        node.old.retain(|old| !(old.late && gone(&node.instance_id, &old.volume_id)));
     }
     let ours: BTreeSet<VolumeId> = restore
         .new_volumes()
@@ -139,6 +158,8 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
     if next.touched_at.is_none() && next.frozen_at.is_some_and(|at| now - at >= VISIBLE) {
         // What was written down then may not be so any more: anew.
         next.frozen_at = None;
+        next.leftovers.clear();
+        next.nodes.iter_mut().for_each(|node| node.aside.clear());
         // Nothing was stopped: of that deadline nothing has passed.
         (next.phase, next.reached) = (Some(Phase::Preparing), Some((Phase::Preparing, now)));
         return Step::Record(next);
@@ -151,7 +172,7 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
         return nobody_left(next, limits, now);
     }
     let back = next.back;
-    let closed = next.launched_at.is_some() && next.may_have_written();
+    let closed = next.is_closed();
     if back || next.launched_at.is_none() {
         notice_late(&mut next, seen);
     }
@@ -169,9 +190,12 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
     // Of what is not shown nothing is decided.
     let unseen = |node: &&Node| !node.missing && !seen.instances.contains_key(&node.instance_id);
     if let Some(node) = next.nodes.iter().find(unseen) {
-        next.trouble = Some(format!("EC2 does not show {}", node.instance_id));
-        return Step::Wait { until: now + POLL, note: Some(next) };
+        let why = format!("EC2 does not show {}", node.instance_id);
+        next.is_unseen(why, now);
+        let pause = backoff(next.troubles).min(Seconds(10));
+        return Step::Wait { until: now + pause, note: Some(next) };
     }
+    next.is_seen(now);
     let (phase, actions) = decide(&next, seen, back, now);
     if next.phase != Some(phase) {
         next.at(phase, now);
@@ -179,14 +203,19 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
     }
     let sight = sight(&next, seen);
     if phase == Phase::Starting && sight.all_run() {
-        return over(next, back, limits, now);
+        return over(next, seen, limits, now);
     }
     // On the way back whoever can be put back is, before a person has to look.
     let settled = || {
         let mut all = sight.nodes.iter().flat_map(|(_, machine)| &machine.attached);
         actions.is_empty() && all.all(|there| there.state == "attached")
     };
-    let gone = gone(&next, seen).filter(|_| phase == Phase::Swapping && (!back || settled()));
+    let matters = match phase {
+        Phase::Stopping => !back,
+        Phase::Swapping => !back || settled(),
+        _ => false,
+    };
+    let gone = gone(&next, seen).filter(|_| matters);
     let gone = gone.map(|reason| (FailureCode::VolumeFailed, reason));
     if let Some((code, reason)) = gone.or_else(|| overdue(&next, seen, phase, limits, now)) {
         if back || closed {
@@ -266,8 +295,9 @@ fn decide(restore: &Restore, seen: &Seen, back: bool, now: Time) -> (Phase, Vec<
         node.swaps && !is_whole(node, machine, back) && !left_alone(node, machine)
     };
     let whole = !sight.nodes.iter().any(|(node, machine)| lacks(node, machine));
-    // Who stands need not wait for the others: until the last one has stopped, the first
-    // ones have their volumes.
+    // Forward who stands need not wait for the others: until the last one has stopped, the
+    // first ones have their volumes. Back they do: should the last one not stop, the others
+    // must not have the other side's.
     let swaps = || -> Vec<Action> {
         let stand = sight
             .nodes
@@ -289,7 +319,8 @@ fn decide(restore: &Restore, seen: &Seen, back: bool, now: Time) -> (Phase, Vec<
         if !moving.is_empty() {
             let running = moving.iter().filter(|(_, machine)| machine.state == "running");
             let calls = running.map(|(node, _)| act(Call::Stop(node.instance_id.clone())));
-            return (Phase::Stopping, calls.chain(swaps()).collect());
+            let swaps = if back { Vec::new() } else { swaps() };
+            return (Phase::Stopping, calls.chain(swaps).collect());
         }
     }
     if !whole {
@@ -367,7 +398,8 @@ fn swap(node: &Node, machine: &Machine, seen: &Seen, back: bool) -> Vec<Action> 
 }
 
 /// Every node that ran runs.
-fn over(mut restore: Restore, back: bool, limits: &Limits, now: Time) -> Step {
+fn over(mut restore: Restore, seen: &Seen, limits: &Limits, now: Time) -> Step {
+    let back = restore.back;
     if let Some(node) = restore.nodes.iter().find(|node| node.missing)
         && !back
     {
@@ -389,15 +421,37 @@ fn over(mut restore: Restore, back: bool, limits: &Limits, now: Time) -> Step {
         }
     };
     restore.started_at = restore.stopped_at.map(|_| now);
+    name_missing(&mut restore);
     end::finish(&mut restore, status, limits, now);
+    // What somebody took off again before the end hangs nowhere, and nobody else knows it.
+    let on = |id: &VolumeId| {
+        let mut machines = seen.instances.values().flat_map(|machine| &machine.attached);
+        machines.any(|there| there.volume_id == *id)
+    };
+    for left in restore.leftovers.iter_mut().filter(|left| left.fate == Fate::Adopted) {
+        left.fate = if on(&left.volume_id) { Fate::Adopted } else { Fate::Kept };
+    }
     Step::Record(restore)
+}
+
+/// Who went back for another reason is told which node it did not bring along.
+fn name_missing(restore: &mut Restore) {
+    let missing = restore.nodes.iter().filter(|node| node.missing).map(named);
+    let missing = missing.collect::<Vec<_>>().join(", ");
+    if let Some(failure) = &mut restore.failure
+        && failure.code != FailureCode::NodeMissing
+        && !missing.is_empty()
+    {
+        let said = &failure.reason;
+        failure.reason = format!("{said} Terminated meanwhile, and left out: {missing}.");
+    }
 }
 
 /// A volume of the set that a node is to get which is no more.
 fn gone(restore: &Restore, seen: &Seen) -> Option<String> {
     restore.swapping().filter(|node| !node.missing).find_map(|node| {
         let gone = wanted(node, restore.back).into_iter().find(|one| {
-            matches!(seen.volumes.get(one.volume_id), Some(SeenVolume::NotFound))
+            seen.volumes.get(one.volume_id).is_some_and(SeenVolume::is_gone)
         })?;
         Some(format!(
             "{}: volume {} for {} is gone from EC2: somebody deleted it (CloudTrail, DeleteVolume).",
@@ -445,7 +499,10 @@ fn overdue(
         }),
         Phase::Starting => {
             let late = restore.nodes.iter().filter(|node| !node.missing).find(|node| {
-                node.start.overdue_since.is_some_and(|since| now - since >= limits.starting)
+                let start = &node.start;
+                start.overdue_since.is_some_and(|since| now - since >= limits.starting)
+                    // What became of the last one is not known yet.
+                    && !start.is_open(now)
             })?;
             Some((
                 FailureCode::StartFailed,
@@ -460,8 +517,8 @@ fn overdue(
     }
 }
 
-/// A person has to look; until then every node that can run with one whole set, of the
-/// side that the restore was on, is started.
+/// A person has to look; until then every node that can run with one whole set is started:
+/// of the side that those are on that run, or else of the one that the restore was on.
 pub(super) fn stuck(restore: &Restore, seen: &Seen, limits: &Limits, now: Time) -> Step {
     let mut next = restore.clone();
     observe(&mut next, seen, now);
@@ -470,20 +527,32 @@ pub(super) fn stuck(restore: &Restore, seen: &Seen, limits: &Limits, now: Time) 
     }
     let back = next.back;
     let sight = sight(&next, seen);
-    let startable: Vec<InstanceId> = sight
-        .nodes
-        .iter()
-        .filter(|(node, machine)| {
-            node.was_running == Some(true)
-                && machine.state == "stopped"
-                && (!node.swaps || is_whole(node, machine, back))
-                && node.start.not_before.is_none_or(|at| at <= now)
+    // Of the same side as those that run; if both sides do, nobody joins either.
+    let serves = |side: bool| {
+        sight.nodes.iter().any(|(node, machine)| {
+            node.swaps && machine.state != "stopped" && has_of_side(node, machine, side)
         })
-        .map(|(node, _)| node.instance_id.clone())
-        .collect();
+    };
+    let side = match (serves(back), serves(!back)) {
+        (_, false) => Some(back),
+        (false, true) => Some(!back),
+        (true, true) => None,
+    };
+    let stands = sight.nodes.iter().filter(|(node, machine)| {
+        node.was_running == Some(true)
+            && machine.state == "stopped"
+            && side.is_some_and(|side| !node.swaps || is_whole(node, machine, side))
+    });
+    let stands: Vec<&Node> = stands.map(|(node, _)| *node).collect();
+    let (startable, later): (Vec<&Node>, Vec<&Node>) =
+        stands.into_iter().partition(|node| node.start.not_before.is_none_or(|at| at <= now));
+    let startable: Vec<InstanceId> =
+        startable.into_iter().map(|node| node.instance_id.clone()).collect();
     if startable.is_empty() {
+        let again = later.iter().filter_map(|node| node.start.not_before).min();
+        let until = again.unwrap_or(now + STUCK_EVERY).min(now + STUCK_EVERY);
         let note = (next != *restore).then_some(next);
-        return Step::Wait { until: now + STUCK_EVERY, note };
+        return Step::Wait { until, note };
     }
     let actions: Vec<_> = startable.into_iter().map(|id| act(Call::Start(id))).collect();
     intend(&mut next, &actions, back, now);

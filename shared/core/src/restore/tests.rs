@@ -7,6 +7,8 @@ mod making;
 mod orders;
 mod preflight;
 mod progress;
+mod sides;
+mod unseen;
 mod world;
 
 use super::*;

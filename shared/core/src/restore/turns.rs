@@ -1,7 +1,7 @@
 //! The turns of a restore: from phase to phase, back, and to where a person has to look;
 //! and the clock of its deadlines.
 
-use super::{Phase, Restore, Status, end};
+use super::{Phase, Restore, Seen, Status, end};
 use crate::announce::Kind;
 use crate::limits::Limits;
 use crate::operation::{Failure, FailureCode};
@@ -12,7 +12,7 @@ const AWAY: Seconds = Seconds::minutes(3);
 
 /// For so long after a call a describe may show what was before it (EC2 API reference,
 /// "Eventual consistency": seconds).
-const SHOWN: Seconds = Seconds(10);
+pub(super) const SHOWN: Seconds = Seconds(15);
 
 impl Restore {
     /// Says what it is at, and dates a phase that is further than any before in this
@@ -33,11 +33,32 @@ impl Restore {
         let away = self.due_at.map(|due| now - due).filter(|away| *away >= AWAY);
         let Some(away) = away else { return false };
         self.due_at = Some(now);
-        self.reached = self.reached.map(|(phase, at)| (phase, at + away));
-        for node in &mut self.nodes {
-            node.start.overdue_since = node.start.overdue_since.map(|at| at + away);
-        }
+        self.unseen_since = self.unseen_since.map(|at| at + away);
+        self.spare(away);
         true
+    }
+
+    /// So much time counts towards no deadline.
+    fn spare(&mut self, span: Seconds) {
+        self.reached = self.reached.map(|(phase, at)| (phase, at + span));
+        for node in &mut self.nodes {
+            node.start.overdue_since = node.start.overdue_since.map(|at| at + span);
+        }
+    }
+
+    /// EC2 does not show what must be seen: nothing is decided, and nothing is overdue.
+    pub(super) fn is_unseen(&mut self, why: String, now: Time) {
+        self.unseen_since = self.unseen_since.or(Some(now));
+        self.trouble = Some(why);
+        self.troubles = self.troubles.saturating_add(1);
+    }
+
+    /// EC2 shows all again.
+    pub(super) fn is_seen(&mut self, now: Time) {
+        if let Some(since) = self.unseen_since.take() {
+            self.spare(now - since);
+            self.troubles = 0;
+        }
     }
 
     /// Since when it is in the furthest phase.
@@ -56,6 +77,7 @@ impl Restore {
         self.failure = Some(Failure { code, reason });
         self.troubles = 0;
         self.trouble = None;
+        self.unseen_since = None;
         self.not_before = None;
         for node in &mut self.nodes {
             node.start.anew();
@@ -74,16 +96,22 @@ impl Restore {
     }
 
     /// An operator's word on the way back: forward again, from the nodes as they are.
-    pub(super) fn turn_forward(&mut self, now: Time) {
+    pub(super) fn turn_forward(&mut self, seen: &Seen, now: Time) {
         self.status = Status::InProgress;
         self.back = false;
+        self.committed |= self.may_have_written();
+        self.failure = None;
         // The nodes that run are on their old volumes: they are to be stopped.
         self.launched_at = None;
         (self.phase, self.reached) = (None, None);
         self.troubles = 0;
         self.trouble = None;
+        self.unseen_since = None;
         for node in &mut self.nodes {
             node.start.anew();
+            // It may have been started on the way back: a launch from here on is another.
+            let machine = seen.instances.get(&node.instance_id);
+            node.launched_at = machine.and_then(|machine| machine.launched_at);
         }
         // A node may have run on its old volumes meanwhile: nothing goes by itself.
         self.was_stuck = true;

@@ -140,7 +140,12 @@ fn nothing_is_decided_while_ec2_cannot_be_described_and_nobody_waits_long() {
             let before = row.clone();
             row = note.expect("what AWS said");
             assert!(row.trouble.as_ref().is_some_and(|one| one.contains("RequestLimitExceeded")));
-            let silent = |row: &Restore| Restore { troubles: 0, trouble: None, ..row.clone() };
+            let silent = |row: &Restore| Restore {
+                troubles: 0,
+                trouble: None,
+                unseen_since: None,
+                ..row.clone()
+            };
             assert_eq!(silent(&row), silent(&before), "{phase:?}");
             world.now = until;
         }
@@ -156,6 +161,23 @@ fn of_a_node_that_ec2_does_not_show_nothing_is_decided() {
         let (until, trouble) = waits(next(&row, &world, hide));
         assert!(until <= world.now + Seconds(10), "{phase:?}");
         assert_eq!(trouble, "EC2 does not show i-7");
+    }
+}
+
+#[test]
+fn a_new_volume_that_is_lost_while_a_node_still_stops_leads_back_at_once() {
+    for state in [None, Some("error"), Some("deleting")] {
+        let (row, mut world) = at(Phase::Stopping);
+        world.stands = Some(InstanceId::from("i-7"));
+        let lost = row.nodes[1].new[0].volume_id.clone().expect("made");
+        match state {
+            None => drop(world.volumes.remove(&lost)),
+            Some(state) => world.volumes.get_mut(&lost).expect("a volume").0 = state.into(),
+        }
+        let began = world.now;
+        let row = until_status(row, &mut world, Status::RollingBack);
+        assert_eq!(stands(&row), (Status::RollingBack, Some(FailureCode::VolumeFailed)));
+        assert!(world.now - began < Seconds::minutes(1), "{state:?}");
     }
 }
 
@@ -219,8 +241,8 @@ fn a_node_that_is_terminated_while_none_was_launched_leads_back() {
     assert_eq!(done.status, Status::RolledBack);
     assert_eq!(world.machine("i-3").state, "running");
     assert!(world.machine("i-3").attached.iter().all(|one| one.volume_id.as_str().contains("-3-")));
-    // They were near a start.
-    assert_eq!(kept(&done), 4);
+    // They were near a start; and of node 7 its old ones are all that there is.
+    assert_eq!(kept(&done), 6);
 }
 
 // Back.

@@ -133,6 +133,29 @@ fn a_release_is_refused_while_a_node_stands_and_obeyed_when_all_run() {
 }
 
 #[test]
+fn a_release_of_one_that_could_touch_nothing_yet_is_obeyed() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    world.strikes =
+        vec![Strike { on: "StopInstances", nth: 0, how: How::Refused("IncorrectInstanceState") }];
+    let row = drive_until(restore, &mut world, |row| row.troubles > 2);
+    assert!(row.touched_at.is_some() && !row.disturbed);
+    let row = order(&row, &world, Order::Release);
+    assert_eq!(refusal(&row), "");
+    world.strikes.clear();
+    let done = drive(row, &mut world);
+    assert_eq!(stands(&done), (Status::Failed, Some(FailureCode::Superseded)));
+    assert!(world.machines.values().all(|one| one.state == "running"));
+}
+
+#[test]
+fn a_release_waits_until_ec2_shows_what_it_was_last_asked_for() {
+    let (row, _) = stuck();
+    let acted = row.acted_at.expect("calls");
+    assert_eq!(shows_at(&row, Order::Release), Some(acted + Seconds(15)));
+    assert_eq!(shows_at(&row, Order::Retry), None);
+}
+
+#[test]
 fn a_retry_is_obeyed_without_a_look() {
     let (row, world) = stuck();
     assert!(look_for_order(&row, Order::Retry).is_empty());

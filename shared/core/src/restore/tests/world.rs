@@ -235,7 +235,7 @@ impl World {
     }
 
     /// What is on its way gets on.
-    fn pass(&mut self) {
+    pub(super) fn pass(&mut self) {
         self.now = self.now + Seconds(3);
         for (state, _, left) in self.volumes.values_mut() {
             if state == "creating" {
