@@ -71,7 +71,6 @@ impl Person {
 /// An operator's order, as the command puts it on the bus.
 pub(crate) fn order_restore(world: &mut World, (deployment, restore): (u64, u64), order: &str) {
     let now = world.now();
-    world.oracle.ordered(deployment, restore);
     world.reach.hit(&format!("order {order}"));
     let id = world.dice.rng().u64(..);
     let detail = json!({

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use std::collections::BTreeSet;
+
 use cloud::Cloud;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -222,7 +224,31 @@ impl Oracle {
                 return wrong("started-before-whole");
             }
         }
+        if self.is_of_two_sides(row, instance, cloud) {
+            return wrong("started-divided");
+        }
         Ok(())
+    }
+
+    /// Of the nodes that run, and the one that is started, some are on the backup's volumes
+    /// and some on their old ones. Where somebody else had a hand in it, it is not judged.
+    fn is_of_two_sides(&self, row: &Value, instance: &str, cloud: &Cloud) -> bool {
+        let mut sides = BTreeSet::new();
+        for node in items(&row["nodes"]).filter(|node| node["swaps"] == true) {
+            let on = text(node, "instance_id");
+            if self.restores.meddled.contains_key(on) {
+                return false;
+            }
+            let Some(view) = cloud.instance(on) else { continue };
+            let serves = matches!(view.state, "running" | "pending") || on == instance;
+            let has = |one: &(&str, &str)| view.data_volumes.contains(one);
+            if serves && news(node).any(|one| has(&one)) {
+                sides.insert("new");
+            } else if serves && olds(node).any(|one| has(&one)) {
+                sides.insert("old");
+            }
+        }
+        sides.len() > 1
     }
 
     /// Only what nobody needs and no node has run on; an old volume after its time.

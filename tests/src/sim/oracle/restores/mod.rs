@@ -48,8 +48,6 @@ pub(super) struct Restore {
     statuses: BTreeSet<String>,
     /// By kind: the ids under which the bus took it.
     announced: BTreeMap<String, BTreeSet<String>>,
-    /// An operator has ordered something.
-    ordered: bool,
 }
 
 /// What was made under a client token.
@@ -139,13 +137,6 @@ impl Oracle {
         let rows = self.restores.all.values().filter_map(Restore::row);
         let done = rows.rev().find(|row| row["status"] == "completed")?;
         time(done, "stopped_at").zip(time(done, "started_at"))
-    }
-
-    /// An operator orders something of a restore.
-    pub(crate) fn ordered(&mut self, deployment: u64, id: u64) {
-        if let Some(one) = self.restores.all.get_mut(&(deployment, id)) {
-            one.ordered = true;
-        }
     }
 
     /// The restores that a deployment has had, as their rows say.

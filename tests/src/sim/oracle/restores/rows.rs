@@ -105,7 +105,9 @@ impl Oracle {
         let one = self.restores.all.entry(key).or_default();
         one.rows.push((now, Arc::clone(new)));
         one.statuses.insert(to.clone());
-        let ordered = one.ordered;
+        // An order is obeyed in the very write that answers it.
+        let old = change.old.as_ref().map(|old| &old["answers"]);
+        let ordered = old.is_some_and(|answers| *answers != new["answers"]);
         if from != to {
             if !SELDOM.contains(&edge) {
                 reach.hit(&format!("restore {from}>{to}"));
