@@ -23,7 +23,7 @@ pub enum Metric {
     BackupsFailed,
     /// Rounds in which AWS refused to delete a snapshot.
     DeletesHeld,
-    /// Looks at a restore that can go neither way by itself: one a minute.
+    /// Looks at a restore that can go neither way by itself: one each minute or two.
     RestoresStuck,
     /// Starts of a restore's nodes that were refused and are asked for again.
     RestoreStartRetries,
