@@ -146,6 +146,20 @@ pub(super) fn instance_ids(query: &Query) -> Ec2Result<Vec<String>> {
     if ids.is_empty() { Err(Ec2Error::missing("InstanceId")) } else { Ok(ids) }
 }
 
+/// Attributes that can be changed on AWS, and not here (M).
+const ATTRIBUTES: [&str; 10] = [
+    "Attribute",
+    "InstanceType.Value",
+    "EbsOptimized.Value",
+    "EnaSupport.Value",
+    "GroupId.1",
+    "InstanceInitiatedShutdownBehavior.Value",
+    "Kernel.Value",
+    "SourceDestCheck.Value",
+    "SriovNetSupport.Value",
+    "UserData.Value",
+];
+
 /// The one attribute that a `ModifyInstanceAttribute` changes (M).
 pub(super) fn change(query: &Query) -> Ec2Result<Change> {
     let mut changes = Vec::new();
@@ -174,7 +188,12 @@ pub(super) fn change(query: &Query) -> Ec2Result<Change> {
         (Some(_), false) => {
             Err(Ec2Error::combination("Fields for multiple attribute types specified"))
         }
-        // Of those that are simulated.
-        (None, _) => Err(Ec2Error::combination("No attributes specified.")),
+        (None, _) => {
+            let other = ATTRIBUTES.iter().find(|name| query.get(name).is_some());
+            Err(Ec2Error::combination(other.map_or_else(
+                || "No attributes specified.".to_owned(),
+                |name| format!("{name} is not simulated."),
+            )))
+        }
     }
 }
