@@ -45,7 +45,8 @@ struct Options {
     #[arg(long, requires = "seed", conflicts_with_all = MANY_SEEDS)]
     without: Option<sim::Numbers>,
 
-    /// Crashes its recorded run at this call alone: `17:before`, `17:after`, `17:after-reply`
+    /// Crashes its recorded run at this call alone: `17:before`, `17:after`, `17:after-reply`;
+    /// twice: `17:after+5`
     #[arg(long, requires = "seed", conflicts_with_all = MANY_SEEDS)]
     crash: Option<CrashPoint>,
 
@@ -56,6 +57,10 @@ struct Options {
     /// Crashes a recorded run of each seed at each of its calls instead
     #[arg(long)]
     sweep: bool,
+
+    /// Crashes at each of them twice: once more soon after it
+    #[arg(long, requires = "sweep")]
+    pairs: bool,
 
     /// Counts only those seeds that are about restores
     #[arg(long, conflicts_with_all = ["seed", "sweep"])]
@@ -215,7 +220,7 @@ fn replay(plan: &Plan) -> String {
 fn swept(options: &Options) -> Result<bool> {
     for seed in options.from..options.from + options.seeds {
         let recorded = sweep::record(seed)?;
-        let points = sweep::points(recorded.calls, 1);
+        let points = sweep::points(recorded.calls, 1, options.pairs);
         let plan = |number: u64| {
             let at = usize::try_from(number).unwrap_or(usize::MAX);
             sweep::plan(seed, points[at])

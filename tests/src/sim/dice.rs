@@ -119,7 +119,7 @@ impl Dice {
             return plain;
         }
         if let Some(crash) = self.crash {
-            let here = crash.call == number;
+            let here = crash.is_at(number);
             return Verdict { fault: here.then_some(crash.side.fault()), ..plain };
         }
         let rate = match kind {
