@@ -64,7 +64,7 @@ pub(crate) async fn obey(
     until: Deadline,
 ) -> Result<(), Error> {
     let age = worker.clock.now() - at;
-    if age > ORDER_COUNTS {
+    if age > ORDER_COUNTS || age < Seconds(-ORDER_COUNTS.0) {
         let reason = format!("the order is {} s old; look again, and order anew", age.0);
         return Err(Error::Rejected(reason));
     }

@@ -7,7 +7,7 @@ use super::seen::SeenVolume;
 use super::swap::{is_whole, wanted};
 use super::turns::SHOWN;
 use super::{Fate, Leftover, Look, Machine, Node, Restore, Seen, Status, end};
-use crate::id::{Nonce, VolumeId};
+use crate::id::{InstanceId, Nonce, VolumeId};
 use crate::limits::Limits;
 use crate::operation::{Failure, FailureCode};
 use crate::time::Time;
@@ -113,7 +113,9 @@ fn retry(restore: &mut Restore) {
         // Dated again when it is observed.
         restore.phase = None;
     }
-    (restore.not_before, restore.troubles, restore.trouble) = (None, 0, None);
+    // Not on what was before the last calls.
+    restore.not_before = restore.touched_at.and(restore.acted_at).map(|at| at + SHOWN);
+    (restore.troubles, restore.trouble) = (0, None);
     for node in &mut restore.nodes {
         node.start.anew();
     }
@@ -268,8 +270,10 @@ fn release(restore: &mut Restore, seen: &Seen, limits: &Limits, now: Time) -> Re
     restore.failure.get_or_insert(Failure { code: FailureCode::Superseded, reason });
     restore.started_at = restore.stopped_at.map(|_| now);
     end::finish(restore, status, limits, now);
-    // On whatever instance: the node may have another one now.
-    let hangs = |id: &VolumeId| matches!(seen.volumes.get(id), Some(SeenVolume::There { instances, .. }) if !instances.is_empty());
+    // On whatever instance, for the node may have another one now; but not on one that is
+    // on its way out.
+    let lives = |id: &InstanceId| !seen.instances.get(id).is_some_and(Machine::is_gone);
+    let hangs = |id: &VolumeId| matches!(seen.volumes.get(id), Some(SeenVolume::There { instances, .. }) if instances.iter().any(lives));
     let old = restore.nodes.iter().flat_map(|node| &node.old).map(|old| old.volume_id.clone());
     for volume_id in old.collect::<Vec<_>>() {
         if !hangs(&volume_id) && !restore.leftovers.iter().any(|left| left.volume_id == volume_id) {

@@ -89,7 +89,7 @@ fn look_at_volumes(restore: &mut Restore, seen: &Seen, now: Time) -> Option<(Fai
         let name = named(node);
         for new in &mut node.new {
             let Some(id) = new.volume_id.clone() else { continue };
-            let old_enough = new.made_at.is_none_or(|at| now - at >= VISIBLE);
+            let known = new.available || new.made_at.is_none_or(|at| now - at >= VISIBLE);
             match seen.volumes.get(&id) {
                 Some(SeenVolume::There { state, .. }) => match state.as_str() {
                     "available" => new.available = true,
@@ -111,7 +111,7 @@ fn look_at_volumes(restore: &mut Restore, seen: &Seen, now: Time) -> Option<(Fai
                     }
                 },
                 // Right after it was made, EC2 may not know it yet.
-                Some(SeenVolume::NotFound) if old_enough => fault = fault.or(again(&name, new)),
+                Some(SeenVolume::NotFound) if known => fault = fault.or(again(&name, new)),
                 Some(SeenVolume::NotFound | SeenVolume::Unlisted) | None => {}
             }
         }

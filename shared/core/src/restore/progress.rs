@@ -1,7 +1,7 @@
 //! How far a restore is, from what was seen: the share of the way to every node running on
 //! the backup's volumes. On the way back it falls.
 
-use super::swap::{is_new, is_whole};
+use super::swap::{has_all_new, is_new};
 use super::{Node, Restore, Seen, Status, Step};
 
 /// Every new volume of a node is available.
@@ -85,12 +85,11 @@ fn reached(node: &Node, seen: &Seen, frozen: bool, launched: bool) -> Option<usi
             _ => SWAPPED,
         });
     }
-    let attached = machine.attached.iter().filter(|there| there.state == "attached");
-    let on = attached.filter(|there| is_new(node, &there.volume_id)).count();
+    let on = machine.attached.iter().filter(|there| is_new(node, &there.volume_id)).count();
     Some(match on {
         0 if stands => STANDS,
         0 => READY,
-        _ if machine.state == "running" && is_whole(node, machine, false) => 100,
+        _ if machine.state == "running" && has_all_new(node, machine) => 100,
         _ => STANDS + (SWAPPED - STANDS) * on / all,
     })
 }

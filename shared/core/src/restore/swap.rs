@@ -50,9 +50,11 @@ pub(super) fn wanted(node: &Node, back: bool) -> Vec<Wanted<'_>> {
 }
 
 /// Whether the node has exactly the set that it is to have; on the way back, that set and
-/// nothing of the backup's: what somebody has attached since is theirs.
+/// nothing of the backup's: what somebody has attached since is theirs, and not demanded.
 pub(super) fn is_whole(node: &Node, machine: &Machine, back: bool) -> bool {
-    let wanted = wanted(node, back);
+    let late = |id: &VolumeId| node.old.iter().any(|old| old.late && old.volume_id == *id);
+    let mut wanted = wanted(node, back);
+    wanted.retain(|one| !late(one.volume_id));
     let nothing_else = if back {
         !machine.attached.iter().any(|there| is_new(node, &there.volume_id))
     } else {
@@ -67,6 +69,27 @@ pub(super) fn is_whole(node: &Node, machine: &Machine, back: bool) -> bool {
                     && there.delete_on_termination == one.delete_on_termination
             })
         })
+}
+
+/// Whether the node has all of the backup's volumes, and whatever else.
+pub(super) fn has_all_new(node: &Node, machine: &Machine) -> bool {
+    let mut new = node.new.iter().filter_map(|new| new.volume_id.as_ref());
+    new.all(|id| machine.attached.iter().any(|there| there.volume_id == *id))
+}
+
+/// Whether what somebody attached in the middle can be put back on the node right now.
+fn can_have_back(node: &Node, machine: &Machine, seen: &Seen) -> bool {
+    let free = |old: &Old| {
+        let there = |one: &Attached| one.device == old.device || one.volume_id == old.volume_id;
+        !machine.attached.iter().any(there)
+    };
+    let moves = |old: &Old| {
+        let mut all = machine.attached.iter().filter(|there| there.volume_id == old.volume_id);
+        all.any(|there| there.state != "attached")
+    };
+    let available = |old: &Old| matches!(seen.volumes.get(&old.volume_id), Some(SeenVolume::There { state, .. }) if state == "available");
+    let mut late = node.old.iter().filter(|old| old.late);
+    machine.state == "stopped" && late.any(|old| moves(old) || (free(old) && available(old)))
 }
 
 /// Whether a volume of the side hangs on the node: a new one, or one that a new one
@@ -109,7 +132,9 @@ fn notice_late(restore: &mut Restore, seen: &Seen) {
         .collect();
     let mut left = Vec::new();
     for node in restore.nodes.iter_mut().filter(|node| node.swaps) {
-        let Some(machine) = seen.instances.get(&node.instance_id) else { continue };
+        // On a node that runs it is in nobody's way: what is stopped later is noticed then.
+        let machine = seen.instances.get(&node.instance_id);
+        let Some(machine) = machine.filter(|machine| machine.state == "stopped") else { continue };
         for there in machine.attached.iter().filter(|there| !ours.contains(&there.volume_id)) {
             let late = Old {
                 volume_id: there.volume_id.clone(),
@@ -158,8 +183,11 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
     if next.touched_at.is_none() && next.frozen_at.is_some_and(|at| now - at >= VISIBLE) {
         // What was written down then may not be so any more: anew.
         next.frozen_at = None;
-        next.leftovers.clear();
-        next.nodes.iter_mut().for_each(|node| node.aside.clear());
+        for node in &mut next.nodes {
+            for aside in node.aside.drain(..) {
+                next.leftovers.retain(|left| left.volume_id != aside.volume_id);
+            }
+        }
         // Nothing was stopped: of that deadline nothing has passed.
         (next.phase, next.reached) = (Some(Phase::Preparing), Some((Phase::Preparing, now)));
         return Step::Record(next);
@@ -292,7 +320,8 @@ fn decide(restore: &Restore, seen: &Seen, back: bool, now: Time) -> (Phase, Vec<
         started && (machine.state != "stopped" || node.was_running != Some(true))
     };
     let lacks = |node: &Node, machine: &Machine| {
-        node.swaps && !is_whole(node, machine, back) && !left_alone(node, machine)
+        let late = back && can_have_back(node, machine, seen);
+        node.swaps && (!is_whole(node, machine, back) || late) && !left_alone(node, machine)
     };
     let whole = !sight.nodes.iter().any(|(node, machine)| lacks(node, machine));
     // Forward who stands need not wait for the others: until the last one has stopped, the
@@ -411,6 +440,18 @@ fn over(mut restore: Restore, seen: &Seen, limits: &Limits, now: Time) -> Step {
         restore.get_stuck(FailureCode::NodeMissing, reason, now);
         return Step::Record(restore);
     }
+    let lacks = |node: &&Node| {
+        let machine = seen.instances.get(&node.instance_id);
+        node.swaps && !back && !machine.is_some_and(|machine| has_all_new(node, machine))
+    };
+    if let Some(node) = restore.nodes.iter().find(lacks) {
+        let reason = format!(
+            "{}: somebody took the backup's volumes off it and started it on others (CloudTrail, DetachVolume). Stop it by hand and order retry, or order roll-back for all (docs/runbook).",
+            named(node)
+        );
+        restore.get_stuck(FailureCode::AttachFailed, reason, now);
+        return Step::Record(restore);
+    }
     let status = match (back, restore.disturbed) {
         (false, _) => Status::Completed,
         (true, true) => Status::RolledBack,
@@ -423,14 +464,6 @@ fn over(mut restore: Restore, seen: &Seen, limits: &Limits, now: Time) -> Step {
     restore.started_at = restore.stopped_at.map(|_| now);
     name_missing(&mut restore);
     end::finish(&mut restore, status, limits, now);
-    // What somebody took off again before the end hangs nowhere, and nobody else knows it.
-    let on = |id: &VolumeId| {
-        let mut machines = seen.instances.values().flat_map(|machine| &machine.attached);
-        machines.any(|there| there.volume_id == *id)
-    };
-    for left in restore.leftovers.iter_mut().filter(|left| left.fate == Fate::Adopted) {
-        left.fate = if on(&left.volume_id) { Fate::Adopted } else { Fate::Kept };
-    }
     Step::Record(restore)
 }
 

@@ -65,6 +65,9 @@ fn where_both_sides_serve_nobody_joins_either() {
         let machine = world.machine(id);
         (machine.state, machine.attached) = ("running".into(), set);
     }
+    // Node 5 stands with its whole old set.
+    let five = (0..2).map(|n| attached(&volume(5, n))).collect();
+    (world.machine("i-5").state, world.machine("i-5").attached) = ("stopped".into(), five);
     let starts = world.called("StartInstances");
     world.now = world.now + Seconds::minutes(5);
     row = drive(row, &mut world);
@@ -100,6 +103,32 @@ fn the_way_back_does_not_wait_for_what_somebody_attached_and_took_away_again() {
 }
 
 #[test]
+fn what_somebody_attached_is_put_back_though_it_comes_last() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    let row = drive_until(restore, &mut world, |row| row.touched_at.is_some());
+    let late = Volume { volume_id: VolumeId::from("vol-late"), ..volume(3, 5) };
+    world.volumes.insert(late.volume_id.clone(), ("in-use".into(), None, 0));
+    world.machine("i-3").attached.push(attached(&late));
+    world.strikes = vec![Strike { on: "AttachVolume", nth: 0, how: How::Lost }];
+    let off = |row: &Restore| row.nodes[0].old.iter().any(|old| old.late) && row.troubles > 3;
+    let row = drive_until(row, &mut world, off);
+    let row = order(&row, &world, Order::RollBack);
+    // Of the calls to come the third one is for it, and the first one after all five.
+    let before = world.called("AttachVolume");
+    let refused = |nth: usize| Strike {
+        on: "AttachVolume",
+        nth: before + nth,
+        how: How::Refused("IncorrectState"),
+    };
+    world.strikes = vec![refused(3), refused(6)];
+    let done = drive(row, &mut world);
+    assert_eq!(done.status, Status::RolledBack);
+    let asked = |call: &&Call| matches!(call, Call::Attach { volume_id, .. } if *volume_id == late.volume_id);
+    assert_eq!(world.calls.iter().filter(asked).count(), 3);
+    on(&done, &world, false);
+}
+
+#[test]
 fn what_was_ordered_forward_after_it_had_served_does_not_turn_back_by_itself() {
     let (row, mut world) = called_back();
     let row = drive_until(row, &mut world, |row| row.phase == Some(Phase::Starting));
@@ -116,23 +145,97 @@ fn what_was_ordered_forward_after_it_had_served_does_not_turn_back_by_itself() {
     on(&done, &world, true);
 }
 
-#[test]
-fn a_new_volume_that_somebody_takes_off_before_the_end_is_kept_and_named() {
+/// Node 3 runs on the backup's data; somebody gives node 7 these, and starts it.
+fn helped_himself(set: Vec<Attached>) -> (Restore, World) {
     let (restore, mut world) = world(&[3, 7], &[3, 7]);
     world.gives_up = Some((InstanceId::from("i-7"), 2, "Server.InsufficientInstanceCapacity"));
     let row = drive_until(restore, &mut world, |row| row.nodes[0].launch == Launch::Yes);
+    world.gives_up = None;
     let seven = world.machine("i-7");
-    // Somebody helps himself to the old ones, and starts it.
-    let new: Vec<_> = seven.attached.drain(..).map(|there| there.volume_id).collect();
-    seven.attached = (0..2).map(|n| attached(&volume(7, n))).collect();
+    let new = std::mem::replace(&mut seven.attached, set);
     seven.state = "running".into();
-    for id in &new {
-        world.volumes.get_mut(id).expect("a volume").0 = "available".into();
+    for there in new {
+        world.volumes.get_mut(&there.volume_id).expect("a volume").0 = "available".into();
     }
-    let done = drive_until(row, &mut world, |row| !row.status.active());
-    assert_eq!(done.status, Status::Completed);
-    for id in new {
-        let left = done.leftovers.iter().find(|left| left.volume_id == id);
-        assert_eq!(left.map(|left| left.fate), Some(Fate::Kept), "{id}");
+    (row, world)
+}
+
+#[test]
+fn a_restore_of_which_a_node_runs_on_other_volumes_is_not_completed() {
+    let old = (0..2).map(|n| attached(&volume(7, n))).collect();
+    for set in [old, Vec::new()] {
+        let (row, mut world) = helped_himself(set);
+        let row = drive(row, &mut world);
+        assert_eq!(stands(&row), (Status::Stuck, Some(FailureCode::AttachFailed)));
+        assert!(row.failure.as_ref().is_some_and(|one| one.reason.starts_with("Node 7 (i-7)")));
+        // Nor by an order, as long as it is so; and once it stands it is put right.
+        let again = drive(order(&row, &world, Order::Retry), &mut world);
+        assert_eq!(again.status, Status::Stuck);
+        let seven = world.machine("i-7");
+        let taken = std::mem::take(&mut seven.attached);
+        seven.state = "stopped".into();
+        for there in taken {
+            world.volumes.get_mut(&there.volume_id).expect("a volume").0 = "available".into();
+        }
+        let done = drive(order(&again, &world, Order::Retry), &mut world);
+        assert_eq!(stands(&done), (Status::Completed, None));
+        on(&done, &world, true);
+        assert_eq!(world.called("DeleteVolume"), 0);
+    }
+}
+
+#[test]
+fn on_the_way_back_nobody_is_stopped_for_what_is_attached_to_a_node_that_runs() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    let how = How::Refused("AttachmentLimitExceeded");
+    world.strikes = vec![Strike { on: "AttachVolume", nth: 3, how }];
+    let row = drive_until(restore, &mut world, |row| row.back);
+    world.strikes.clear();
+    world.gives_up = Some((InstanceId::from("i-7"), 3, "Server.InsufficientInstanceCapacity"));
+    let runs = |row: &Restore| {
+        row.back && row.nodes[0].progress == 50 && row.phase == Some(Phase::Starting)
+    };
+    let mut row = drive_until(row, &mut world, runs);
+    while world.machine("i-3").state != "running" {
+        world.pass();
+    }
+    let stops = world.called("StopInstances");
+    let late = Volume { volume_id: VolumeId::from("vol-late"), ..volume(3, 5) };
+    world.volumes.insert(late.volume_id.clone(), ("in-use".into(), None, 0));
+    let coming = Attached { state: "attaching".into(), ..attached(&late) };
+    world.machine("i-3").attached.push(coming);
+    let looked = world.looks + 2;
+    row = drive_until(row, &mut world, |_| false).clone();
+    assert!(world.looks > looked || row.status == Status::RolledBack);
+    assert_eq!((row.status, world.called("StopInstances")), (Status::RolledBack, stops));
+    assert!(row.nodes[0].old.iter().all(|old| !old.late));
+}
+
+#[test]
+fn what_hangs_on_an_instance_that_is_on_its_way_out_is_not_in_use() {
+    let (row, mut world) = called_back();
+    let mut row = Restore { back: false, status: Status::Stuck, ..row };
+    world.machine("i-5").state = "shutting-down".into();
+    for id in ["i-3", "i-7"] {
+        world.machine(id).state = "running".into();
+    }
+    row = order(&row, &world, Order::Release);
+    assert_eq!(row.status, Status::Failed);
+    for new in &row.nodes[1].new {
+        let left =
+            row.leftovers.iter().find(|left| Some(&left.volume_id) == new.volume_id.as_ref());
+        assert_eq!(left.map(|left| left.fate), Some(Fate::Kept), "{new:?}");
+    }
+}
+
+#[test]
+fn an_order_after_an_order_does_not_decide_on_what_was_before_the_calls() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    let stopped = |row: &Restore| row.acted_at.is_some() && row.disturbed;
+    let row = drive_until(restore, &mut world, stopped);
+    let acted = row.acted_at.expect("calls");
+    for again in [Order::Retry, Order::RollBack] {
+        let row = order(&order(&row, &world, Order::RollBack), &world, again);
+        assert!(row.not_before >= Some(acted + Seconds(15)), "{again:?}: {:?}", row.not_before);
     }
 }
