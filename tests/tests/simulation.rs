@@ -112,7 +112,7 @@ fn a_share_of_the_crash_points_is_repaired_by_ticks_alone() -> Result<()> {
 fn a_restore_is_down_for_little_longer_than_its_slowest_node() -> Result<()> {
     for nodes in [3, 10] {
         let mut ratios = Vec::new();
-        for seed in 1..=9 {
+        for seed in 1..=16 {
             let Some(one) = sim::downtime(nodes, seed)? else { continue };
             assert_eq!(one.made, 0, "{nodes} nodes, seed {seed}: {one:?}");
             let ratio = |of: SignedDuration| one.shown.as_secs_f64() / of.as_secs_f64();
@@ -121,7 +121,9 @@ fn a_restore_is_down_for_little_longer_than_its_slowest_node() -> Result<()> {
         }
         ratios.sort_by(f64::total_cmp);
         println!("{nodes} nodes: {ratios:.2?}");
-        assert!(ratios.len() > 6 && ratios[ratios.len() / 2] <= 1.2, "{nodes} nodes: {ratios:?}");
+        let half = ratios.len() / 2;
+        let median = ratios[(ratios.len() - 1) / 2].midpoint(ratios[half]);
+        assert!(half > 5 && median <= 1.2, "{nodes} nodes: {median:.3} of {ratios:?}");
     }
     Ok(())
 }
