@@ -130,6 +130,7 @@ mod tests {
             volume_id: "vol-0abc123def456789a".into(),
             size_gib: 50,
             progress: 100,
+            asked: false,
         };
         backup.nodes[0].take = Take::Taken { attempt: 1, set: vec![taken] };
         backup

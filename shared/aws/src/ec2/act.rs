@@ -84,6 +84,7 @@ impl Ec2 {
                 volume_id: VolumeId::from(made.volume_id()?),
                 size_gib: u64::try_from(made.volume_size()?).ok()?,
                 progress: 0,
+                asked: false,
             })
         });
         Ok(Outcome::Created(made.collect()))

@@ -28,6 +28,10 @@ pub fn apply(backup: &mut Backup, outcomes: &[(Action, Outcome)], now: Time) {
             }
             Action::DeleteSnapshot(id) => {
                 deletes += 1;
+                let taken = backup.snapshots_mut().find(|taken| taken.snapshot_id == *id);
+                if let Some(taken) = taken {
+                    taken.asked |= *outcome == Outcome::Deleted;
+                }
                 if let Outcome::Failed(CallError::Rejected { code, message }) = outcome {
                     held = Some(hold(id.as_str(), code, message));
                 }
@@ -41,8 +45,6 @@ pub fn apply(backup: &mut Backup, outcomes: &[(Action, Outcome)], now: Time) {
     }
     backup.troubles = if troubled { backup.troubles.saturating_add(1) } else { 0 };
     if deletes == outcomes.len() && deletes > 0 {
-        let all_taken = outcomes.iter().all(|(_, outcome)| *outcome == Outcome::Deleted);
-        backup.asked = all_taken && !backup.status.active();
         pause_removal(backup, held, now);
     }
     match refused {

@@ -118,6 +118,9 @@ pub struct Taken {
     /// Last progress seen, 0 to 100.
     #[serde(default)]
     pub progress: u8,
+    /// It was asked to go, and AWS took that: from then on its absence from a list counts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asked: bool,
 }
 
 /// How far the one `CreateSnapshots` of a node is.
@@ -276,10 +279,6 @@ pub struct Backup {
     /// Rounds of deletes in a row, for the pause between them.
     #[serde(default)]
     pub rounds: u32,
-    /// Each snapshot that the row names was asked to go, and AWS took it: from
-    /// then on an absence from a list counts.
-    #[serde(default)]
-    pub asked: bool,
     /// Every snapshot was seen gone: only the announcement keeps the row.
     #[serde(default)]
     pub gone: bool,
@@ -321,7 +320,6 @@ impl Backup {
         "held",
         "strays_not_before",
         "rounds",
-        "asked",
         "gone",
         "owners",
         "outbox",
@@ -332,6 +330,14 @@ impl Backup {
         self.nodes.iter().flat_map(|node| match &node.take {
             Take::Taken { set, .. } => set.as_slice(),
             Take::Open { .. } | Take::Called { .. } => &[],
+        })
+    }
+
+    /// The same, to be changed.
+    fn snapshots_mut(&mut self) -> impl Iterator<Item = &mut Taken> {
+        self.nodes.iter_mut().flat_map(|node| match &mut node.take {
+            Take::Taken { set, .. } => set.as_mut_slice(),
+            Take::Open { .. } | Take::Called { .. } => &mut [],
         })
     }
 
@@ -386,7 +392,6 @@ impl Backup {
         self.not_before = None;
         self.troubles = 0;
         self.rounds = 0;
-        self.asked = false;
         let mut sweep = self.sweep_until;
         for node in &mut self.nodes {
             if let Take::Called { attempt, at, .. } = node.take {

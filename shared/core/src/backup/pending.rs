@@ -163,6 +163,7 @@ fn whole_set(volumes: &[VolumeId], made: &[&Snapshot]) -> Option<Vec<Taken>> {
             volume_id: snapshot.volume_id.clone(),
             size_gib: snapshot.size_gib,
             progress: snapshot.progress,
+            asked: false,
         })
         .collect();
     in_order(volumes, &made)

@@ -45,7 +45,6 @@ pub fn start_delete(backup: &Backup) -> Result<Deletion, Refusal> {
             next.not_before = None;
             next.troubles = 0;
             next.rounds = 0;
-            next.asked = false;
             next.held = None;
             Ok(Deletion::Begin(Box::new(next)))
         }
@@ -114,19 +113,23 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, now: Time) -> Step {
     }
     let mut doomed: BTreeSet<SnapshotId> = strays(backup, seen).collect();
     let mut unsure = false;
-    let asked = backup.asked;
+    let asked: BTreeSet<&SnapshotId> =
+        backup.snapshots().filter(|taken| taken.asked).map(|taken| &taken.snapshot_id).collect();
     if backup.status != Status::Completed {
         for (id, presence) in &seen.snapshots {
             match presence {
                 // Deleted while pending, it goes when it completes (EC2 API
                 // reference, `DeleteSnapshot`): asking again changes nothing
                 // until then.
-                Presence::There(snapshot) if asked && snapshot.state == "pending" => unsure = true,
+                Presence::There(snapshot) if asked.contains(id) && snapshot.state == "pending" => {
+                    unsure = true;
+                }
                 Presence::There(_) => {
                     doomed.insert(id.clone());
                 }
-                // No empty list stands for a delete: each is asked for once.
-                Presence::Unlisted if !asked => {
+                // No empty list stands for a delete: each is asked for once. And only once,
+                // or of hundreds those that are gone take the calls of those that are not.
+                Presence::Unlisted if !asked.contains(id) => {
                     doomed.insert(id.clone());
                 }
                 // Of a completed backup each was described, and its delete was taken.
@@ -159,7 +162,6 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, now: Time) -> Step {
     next.held = None;
     next.strays_not_before = None;
     next.rounds = 0;
-    next.asked = false;
     next.troubles = 0;
     next.trouble = None;
     match backup.status {

@@ -57,7 +57,8 @@ pub fn look(backup: &Backup, now: Time) -> Look {
         Status::Failed | Status::Deleting if backup.removal_open() => {
             // Of what was never complete EC2 may have denied the delete, not knowing it
             // yet: then no list tells that it is gone.
-            let confirm_missing = backup.asked && backup.completed_at.is_none();
+            let confirm_missing =
+                backup.snapshots().all(|taken| taken.asked) && backup.completed_at.is_none();
             Look { snapshots: ids(), tagged: true, confirm_missing, ..Look::default() }
         }
         Status::Failed | Status::Deleting => Look::default(),

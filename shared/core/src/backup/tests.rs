@@ -63,7 +63,6 @@ fn backup(nodes: &[u64]) -> Backup {
         held: None,
         strays_not_before: None,
         rounds: 0,
-        asked: false,
         gone: false,
         owners: Vec::new(),
         outbox: Vec::new(),
@@ -103,6 +102,7 @@ fn taken(node: u64, n: u64) -> Taken {
         volume_id: VolumeId(format!("vol-{node}-{n}")),
         size_gib: 50,
         progress: 0,
+        asked: false,
     }
 }
 

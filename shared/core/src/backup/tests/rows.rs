@@ -23,6 +23,7 @@ fn the_row_of_the_largest_backup_is_far_below_what_dynamodb_takes() {
                 volume_id: VolumeId(format!("vol-{n:017x}")),
                 size_gib: 16_384,
                 progress: 100,
+                asked: true,
             })
             .collect();
     }
