@@ -82,7 +82,7 @@ impl Functions {
 
     /// Delivers a sample. Gives the api's response, null from the others.
     async fn deliver(&self, name: &str) -> Result<Value> {
-        let text = std::fs::read_to_string(tests::root().join(format!("events/{name}.json")))?;
+        let text = sample(name)?;
         let event: Value = serde_json::from_str(&text)?;
         match name.split('-').next() {
             Some("api") => {
@@ -104,6 +104,32 @@ impl Functions {
             _ => tests::fail(format!("{name} is for no function")),
         }
     }
+}
+
+/// The text of a sample.
+fn sample(name: &str) -> Result<String> {
+    Ok(std::fs::read_to_string(tests::root().join(format!("events/{name}.json")))?)
+}
+
+#[tokio::test]
+async fn an_order_counts_for_a_quarter_of_an_hour_before_and_after_its_date() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let functions = Functions::of(&here).await?;
+    let mut event: Value = serde_json::from_str(&sample("worker-restore-ordered")?)?;
+    for (minutes, why) in [
+        (-16, "look again, and order anew"),
+        (16, "look again, and order anew"),
+        (-14, "there is no such restore"),
+        (14, "there is no such restore"),
+    ] {
+        let at = functions.clock.now() + Seconds::minutes(minutes);
+        event["time"] = json!(at.to_string());
+        let done = Box::pin(worker::handle(&functions.worker, event.clone(), TIMEOUT)).await;
+        let said = done.err().map_or("nothing".to_owned(), |error| error.to_string());
+        assert!(said.contains(why), "{minutes} minutes: {said}");
+    }
+    here.stop().await;
+    Ok(())
 }
 
 #[tokio::test]

@@ -128,7 +128,10 @@ async fn samples(watch: &Watch) -> Result<()> {
         let answer = watch.invoke(function, file).await;
         let answer = match (name.as_str(), answer) {
             // An order of some day long ago is refused.
-            ("worker-restore-ordered", Err(Failed(why))) if why.contains("order anew") => continue,
+            // cargo-lambda breaks the sentence where its line ends.
+            ("worker-restore-ordered", Err(Failed(why))) if why.contains("the order is of") => {
+                continue;
+            }
             ("worker-restore-ordered", answer) => return fail(format!("{name}: {answer:?}")),
             (_, answer) => answer.map_err(|Failed(why)| Failed(format!("{name}: {why}")))?,
         };

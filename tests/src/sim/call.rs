@@ -8,6 +8,10 @@ use serde_json::Value;
 
 use super::dice;
 
+/// Asked twice in a restore's life, at the plan and before the freeze: at the rate of the
+/// others their faults are hardly met.
+const RARE: [&str; 2] = ["DescribeInstanceAttribute", "DescribeInstanceTypes"];
+
 /// Which service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Service {
@@ -83,6 +87,7 @@ impl Call {
         let operation = self.operation.as_str();
         match self.service {
             Service::Ec2 if self.ec2_write() => dice::Kind::Ec2Write,
+            Service::Ec2 if RARE.contains(&operation) => dice::Kind::Rare,
             Service::Ec2 if self.form.contains_key("MaxResults") => dice::Kind::Paged,
             Service::DynamoDb if operation == "TransactWriteItems" => dice::Kind::Transaction,
             Service::DynamoDb if super::table::writes(operation) => dice::Kind::DynamoWrite,

@@ -45,6 +45,8 @@ pub(crate) enum Kind {
     /// Its answer comes in pages.
     Paged,
     PutEvents,
+    /// Made seldom.
+    Rare,
     Other,
 }
 
@@ -123,7 +125,7 @@ impl Dice {
             return Verdict { fault: here.then_some(crash.side.fault()), ..plain };
         }
         let rate = match kind {
-            Kind::Ec2Write => self.rate.max(self.changes),
+            Kind::Ec2Write | Kind::Rare => self.rate.max(self.changes),
             Kind::PutEvents => self.rate.max(self.tells),
             Kind::Transaction => self.rate.max(self.transactions),
             _ => self.rate,
@@ -133,7 +135,7 @@ impl Dice {
         }
         let fits = |fault: &Fault| match fault {
             Fault::Conflict => matches!(kind, Kind::DynamoWrite | Kind::Transaction),
-            Fault::AppliedLate => !matches!(kind, Kind::Paged | Kind::Other),
+            Fault::AppliedLate => !matches!(kind, Kind::Paged | Kind::Rare | Kind::Other),
             Fault::ShortPage => kind == Kind::Paged,
             Fault::EntriesRefused => kind == Kind::PutEvents,
             _ => true,

@@ -19,6 +19,7 @@
 mod accidents;
 mod call;
 mod campaign;
+mod deliver;
 mod dice;
 mod downtime;
 mod drive;

@@ -245,7 +245,7 @@ pub(crate) struct Profile {
     pub(crate) spells: u32,
     /// Of a call.
     pub(crate) calls: u32,
-    /// Of a call that changes EC2, if it is more.
+    /// Of a call that changes EC2 or is rare, if it is more.
     pub(crate) changes: u32,
     /// Of a call that tells the bus something, if it is more.
     pub(crate) tells: u32,

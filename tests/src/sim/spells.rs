@@ -153,6 +153,9 @@ impl Trouble {
             (Self::CreateThrottled, 0) => rng.i64(60..=300),
             // A delete is tried again hourly in the end.
             (Self::DeleteInUse | Self::DeleteLocked | Self::DeleteDenied, 0) => rng.i64(60..=240),
+            // One node runs and the start of another is refused for longer than its
+            // deadline: neither way is left.
+            (Self::StartRefused, 0..=1) => rng.i64(20..=60),
             // Every row that is due is tried each minute.
             (_, 0) => rng.i64(30..=60),
             _ => rng.i64(1..=30),

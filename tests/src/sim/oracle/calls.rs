@@ -14,13 +14,11 @@ use super::{Backup, InFlight, Of, Oracle, Snapshot, Verdict, Violation, time, vi
 use crate::rows::{BackupKey, items, named, text};
 
 /// A client has given one attempt up after this (the service's own time-out).
-pub(super) const GIVEN_UP: SignedDuration = SignedDuration::from_secs(15);
+const GIVEN_UP: SignedDuration = SignedDuration::from_secs(15);
 
-/// And the operation after this, whatever attempt it is at.
+/// And the operation after this, whatever attempt it is at: what is carried out within it
+/// is what its caller waits for.
 const OPERATION: SignedDuration = SignedDuration::from_secs(20);
-
-/// A call that is carried out within this is what its caller waits for.
-const QUICK: SignedDuration = SignedDuration::from_secs(20);
 
 /// For so long after somebody changed an instance's volumes a set of them may be
 /// another one than was planned.
@@ -261,7 +259,7 @@ impl Oracle {
             }
         }
         let sent = self.in_flight.iter().find(|one| one.number == call.number);
-        let quick = sent.is_some_and(|one| now.duration_since(one.at) <= QUICK);
+        let quick = sent.is_some_and(|one| now.duration_since(one.at) <= OPERATION);
         self.in_flight.retain(|one| one.number != call.number);
         if !done {
             self.refused(now, call, body);

@@ -1,16 +1,18 @@
 //! Restores as their users see them: on a local cloud, over HTTP, with what the database
 //! wrote on the volumes.
 
+mod orders;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::http::{Call, Reply};
-use tests::{Failed, Here, MANY, Result, Setup, binary, fail};
+use tests::{Failed, Here, MANY, Result, Setup, fail};
 
 /// A local cloud whose volumes say `first`, with a completed backup of them, and say
 /// `second` since.
 async fn backed_up() -> Result<Here> {
-    // Fast: a restore's waits are the worker's own, three seconds each.
+    // Fast: a restore's waits are the worker's own, two seconds each.
     let parameters = vec![("StartingDeadlineMinutes".to_owned(), "1".to_owned())];
     let here = Here::start(Setup { tick: 2, parameters, ..Setup::default() }).await?;
     write(&here, "first").await?;
@@ -59,6 +61,27 @@ async fn over(here: &Here) -> Result<Value> {
     let ends = ["completed", "rolled_back", "failed", "stuck"];
     let ends = |one: &Value| ends.iter().any(|end| one["status"] == *end);
     until(here, "restores/1", ends).await
+}
+
+/// The restore is completed, and each volume says what it said when it was backed up.
+async fn completes(here: &Here) -> Result<Value> {
+    let done = over(here).await?;
+    assert_eq!((&done["status"], &done["failure"]), (&json!("completed"), &Value::Null));
+    all_say(here, "first").await?;
+    Ok(done)
+}
+
+/// A restore that starts its nodes, and for one of them EC2 refuses it with this code.
+async fn starting(code: &str) -> Result<Here> {
+    let here = backed_up().await?;
+    let instance = &here.demo.nodes[1].instance_id;
+    here.arm(&json!({
+        "on": "StartInstances", "do": "error", "code": code, "resource": instance, "times": MANY,
+    }))
+    .await?;
+    assert_eq!(restore(&here, &Value::Null).await?.status, 204);
+    until(&here, "restores/1", |one| one["phase"] == "starting").await?;
+    Ok(here)
 }
 
 /// What is written on what hangs on each node, by device; each node runs.
@@ -117,9 +140,7 @@ async fn the_backups_data_is_back_and_the_old_volumes_are_kept() -> Result<()> {
     refused(&other, 409, "restore_in_progress");
     refused(&here.delete(1).await?, 409, "restore_in_progress");
 
-    let done = over(&here).await?;
-    assert_eq!((&done["status"], &done["failure"]), (&json!("completed"), &Value::Null));
-    all_say(&here, "first").await?;
+    let done = completes(&here).await?;
     assert!(done["downtime_seconds"].as_i64().is_some_and(|down| down > 0), "{done}");
     assert!(done["old_volumes_kept_until"].is_string());
     let volumes: Vec<&Value> = done["nodes"]
@@ -208,25 +229,15 @@ async fn a_start_without_capacity_is_asked_for_until_it_runs() -> Result<()> {
     let instance = &here.demo.nodes[1].instance_id;
     here.arm(&json!({"on": "StartInstances", "do": "fail_later", "resource": instance})).await?;
     assert_eq!(restore(&here, &Value::Null).await?.status, 204);
-    let done = over(&here).await?;
-    assert_eq!((&done["status"], &done["failure"]), (&json!("completed"), &Value::Null));
-    all_say(&here, "first").await?;
+    completes(&here).await?;
     here.stop().await;
     Ok(())
 }
 
 #[tokio::test]
 async fn a_start_that_is_refused_for_capacity_is_asked_for_beyond_every_deadline() -> Result<()> {
-    let here = backed_up().await?;
-    let instance = &here.demo.nodes[1].instance_id;
     // As EC2 refuses it: with status 500.
-    let code = "InsufficientInstanceCapacity";
-    here.arm(&json!({
-        "on": "StartInstances", "do": "error", "code": code, "resource": instance, "times": MANY,
-    }))
-    .await?;
-    assert_eq!(restore(&here, &Value::Null).await?.status, 204);
-    until(&here, "restores/1", |one| one["phase"] == "starting").await?;
+    let here = starting("InsufficientInstanceCapacity").await?;
     // The deadline is a minute here.
     let mut refusals = 0;
     for _ in 0..40 {
@@ -239,9 +250,7 @@ async fn a_start_that_is_refused_for_capacity_is_asked_for_beyond_every_deadline
     assert!(refusals > 3, "{refusals}");
     here.disarm().await?;
     here.advance(60).await?;
-    let done = over(&here).await?;
-    assert_eq!((&done["status"], &done["failure"]), (&json!("completed"), &Value::Null));
-    all_say(&here, "first").await?;
+    completes(&here).await?;
     here.stop().await;
     Ok(())
 }
@@ -385,142 +394,5 @@ async fn a_deployment_that_is_deleted_in_the_middle_is_not_stopped_or_comes_up_a
         all_say(&here, if end == "failed" { "second" } else { "first" }).await?;
         here.stop().await;
     }
-    Ok(())
-}
-
-/// The operator's command, as it is typed. Gives what it printed.
-async fn admin(here: &Here, order: &str) -> Result<String> {
-    let output = tokio::process::Command::new(binary("admin")?)
-        .args(["restore", order, &here.demo.deployment_id.to_string(), "1", "--wait", "60"])
-        .envs(here.environment())
-        .env("AWS_ENDPOINT_URL", &here.demo.aws_endpoint)
-        .env("AWS_REGION", &here.demo.region)
-        .env("TABLE_NAME", &here.demo.table)
-        .env("EVENT_BUS_NAME", &here.demo.event_bus)
-        .output()
-        .await?;
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).trim().to_owned();
-    if output.status.success() { Ok(said) } else { fail(said) }
-}
-
-/// A restore that is stuck: one node runs on the backup's data, the start of another is
-/// refused.
-async fn stuck() -> Result<Here> {
-    let here = backed_up().await?;
-    let instance = &here.demo.nodes[1].instance_id;
-    let code = "InvalidParameterCombination";
-    here.arm(&json!({
-        "on": "StartInstances", "do": "error", "code": code, "resource": instance, "times": 10_000,
-    }))
-    .await?;
-    assert_eq!(restore(&here, &Value::Null).await?.status, 204);
-    until(&here, "restores/1", |one| one["phase"] == "starting").await?;
-    here.advance(60).await?;
-    let one = until(&here, "restores/1", |one| one["status"] == "stuck").await?;
-    assert_eq!(one["failure"]["code"], "start_failed", "{one}");
-    Ok(here)
-}
-
-#[tokio::test]
-async fn an_operator_lets_a_stuck_restore_go_on() -> Result<()> {
-    let here = stuck().await?;
-    // It holds what it held.
-    refused(&here.delete(1).await?, 409, "restore_in_progress");
-    let Err(Failed(said)) = admin(&here, "release").await else { return fail("released") };
-    assert!(said.contains("not done: Node") && said.contains("start it first"), "{said}");
-    here.disarm().await?;
-    let said = admin(&here, "retry").await?;
-    assert!(said.contains("done: restore 1 is in_progress"), "{said}");
-    let done = over(&here).await?;
-    assert_eq!((&done["status"], &done["failure"]), (&json!("completed"), &Value::Null));
-    all_say(&here, "first").await?;
-    let Err(Failed(said)) = admin(&here, "roll-back").await else { return fail("rolled back") };
-    assert!(said.contains("not done: the restore is over: completed"), "{said}");
-    here.stop().await;
-    Ok(())
-}
-
-#[tokio::test]
-async fn an_order_in_the_middle_of_a_call_waits_for_it() -> Result<()> {
-    let here = backed_up().await?;
-    // The dry run of each stop comes first.
-    let dry = json!({"on": "StopInstances", "do": "error", "code": "DryRunOperation", "times": 3});
-    here.arm(&dry).await?;
-    here.arm(&json!({"on": "StopInstances", "do": "hang", "times": 1})).await?;
-    assert_eq!(restore(&here, &Value::Null).await?.status, 204);
-    for _ in 0..600 {
-        if !row(&here).await?["touched_at"].is_null() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(row(&here).await?["lease"].is_object(), "a call is under way");
-    let said = admin(&here, "roll-back").await?;
-    assert!(said.contains("done: restore 1"), "{said}");
-    let done = over(&here).await?;
-    assert_eq!(done["failure"]["code"], "superseded", "{done}");
-    all_say(&here, "second").await?;
-    here.stop().await;
-    Ok(())
-}
-
-#[tokio::test]
-async fn an_order_that_cannot_be_read_or_has_no_restore_is_a_dead_letter() -> Result<()> {
-    let here = backed_up().await?;
-    let deployment = here.demo.deployment_id;
-    let order = |change: Value| {
-        let mut order = json!({
-            "version": 1, "order_id": "o", "deployment_id": deployment, "restore_id": 1,
-            "order": "retry",
-        });
-        for (name, value) in change.as_object().into_iter().flatten() {
-            order[name] = value.clone();
-        }
-        order
-    };
-    let wrong = [
-        (json!({}), "no such restore"),
-        (json!({"version": 2}), "version 2 is not known"),
-        (json!({"order_id": "o".repeat(65)}), "1 to 64 bytes"),
-        (json!({"order_id": ""}), "1 to 64 bytes"),
-        (json!({"force": true}), "unknown field `force`"),
-        (json!({"order": "forward"}), "unknown variant `forward`"),
-    ];
-    for (change, _) in &wrong {
-        let detail = order(change.clone());
-        here.put_event("supervisor.backups", "Restore Ordered", &detail).await?;
-    }
-    for _ in 0..300 {
-        // Lambda tries each twice more, minutes apart.
-        here.advance(120).await?;
-        let letters = here.local("GET", "dead_letters", &Value::Null).await?.to_string();
-        if wrong.iter().all(|(_, why)| letters.contains(why)) {
-            here.stop().await;
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    fail(here.local("GET", "dead_letters", &Value::Null).await?.to_string())
-}
-
-#[tokio::test]
-async fn an_operator_calls_a_stuck_restore_back() -> Result<()> {
-    let here = stuck().await?;
-    here.disarm().await?;
-    admin(&here, "roll-back").await?;
-    let done = over(&here).await?;
-    assert_eq!(done["status"], "rolled_back", "{done}");
-    all_say(&here, "second").await?;
-    // What was written to the new volumes is not lost.
-    here.advance(30 * 24 * 3600).await?;
-    here.tick().await?;
-    let state = here.state().await?;
-    let volumes = state["volumes"].as_array().cloned().unwrap_or_default();
-    let kept = volumes
-        .iter()
-        .filter(|one| one["content"].as_str().unwrap_or_default().starts_with("first "));
-    assert_eq!(kept.count(), 6);
-    here.stop().await;
     Ok(())
 }
