@@ -54,8 +54,8 @@ pub(crate) async fn advance(
 /// Obeys an operator's order, or stores why not, and goes on from there.
 ///
 /// # Errors
-/// An order that is too old, or of a restore that is not there, changes nothing and goes
-/// to the dead-letter queue with its reason.
+/// An order that is too old, or dated ahead, or of a restore that is not there, changes
+/// nothing and goes to the dead-letter queue with its reason.
 #[tracing::instrument(skip_all, fields(deployment_id = %ordered.deployment_id, restore_id = %ordered.restore_id))]
 pub(crate) async fn obey(
     worker: &Worker,
@@ -64,8 +64,8 @@ pub(crate) async fn obey(
     until: Deadline,
 ) -> Result<(), Error> {
     let age = worker.clock.now() - at;
-    if age > ORDER_COUNTS || age < Seconds(-ORDER_COUNTS.0) {
-        let reason = format!("the order is {} s old; look again, and order anew", age.0);
+    if age.0.abs() > ORDER_COUNTS.0 {
+        let reason = format!("the order is of {at}; look again, and order anew");
         return Err(Error::Rejected(reason));
     }
     let found = worker.table.restore(ordered.deployment_id, ordered.restore_id).await?;
@@ -221,8 +221,7 @@ impl<'a> Advancing<'a> {
         let now = worker.clock.now();
         let look = restore::look(row, now);
         let (most, began) = (self.advance.until.look(), Instant::now());
-        let seen =
-            if look.is_empty() { Ok(Seen::default()) } else { self.looked(row, &look).await? };
+        let seen = self.looked(row, &look).await?;
         if let Err(error) = &seen {
             if most < LOOK && began.elapsed() >= most {
                 // This invocation's time was over; AWS need not be late.

@@ -5,7 +5,7 @@ use std::error::Error;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use backups_core::operation::CallError;
+use backups_core::operation::{CallError, is_full};
 
 /// Codes that mean "not now": nothing was done, and the same call may pass later.
 /// Source: EC2 API reference, "Error codes"; EC2 developer guide, "Request throttling".
@@ -24,19 +24,10 @@ const THROTTLED: &[&str] = &[
     "PendingSnapshotLimitExceeded",
 ];
 
-/// Whether AWS says that it has no room: an answer as certain as a 4xx, though EC2 gives
-/// it with status 500.
-/// Source: EC2 API reference, "Error codes", server error codes
-/// (`InsufficientInstanceCapacity`, `InsufficientVolumeCapacity`, ...).
-fn is_full(code: &str) -> bool {
-    code.starts_with("Insufficient") && code.contains("Capacity")
-        || code == "ReservationCapacityExceeded"
-}
-
 /// Sorts an error of a call.
 ///
-/// But for a want of capacity a 5xx, a broken connection, and a time-out all mean that the call may have
-/// happened. Only a connection that never came about proves that it did not.
+/// But for a want of capacity a 5xx, a broken connection, and a time-out all mean that the
+/// call may have happened. Only a connection that never came about proves that it did not.
 pub fn sort<E>(error: &SdkError<E, HttpResponse>) -> CallError
 where
     E: ProvideErrorMetadata + Error + 'static,

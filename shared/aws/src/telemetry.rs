@@ -27,7 +27,8 @@ pub enum Metric {
     RestoresStuck,
     /// Starts of a restore's nodes that were refused and are asked for again.
     RestoreStartRetries,
-    /// Looks and calls of a restore that failed while its deployment was down.
+    /// Looks of a restore that failed, and rounds of calls of which one did, while its
+    /// deployment was down.
     RestoresHindered,
     /// Volumes that a restore left, and that nobody but an operator removes.
     VolumesKept,

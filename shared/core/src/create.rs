@@ -109,7 +109,6 @@ pub fn decide(
         held: None,
         strays_not_before: None,
         rounds: 0,
-        asked: false,
         gone: false,
         owners: Vec::new(),
         outbox: Vec::new(),

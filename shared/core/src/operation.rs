@@ -148,6 +148,17 @@ impl std::fmt::Display for CallError {
     }
 }
 
+/// Whether a refusal, or an instance's state reason, says that AWS has no room: granted
+/// later, and as certain as a 4xx, though EC2 gives it with status 500.
+/// Source: EC2 API reference, "Error codes" (`InsufficientInstanceCapacity`,
+/// `InsufficientHostCapacity`, `InsufficientVolumeCapacity`, ...); EC2 user guide,
+/// "Troubleshoot instance launch issues" (`Server.InsufficientInstanceCapacity`).
+pub fn is_full(code: &str) -> bool {
+    let code = code.strip_prefix("Server.").unwrap_or(code);
+    (code.starts_with("Insufficient") && code.contains("Capacity"))
+        || code == "ReservationCapacityExceeded"
+}
+
 /// 5 s, doubled with each trouble in a row, up to 5 minutes. The shell adds jitter.
 pub(crate) fn backoff(troubles: u32) -> Seconds {
     Seconds((5_i64 << troubles.saturating_sub(1).min(6)).min(300))

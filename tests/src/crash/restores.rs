@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Plan, Tally};
 use crate::http::Call;
 use crate::rows::{items, text};
-use crate::{Cloud, Process, Result, audit, database, fail};
+use crate::{Cloud, MANY, Process, Result, audit, database, fail};
 
 /// Where a restore can be killed: before it is looked at, in each phase of the way there,
 /// and in each of the way back.
@@ -151,7 +151,7 @@ impl Loop<'_> {
         cloud
             .arm(&json!({
                 "on": "StartInstances", "do": "fail_later", "code": code,
-                "resource": instance, "times": 10_000,
+                "resource": instance, "times": MANY,
             }))
             .await?;
         until(cloud, id, |at, over| over || at == "starting").await?;

@@ -38,7 +38,7 @@ impl Ec2 {
             seen.instances = self.machines(look).await?;
         }
         if !look.volumes.is_empty() {
-            seen.volumes = self.volumes(&look.volumes).await?;
+            seen.volumes = self.volumes(&look.volumes, whose).await?;
         }
         if look.tagged {
             let pairs = whose.pairs().into_iter();
@@ -53,7 +53,7 @@ impl Ec2 {
                 .send();
             while let Some(page) = pages.next().await {
                 let page = page.map_err(|error| refused("DescribeVolumes", &error))?;
-                seen.tagged.extend(page.volumes().iter().filter_map(volume));
+                seen.tagged.extend(page.volumes().iter().filter_map(|one| volume(one, whose)));
             }
         }
         Ok(seen)
@@ -219,7 +219,11 @@ impl Ec2 {
     }
 
     /// Volumes by id. One that the list leaves out is asked for by its own id.
-    async fn volumes(&self, ids: &[VolumeId]) -> Result<BTreeMap<VolumeId, SeenVolume>, CallError> {
+    async fn volumes(
+        &self,
+        ids: &[VolumeId],
+        whose: &Restoring,
+    ) -> Result<BTreeMap<VolumeId, SeenVolume>, CallError> {
         let mut seen: BTreeMap<_, _> =
             ids.iter().map(|id| (id.clone(), SeenVolume::Unlisted)).collect();
         for chunk in ids.chunks(CHUNK) {
@@ -233,7 +237,7 @@ impl Ec2 {
                 .send();
             while let Some(page) = pages.next().await {
                 let page = page.map_err(|error| refused("DescribeVolumes", &error))?;
-                seen.extend(page.volumes().iter().filter_map(volume));
+                seen.extend(page.volumes().iter().filter_map(|one| volume(one, whose)));
             }
         }
         let unlisted: Vec<_> = seen
@@ -242,17 +246,21 @@ impl Ec2 {
             .map(|(id, _)| id.clone())
             .collect();
         for wave in unlisted.chunks(SIDE_BY_SIDE) {
-            seen.extend(try_join_all(wave.iter().map(|id| self.confirm_volume(id))).await?);
+            seen.extend(try_join_all(wave.iter().map(|id| self.confirm_volume(id, whose))).await?);
         }
         Ok(seen)
     }
 
-    async fn confirm_volume(&self, id: &VolumeId) -> Result<(VolumeId, SeenVolume), CallError> {
+    async fn confirm_volume(
+        &self,
+        id: &VolumeId,
+        whose: &Restoring,
+    ) -> Result<(VolumeId, SeenVolume), CallError> {
         match self.client.describe_volumes().volume_ids(id.as_str()).send().await {
             Ok(reply) => Ok(reply
                 .volumes()
                 .iter()
-                .find_map(volume)
+                .find_map(|one| volume(one, whose))
                 .unwrap_or((id.clone(), SeenVolume::Unlisted))),
             Err(error) => match refused("DescribeVolumes", &error) {
                 CallError::Rejected { code, .. } if code == "InvalidVolume.NotFound" => {
@@ -337,12 +345,13 @@ fn unfit(instance: &Ec2Instance, protected: bool, one_time: bool) -> Option<Stri
 }
 
 /// A volume as the rules see it.
-fn volume(found: &Ec2Volume) -> Option<(VolumeId, SeenVolume)> {
+fn volume(found: &Ec2Volume, whose: &Restoring) -> Option<(VolumeId, SeenVolume)> {
     let instances = found.attachments().iter().filter_map(|one| one.instance_id());
     let there = SeenVolume::There {
         state: found.state().map_or("", |state| state.as_str()).to_owned(),
         snapshot_id: found.snapshot_id().filter(|id| !id.is_empty()).map(SnapshotId::from),
         instances: instances.map(InstanceId::from).collect(),
+        of: whose.restore_of(found.tags()),
     };
     Some((VolumeId::from(found.volume_id()?), there))
 }

@@ -95,6 +95,18 @@ impl Restoring {
         ]
     }
 
+    /// Which restore of this deployment the tags name.
+    pub fn restore_of(&self, tags: &[Tag]) -> Option<RestoreId> {
+        let value = |key: &str| tags.iter().find(|tag| tag.key() == Some(key))?.value();
+        let ours = [
+            (STACK, self.stack.clone()),
+            (TABLE, self.table.clone()),
+            (DEPLOYMENT, self.deployment.to_string()),
+        ];
+        let ours = ours.iter().all(|(key, expected)| value(key) == Some(expected));
+        value(RESTORE).filter(|_| ours)?.parse().ok()
+    }
+
     /// The same as EC2 takes them.
     pub fn tags(&self) -> Vec<Tag> {
         let pairs = self.pairs().into_iter();
@@ -115,6 +127,24 @@ impl Restoring {
 mod tests {
     use super::*;
     use backups_core::id::VolumeId;
+
+    #[test]
+    fn tags_name_a_restore_of_this_table_and_deployment_alone() {
+        let of = |table: &str, restore| Restoring {
+            stack: "s".into(),
+            table: table.into(),
+            deployment: DeploymentId(u64::MAX),
+            restore: RestoreId(restore),
+            token: Nonce::from("t"),
+            managed: ("k".into(), "v".into()),
+        };
+        let ours = of("t", 1);
+        assert_eq!(ours.restore_of(&of("t", 2).tags()), Some(RestoreId(2)));
+        assert_eq!(ours.restore_of(&of("lost", 2).tags()), None);
+        assert_eq!(ours.restore_of(&[]), None);
+        let other = Restoring { deployment: DeploymentId(7), ..of("t", 2) };
+        assert_eq!(ours.restore_of(&other.tags()), None);
+    }
 
     #[test]
     fn the_tags_of_a_large_set_stay_within_what_aws_takes() {

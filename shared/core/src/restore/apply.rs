@@ -3,8 +3,8 @@
 use super::plan::named;
 use super::{Action, Call, Fate, Outcome, Restore, Status, launch};
 use crate::limits::Limits;
-use crate::operation::{CallError, FailureCode, RIGHTS, backoff};
-use crate::time::{Seconds, Time};
+use crate::operation::{CallError, FailureCode, RIGHTS};
+use crate::time::Time;
 
 /// Codes of a quota or of a volume that EC2 will not make, whatever we do.
 /// Source: EC2 API reference, "Error codes".
@@ -43,13 +43,11 @@ pub fn apply(restore: &mut Restore, outcomes: &[(Action, Outcome)], limits: &Lim
     if let Some((code, reason)) = lasting
         && matches!(restore.status, Status::InProgress)
         && restore.launched_at.is_none()
-        && !restore.is_closed()
+        && !restore.committed
     {
         restore.turn_back(code, reason, limits, now);
-    } else if failed && !restore.is_urgent() {
-        restore.not_before = Some(now + backoff(restore.troubles));
     } else if failed {
-        restore.not_before = Some(now + backoff(restore.troubles).min(Seconds(10)));
+        restore.not_before = Some(now + restore.pause());
     }
 }
 
@@ -67,10 +65,8 @@ type Fault = (FailureCode, String);
 
 /// A dry run.
 fn tried(restore: &mut Restore, call: &Call, outcome: &Outcome) -> Option<Fault> {
-    if let Outcome::Failed(CallError::Rejected { code, message }) = outcome {
-        let said = CallError::Rejected { code: code.clone(), message: message.clone() }
-            .of(call.name())
-            .sentence();
+    if let Outcome::Failed(error @ CallError::Rejected { code, .. }) = outcome {
+        let said = error.clone().of(call.name()).sentence();
         let who = about(restore, call);
         if RIGHTS.contains(&code.as_str()) {
             return Some((
@@ -132,7 +128,7 @@ fn uncheck(restore: &mut Restore, call: &Call) {
                 node.checked &= covered > 0;
             }
             // Whose volume it is the row does not say before it is frozen: all of them.
-            Call::Keep(_) | Call::DeleteVolume(_) => {
+            Call::Keep(_) => {
                 for new in node.new.iter_mut().filter(|new| new.volume_id.is_none()) {
                     new.checked = false;
                 }
@@ -187,9 +183,7 @@ fn done(restore: &mut Restore, call: &Call, outcome: &Outcome, now: Time) -> Opt
         );
     let who = about(restore, call);
     let rejected = match outcome {
-        Outcome::Failed(CallError::Rejected { code, message }) => {
-            Some((code.as_str(), message.as_str()))
-        }
+        Outcome::Failed(CallError::Rejected { code, .. }) => Some(code.as_str()),
         _ => None,
     };
     let said = match outcome {
@@ -212,7 +206,7 @@ fn done(restore: &mut Restore, call: &Call, outcome: &Outcome, now: Time) -> Opt
                 // Another attempt's request under this token, or a rate that the Region
                 // has no more of: a new token, without the rate (EBS user guide, volume
                 // initialization; AWS does not document the code).
-                (_, Some((code, _)))
+                (_, Some(code))
                     if !RIGHTS.contains(&code)
                         && volume_fault(code) == FailureCode::VolumeFailed
                         && (new.with_rate || code == "IdempotentParameterMismatch") =>
@@ -221,13 +215,13 @@ fn done(restore: &mut Restore, call: &Call, outcome: &Outcome, now: Time) -> Opt
                     new.with_rate = false;
                     None
                 }
-                (_, Some((code, _))) if RIGHTS.contains(&code) => Some((
+                (_, Some(code)) if RIGHTS.contains(&code) => Some((
                     FailureCode::PermissionDenied,
                     format!(
                         "{who}: {said} Nothing was stopped. Give the worker's role the right (template.yaml); then restore again."
                     ),
                 )),
-                (_, Some((code, _))) => Some((
+                (_, Some(code)) => Some((
                     volume_fault(code),
                     format!(
                         "{who}: AWS refused CreateVolume with {said} Nothing was stopped. Mend what AWS names, then restore again."
@@ -241,23 +235,23 @@ fn done(restore: &mut Restore, call: &Call, outcome: &Outcome, now: Time) -> Opt
             None
         }
         Call::Stop(_) => rejected
-            .filter(|(code, _)| {
+            .filter(|code| {
                 RIGHTS.contains(code)
                     || matches!(*code, "OperationNotPermitted" | "UnsupportedOperation")
             })
             .map(|_| (FailureCode::StopFailed, format!("{who}: AWS refused to stop it: {said}"))),
         Call::Attach { .. } => rejected
-            .filter(|(code, _)| {
+            .filter(|code| {
                 RIGHTS.contains(code)
                     || matches!(*code, "InvalidVolume.ZoneMismatch" | "AttachmentLimitExceeded")
             })
             .map(|_| (FailureCode::AttachFailed, format!("{who}: AWS refused to attach: {said}"))),
         Call::Detach { .. } | Call::SetDeleteOnTermination { .. } => rejected
-            .filter(|(code, _)| RIGHTS.contains(code))
+            .filter(|code| RIGHTS.contains(code))
             .map(|_| (FailureCode::AttachFailed, format!("{who}: {said}"))),
         Call::Keep(id) | Call::Release(id) => {
             // A volume that is gone needs no tags.
-            let gone = rejected.is_some_and(|(code, _)| code == "InvalidVolume.NotFound");
+            let gone = rejected.is_some_and(|code| code == "InvalidVolume.NotFound");
             if outcome.is_success() || gone {
                 for left in restore.leftovers.iter_mut().filter(|left| left.volume_id == *id) {
                     left.tagged = true;

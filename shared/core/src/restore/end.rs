@@ -1,12 +1,15 @@
 //! The end, and what comes after it: the new volumes become the deployment's own, the
 //! old ones are kept for a while, and what nobody needs is deleted.
 
+use super::plan::named;
 use super::seen::SeenVolume;
+use super::sets::has_all_new;
 use super::step::Step;
-use super::{Action, Call, Fate, Leftover, New, Restore, Seen, Status, progress};
+use super::{Action, Call, Fate, Leftover, New, Node, Restore, Seen, Status, progress};
 use crate::announce::Kind;
+use crate::id::VolumeId;
 use crate::limits::{Limits, VISIBLE};
-use crate::operation::backoff;
+use crate::operation::{Failure, FailureCode, backoff};
 use crate::time::{Seconds, Time};
 
 /// An attachment that is seen so long after the end is somebody's, and not what EC2 still
@@ -18,6 +21,11 @@ const WATCH_EVERY: Seconds = Seconds::hours(1);
 
 /// How long after a call of unknown outcome its volume is looked for by its tags.
 const SWEEP: Seconds = Seconds::minutes(10);
+
+/// A volume that goes at once. It was made with our tags on it.
+pub(super) fn deleted(id: &VolumeId, now: Time) -> Leftover {
+    Leftover { tagged: true, ..Leftover::new(id, Fate::Deleted, Some(now)) }
+}
 
 /// The restore is over. The write that stores this frees the slot and the backup.
 pub(super) fn finish(restore: &mut Restore, status: Status, limits: &Limits, now: Time) {
@@ -32,43 +40,35 @@ pub(super) fn finish(restore: &mut Restore, status: Status, limits: &Limits, now
         restore.failure = None;
     }
     let mut left = Vec::new();
-    let fate = |volume_id: &crate::id::VolumeId, fate: Fate, not_before: Option<Time>| Leftover {
-        volume_id: volume_id.clone(),
-        fate,
-        not_before,
-        tagged: false,
-    };
-    // It was made with our tags on it.
-    let deleted =
-        |id: &crate::id::VolumeId| Leftover { tagged: true, ..fate(id, Fate::Deleted, Some(now)) };
     let until = now + limits.old_volumes;
     // Also when somebody else started a node in the middle.
     let may_hold_writes =
         restore.was_stuck || restore.launched_at.is_some() || restore.may_have_written();
-    for node in restore.nodes.iter().filter(|node| node.swaps) {
+    for node in restore.swapping() {
+        left.extend(node.aside.iter().map(|one| Leftover::new(&one.volume_id, Fate::Kept, None)));
         let news = node.new.iter().filter_map(|new| new.volume_id.as_ref());
         if status == Status::Completed {
-            left.extend(news.map(|id| fate(id, Fate::Adopted, None)));
+            left.extend(news.map(|id| Leftover::new(id, Fate::Adopted, None)));
             for old in &node.old {
                 // A volume of which there is no copy: no backup has its device.
                 let covered = node.new.iter().any(|new| new.device == old.device);
                 let kept = restore.was_stuck || !covered || old.late;
                 left.push(if kept {
-                    fate(&old.volume_id, Fate::Kept, None)
+                    Leftover::new(&old.volume_id, Fate::Kept, None)
                 } else {
-                    fate(&old.volume_id, Fate::Deleted, Some(until))
+                    Leftover::new(&old.volume_id, Fate::Deleted, Some(until))
                 });
             }
             continue;
         }
         // What hung on a node that is gone is nobody's any more.
         if node.missing && restore.disturbed {
-            left.extend(node.old.iter().map(|old| fate(&old.volume_id, Fate::Kept, None)));
+            left.extend(node.old.iter().map(|old| Leftover::new(&old.volume_id, Fate::Kept, None)));
         }
         if may_hold_writes {
-            left.extend(news.map(|id| fate(id, Fate::Kept, None)));
+            left.extend(news.map(|id| Leftover::new(id, Fate::Kept, None)));
         } else {
-            left.extend(news.map(deleted));
+            left.extend(news.map(|id| deleted(id, now)));
         }
     }
     let deletes_old =
@@ -90,6 +90,68 @@ pub(super) fn finish(restore: &mut Restore, status: Status, limits: &Limits, now
     );
 }
 
+/// Every node that ran runs.
+pub(super) fn over(mut restore: Restore, seen: &Seen, limits: &Limits, now: Time) -> Step {
+    let back = restore.back;
+    if let Some(node) = restore.nodes.iter().find(|node| node.missing)
+        && !back
+    {
+        // Forward on those that are there, and a person looks after the rest.
+        let reason = format!(
+            "{}: its instance was terminated after the nodes were started on the backup's volumes. The others run; bring the node back with the volumes that the restore lists, or release it (docs/runbook).",
+            named(node)
+        );
+        restore.get_stuck(FailureCode::NodeMissing, reason, now);
+        return Step::Record(restore);
+    }
+    let lacks = |node: &&Node| {
+        let machine = seen.instances.get(&node.instance_id);
+        node.swaps && !back && !machine.is_some_and(|machine| has_all_new(node, machine))
+    };
+    if let Some(node) = restore.nodes.iter().find(lacks) {
+        let reason = format!(
+            "{}: somebody took the backup's volumes off it and started it on others (CloudTrail, DetachVolume). Stop it by hand and order retry, or order roll-back for all (docs/runbook).",
+            named(node)
+        );
+        restore.get_stuck(FailureCode::AttachFailed, reason, now);
+        return Step::Record(restore);
+    }
+    let status = match (back, restore.disturbed) {
+        (false, _) => Status::Completed,
+        (true, true) => Status::RolledBack,
+        // What was about to be stopped was not.
+        (true, false) => {
+            restore.stopped_at = None;
+            Status::Failed
+        }
+    };
+    restore.started_at = restore.stopped_at.map(|_| now);
+    name_missing(&mut restore);
+    finish(&mut restore, status, limits, now);
+    Step::Record(restore)
+}
+
+/// Every instance is gone: there is nothing to bring back.
+pub(super) fn nobody_left(mut restore: Restore, limits: &Limits, now: Time) -> Step {
+    let reason = "Every instance of the deployment is gone. Its volumes are listed in the restore; the backup is as it was.".to_owned();
+    restore.failure = Some(Failure { code: FailureCode::NodeMissing, reason });
+    finish(&mut restore, Status::Failed, limits, now);
+    Step::Record(restore)
+}
+
+/// Who went back for another reason is told which node it did not bring along.
+fn name_missing(restore: &mut Restore) {
+    let missing = restore.nodes.iter().filter(|node| node.missing).map(named);
+    let missing = missing.collect::<Vec<_>>().join(", ");
+    if let Some(failure) = &mut restore.failure
+        && failure.code != FailureCode::NodeMissing
+        && !missing.is_empty()
+    {
+        let said = &failure.reason;
+        failure.reason = format!("{said} Terminated meanwhile, and left out: {missing}.");
+    }
+}
+
 /// Whether its time to be deleted has come.
 fn goes(left: &Leftover, now: Time) -> bool {
     left.fate == Fate::Deleted && left.not_before.is_none_or(|at| at <= now)
@@ -98,6 +160,12 @@ fn goes(left: &Leftover, now: Time) -> bool {
 /// The next step after the end.
 pub(super) fn advance(restore: &Restore, seen: &Seen, now: Time) -> Step {
     let mut next = restore.clone();
+    // What a later restore has tagged is that one's to look after.
+    let laters = |left: &Leftover| {
+        let seen = seen.volumes.get(&left.volume_id);
+        matches!(seen, Some(SeenVolume::There { of: Some(of), .. }) if *of > restore.id)
+    };
+    next.leftovers.retain(|left| !laters(left));
     // What is gone is forgotten, and what somebody has attached is theirs again.
     next.leftovers.retain(|left| {
         // One that was just made EC2 may not know yet.
@@ -130,12 +198,7 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, now: Time) -> Step {
     });
     let strays: Vec<_> = strays.map(|(id, _)| id.clone()).collect();
     let none = strays.is_empty();
-    next.leftovers.extend(strays.into_iter().map(|volume_id| Leftover {
-        volume_id,
-        fate: Fate::Deleted,
-        not_before: Some(now),
-        tagged: true,
-    }));
+    next.leftovers.extend(strays.iter().map(|id| deleted(id, now)));
     if none && next.sweep_until.is_some_and(|until| now >= until) {
         next.sweep_until = None;
     }
@@ -162,7 +225,7 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, now: Time) -> Step {
                 Fate::Kept | Fate::Deleted if !left.tagged => Call::Keep(id),
                 Fate::Adopted | Fate::Kept | Fate::Deleted => return None,
             };
-            Some(Action { call, dry: false })
+            Some(Action::real(call))
         })
         .collect();
     if !actions.is_empty() {

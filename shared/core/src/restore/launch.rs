@@ -3,10 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::sets::has_of_side;
+use super::turns::SHOWN;
 use super::{Machine, Node, Outcome, Phase, Restore, Seen};
 use crate::id::InstanceId;
 use crate::limits::VISIBLE;
-use crate::operation::{CallError, backoff};
+use crate::operation::{CallError, backoff, is_full};
 use crate::time::{Seconds, Time};
 
 /// Whether a node may have run, and so written, since the first start.
@@ -49,32 +51,14 @@ pub struct Start {
 
 /// A start that was refused for want of capacity is asked for again after at most this:
 /// with the tick that comes back to it, every two minutes.
-pub(super) const CAPACITY_EVERY: Seconds = Seconds(45);
-
-/// A start that EC2 has just taken may not show yet.
-pub(super) const SHOWS: Seconds = Seconds(15);
-
-/// Codes of a start that may be granted later: AWS is full.
-/// Source: EC2 API reference, "Error codes"; EC2 user guide, "Troubleshoot instance
-/// launch issues".
-const CAPACITY: &[&str] = &[
-    "InsufficientInstanceCapacity",
-    "InsufficientHostCapacity",
-    "InsufficientCapacity",
-    "InsufficientCapacityOnHost",
-    "InsufficientReservedInstanceCapacity",
-    "ReservationCapacityExceeded",
-    "Server.InsufficientInstanceCapacity",
-    "Server.InsufficientHostCapacity",
-    "Server.InsufficientCapacity",
-];
+const CAPACITY_EVERY: Seconds = Seconds(45);
 
 /// Whether an instance's state reason says that EC2 itself gave its launch up: the
 /// operating system never ran.
 /// Source: EC2 user guide, "Troubleshoot instance launch issues" (`Client.InternalError`:
 /// an encrypted volume whose key cannot be used).
 fn never_launched(reason: &str) -> bool {
-    CAPACITY.contains(&reason)
+    is_full(reason)
         || matches!(
             reason,
             "Client.InternalError"
@@ -100,7 +84,7 @@ impl Start {
         (self.answered, self.full) = (false, false);
         // After two without an answer it is waited for until it would show: else what
         // became of them would never be known.
-        let pause = if self.unanswered_at.is_some() { VISIBLE } else { SHOWS };
+        let pause = if self.unanswered_at.is_some() { VISIBLE } else { SHOWN };
         self.not_before = Some(now + pause);
     }
 
@@ -139,16 +123,13 @@ pub(super) fn observe(restore: &mut Restore, seen: &Seen, now: Time) {
     for node in &mut restore.nodes {
         let Some(machine) = seen.instances.get(&node.instance_id) else { continue };
         node.missing |= machine.is_gone();
-        restore.disturbed |= node.was_running == Some(true) && machine.state != "running";
+        restore.disturbed |= node.ran() && machine.state != "running";
         if machine.state == "running" {
             node.start = Start::default();
-        } else if starting && node.was_running == Some(true) && !node.missing && !node.start.full {
+        } else if starting && node.ran() && !node.missing && !node.start.full {
             node.start.overdue_since = node.start.overdue_since.or(Some(now));
         }
-        let holds_new = machine
-            .attached
-            .iter()
-            .any(|one| node.new.iter().any(|new| new.volume_id.as_ref() == Some(&one.volume_id)));
+        let holds_new = has_of_side(node, machine, false);
         match machine.state.as_str() {
             "running" if holds_new => node.launch = Launch::Yes,
             "pending" if holds_new => node.launch = node.launch.max(Launch::Maybe),
@@ -167,19 +148,19 @@ fn stopped(node: &mut Node, machine: &Machine, now: Time) -> Option<String> {
     let start = &mut node.start;
     let reason = machine.state_reason.as_deref().filter(|reason| never_launched(reason));
     if let Some(reason) = reason
-        && start.asked(SHOWS, now)
+        && start.asked(SHOWN, now)
     {
         // Of one before it that nobody heard of the reason tells nothing.
         if start.unanswered_at.is_none() && node.launch == Launch::Maybe {
             node.launch = Launch::No;
         }
         start.answered = true;
-        start.refused(CAPACITY.contains(&reason), now);
+        start.refused(is_full(reason), now);
         return Some(reason.to_owned());
     }
     // What EC2 took shows by now; if the node was last launched when it was before the
     // restore, it took none of them.
-    let shown = start.asked_at.is_none() || start.asked(SHOWS, now);
+    let shown = start.asked_at.is_none() || start.asked(SHOWN, now);
     if let Some(open) = start.open()
         && now - open >= VISIBLE
         && shown
@@ -210,7 +191,7 @@ pub(super) fn started(restore: &mut Restore, id: &InstanceId, outcome: &Outcome,
                 continue;
             }
             Outcome::Failed(CallError::Rejected { code, .. }) => {
-                start.refused(CAPACITY.contains(&code.as_str()), now);
+                start.refused(is_full(code), now);
             }
             Outcome::NotBegun
             | Outcome::Failed(CallError::NotApplied(_) | CallError::Throttled { .. }) => {

@@ -25,7 +25,9 @@ mod plan;
 mod prepare;
 mod progress;
 mod seen;
+mod sets;
 mod step;
+mod stuck;
 mod swap;
 #[cfg(test)]
 mod tests;
@@ -277,6 +279,12 @@ pub struct Leftover {
     pub tagged: bool,
 }
 
+impl Leftover {
+    fn new(volume_id: &VolumeId, fate: Fate, not_before: Option<Time>) -> Self {
+        Self { volume_id: volume_id.clone(), fate, not_before, tagged: false }
+    }
+}
+
 /// A restore's row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "facts that each came about by itself")]
@@ -339,7 +347,7 @@ pub struct Restore {
     /// does not turn back by itself any more.
     #[serde(default)]
     pub committed: bool,
-    /// When AWS last answered, or did not, what it was asked to do to the deployment.
+    /// When AWS last answered, or did not, a call that was meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acted_at: Option<Time>,
     /// Since when EC2 shows nothing, or not all of the nodes.
@@ -391,6 +399,13 @@ pub struct Restore {
     /// When the row is due, as read. Written beside the row's value, never with it.
     #[serde(default, skip_serializing)]
     pub due_at: Option<Time>,
+}
+
+impl Node {
+    /// Whether it is to run when the restore is over; before the freeze nobody knows.
+    fn ran(&self) -> bool {
+        self.was_running == Some(true)
+    }
 }
 
 impl Restore {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::named;
 use super::seen::SeenVolume;
-use super::swap::{is_whole, wanted};
+use super::sets::{demanded, has_of_side, is_whole};
 use super::turns::SHOWN;
 use super::{Fate, Leftover, Look, Machine, Node, Restore, Seen, Status, end};
 use crate::id::{InstanceId, Nonce, VolumeId};
@@ -58,7 +58,8 @@ pub fn look_for_order(restore: &Restore, order: Order) -> Look {
     if !looks {
         return Look::default();
     }
-    let old = restore.nodes.iter().flat_map(|node| &node.old).map(|old| &old.volume_id);
+    let old = restore.nodes.iter().flat_map(|node| node.old.iter().chain(&node.aside));
+    let old = old.map(|old| &old.volume_id);
     let left = restore.leftovers.iter().map(|left| &left.volume_id);
     let new = restore.new_volumes().filter_map(|(_, new)| new.volume_id.as_ref());
     Look {
@@ -172,9 +173,7 @@ fn is_at_hand(restore: &Restore, seen: &Seen, back: bool) -> Result<(), String> 
         node.missing || machine.is_some_and(Machine::is_gone)
     };
     for node in restore.swapping().filter(|node| !gone(node)) {
-        // What somebody attached in the middle is not the restore's to demand.
-        let late = |id: &VolumeId| node.old.iter().any(|old| old.late && old.volume_id == *id);
-        for one in wanted(node, back).into_iter().filter(|one| !late(one.volume_id)) {
+        for one in demanded(node, back) {
             let (id, name) = (one.volume_id, named(node));
             match seen.volumes.get(id) {
                 Some(there) if there.is_gone() => {
@@ -208,10 +207,7 @@ enum Side {
 
 fn side(node: &Node, machine: &Machine) -> Result<Side, String> {
     let name = named(node);
-    let hangs = |id: &VolumeId| machine.attached.iter().any(|there| there.volume_id == *id);
-    let new = node.new.iter().any(|new| new.volume_id.as_ref().is_some_and(hangs));
-    let replaced = node.old.iter().filter(|old| node.new.iter().any(|n| n.device == old.device));
-    let old = replaced.clone().any(|old| hangs(&old.volume_id));
+    let (new, old) = (has_of_side(node, machine, false), has_of_side(node, machine, true));
     match (new, old) {
         (true, true) => Err(format!("{name} has volumes of the backup and of before")),
         (true, false) if is_whole(node, machine, false) => Ok(Side::New),
@@ -228,7 +224,7 @@ fn side(node: &Node, machine: &Machine) -> Result<Side, String> {
 }
 
 /// Frees the deployment, if EC2 shows that who ran runs, on one whole set of volumes each,
-/// and all on the same side.
+/// and all on the same side; or on what somebody else gave them, and then it has failed.
 fn release(restore: &mut Restore, seen: &Seen, limits: &Limits, now: Time) -> Result<(), String> {
     if !restore.disturbed {
         return roll_back(restore, seen, limits, now);
@@ -245,7 +241,7 @@ fn release(restore: &mut Restore, seen: &Seen, limits: &Limits, now: Time) -> Re
         if node.missing {
             continue;
         }
-        if node.was_running == Some(true) && machine.state != "running" {
+        if node.ran() && machine.state != "running" {
             let moves = restore.status != Status::Stuck;
             let hint = if moves { "the restore is at it" } else { "start it first" };
             return Err(format!("{name} ran before and is {}; {hint}", machine.state));
@@ -277,8 +273,7 @@ fn release(restore: &mut Restore, seen: &Seen, limits: &Limits, now: Time) -> Re
     let old = restore.nodes.iter().flat_map(|node| &node.old).map(|old| old.volume_id.clone());
     for volume_id in old.collect::<Vec<_>>() {
         if !hangs(&volume_id) && !restore.leftovers.iter().any(|left| left.volume_id == volume_id) {
-            let (fate, not_before, tagged) = (Fate::Kept, None, false);
-            restore.leftovers.push(Leftover { volume_id, fate, not_before, tagged });
+            restore.leftovers.push(Leftover::new(&volume_id, Fate::Kept, None));
         }
     }
     for left in &mut restore.leftovers {

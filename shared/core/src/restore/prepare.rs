@@ -4,7 +4,7 @@
 use super::plan::{self, Planned, named};
 use super::seen::{Attached, SeenVolume};
 use super::step::{POLL, Step};
-use super::{Action, Call, Fate, Leftover, New, Node, Old, Phase, Restore, Seen};
+use super::{Action, Call, New, Node, Old, Phase, Restore, Seen, end};
 use crate::limits::{Limits, VISIBLE};
 use crate::operation::FailureCode;
 use crate::time::Time;
@@ -52,8 +52,7 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
         }
     }
     if next.new_volumes().any(|(_, new)| !new.available) {
-        let note = (next != *restore).then_some(next);
-        return Step::Wait { until: now + POLL, note };
+        return Step::Wait { until: now + POLL, note: Some(next) };
     }
     let actions = attach_tries(&next);
     if !actions.is_empty() {
@@ -116,12 +115,7 @@ fn look_at_volumes(restore: &mut Restore, seen: &Seen, now: Time) -> Option<(Fai
             }
         }
     }
-    restore.leftovers.extend(left.into_iter().map(|volume_id| Leftover {
-        volume_id,
-        fate: Fate::Deleted,
-        not_before: Some(now),
-        tagged: true,
-    }));
+    restore.leftovers.extend(left.iter().map(|id| end::deleted(id, now)));
     fault
 }
 
@@ -152,10 +146,6 @@ fn again(name: &str, new: &mut New) -> Option<(FailureCode, String)> {
     None
 }
 
-fn dry(call: Call) -> Action {
-    Action { call, dry: true }
-}
-
 /// What hangs at a device of a node now.
 fn at_device<'a>(seen: &'a Seen, node: &Node, device: &str) -> Option<&'a Attached> {
     let machine = seen.instances.get(&node.instance_id)?;
@@ -166,14 +156,14 @@ fn at_device<'a>(seen: &'a Seen, node: &Node, device: &str) -> Option<&'a Attach
 fn tries(restore: &Restore, seen: &Seen) -> Vec<Action> {
     let mut actions = Vec::new();
     for node in restore.nodes.iter().filter(|node| !node.checked) {
-        actions.push(dry(Call::Stop(node.instance_id.clone())));
-        actions.push(dry(Call::Start(node.instance_id.clone())));
+        actions.push(Action::dry(Call::Stop(node.instance_id.clone())));
+        actions.push(Action::dry(Call::Start(node.instance_id.clone())));
         let machine = seen.instances.get(&node.instance_id);
         let attached = machine.into_iter().flat_map(|machine| &machine.attached);
         let uncovered = |one: &&Attached| !node.new.iter().any(|new| new.device == one.device);
         for one in attached.filter(|_| node.swaps).filter(uncovered) {
-            actions.push(dry(Call::Keep(one.volume_id.clone())));
-            actions.push(dry(Call::Detach {
+            actions.push(Action::dry(Call::Keep(one.volume_id.clone())));
+            actions.push(Action::dry(Call::Detach {
                 instance_id: node.instance_id.clone(),
                 volume_id: one.volume_id.clone(),
                 device: one.device.clone(),
@@ -191,18 +181,18 @@ fn tries(restore: &Restore, seen: &Seen) -> Vec<Action> {
         let Some(setting) = setting else { continue };
         // Without the rate: that the Region has none left is no reason to fail.
         let plain = New { with_rate: false, ..new.clone() };
-        actions.push(dry(create(node, &plain, setting.clone())));
+        actions.push(Action::dry(create(node, &plain, setting.clone())));
         if let Some(old) = at_device(seen, node, &new.device) {
             let (instance_id, device) = (node.instance_id.clone(), new.device.clone());
             let volume_id = old.volume_id.clone();
             // Not its delete: the right to it comes with our tags.
-            actions.push(dry(Call::Keep(volume_id.clone())));
-            actions.push(dry(Call::SetDeleteOnTermination {
+            actions.push(Action::dry(Call::Keep(volume_id.clone())));
+            actions.push(Action::dry(Call::SetDeleteOnTermination {
                 instance_id: instance_id.clone(),
                 device: device.clone(),
                 to: old.delete_on_termination,
             }));
-            actions.push(dry(Call::Detach { instance_id, volume_id, device }));
+            actions.push(Action::dry(Call::Detach { instance_id, volume_id, device }));
         }
         if actions.len() >= BATCH {
             break;
@@ -228,7 +218,7 @@ fn creates(restore: &Restore, seen: &Seen) -> Vec<Action> {
         let mut settings = seen.settings.iter();
         let setting =
             settings.find(|one| one.node_id == node.node_id && one.device == new.device)?.clone();
-        Some(Action { call: create(node, new, setting), dry: false })
+        Some(Action::real(create(node, new, setting)))
     });
     calls.take(BATCH).collect()
 }
@@ -237,7 +227,7 @@ fn creates(restore: &Restore, seen: &Seen) -> Vec<Action> {
 fn attach_tries(restore: &Restore) -> Vec<Action> {
     let open = restore.new_volumes().filter(|(_, new)| !new.attachable);
     let calls = open.filter_map(|(node, new)| {
-        Some(dry(Call::Attach {
+        Some(Action::dry(Call::Attach {
             instance_id: node.instance_id.clone(),
             volume_id: new.volume_id.clone()?,
             device: new.device.clone(),

@@ -1,7 +1,7 @@
 //! How far a restore is, from what was seen: the share of the way to every node running on
 //! the backup's volumes. On the way back it falls.
 
-use super::swap::{has_all_new, is_new};
+use super::sets::{has_all_new, is_new};
 use super::{Node, Restore, Seen, Status, Step};
 
 /// Every new volume of a node is available.
@@ -14,31 +14,20 @@ const SWAPPED: usize = 80;
 const NOT_OVER: u8 = 99;
 
 /// The step, with what it stores saying how far the restore is.
-pub(super) fn told(step: Step, restore: &Restore, seen: &Seen) -> Step {
-    match step {
-        Step::Record(mut next) => {
+pub(super) fn told(mut step: Step, restore: &Restore, seen: &Seen) -> Step {
+    match &mut step {
+        Step::Record(next)
+        | Step::Plan { next, .. }
+        | Step::Freeze { next, .. }
+        | Step::Act { intent: next, .. } => note(next, seen),
+        Step::Wait { note: taught, .. } => {
+            let mut next = taught.take().unwrap_or_else(|| restore.clone());
             note(&mut next, seen);
-            Step::Record(next)
+            *taught = (next != *restore).then_some(next);
         }
-        Step::Plan { mut next, settings } => {
-            note(&mut next, seen);
-            Step::Plan { next, settings }
-        }
-        Step::Freeze { mut next, registry } => {
-            note(&mut next, seen);
-            Step::Freeze { next, registry }
-        }
-        Step::Act { mut intent, actions } => {
-            note(&mut intent, seen);
-            Step::Act { intent, actions }
-        }
-        Step::Wait { until, note: taught } => {
-            let mut next = taught.unwrap_or_else(|| restore.clone());
-            note(&mut next, seen);
-            Step::Wait { until, note: (next != *restore).then_some(next) }
-        }
-        Step::Rest => Step::Rest,
+        Step::Rest => {}
     }
+    step
 }
 
 fn note(restore: &mut Restore, seen: &Seen) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::Setting;
 use crate::backup::{self, Presence, Volume};
 use crate::deployment;
-use crate::id::{BackupId, InstanceId, NodeId, SnapshotId, VolumeId};
+use crate::id::{BackupId, InstanceId, NodeId, RestoreId, SnapshotId, VolumeId};
 use crate::operation::CallError;
 use crate::time::Time;
 
@@ -97,6 +97,8 @@ pub enum SeenVolume {
         snapshot_id: Option<SnapshotId>,
         /// On which instances.
         instances: Vec<InstanceId>,
+        /// Which restore of this deployment its tags name.
+        of: Option<RestoreId>,
     },
     /// EC2 left it out of a list, and did not deny it.
     Unlisted,
@@ -104,7 +106,24 @@ pub enum SeenVolume {
     NotFound,
 }
 
+impl Action {
+    /// A call that is meant.
+    pub(super) const fn real(call: Call) -> Self {
+        Self { call, dry: false }
+    }
+
+    /// A call that is tried.
+    pub(super) const fn dry(call: Call) -> Self {
+        Self { call, dry: true }
+    }
+}
+
 impl SeenVolume {
+    /// Whether it can be attached.
+    pub fn is_available(&self) -> bool {
+        matches!(self, Self::There { state, .. } if state == "available")
+    }
+
     /// Whether it is no more, or on its way out, from where nothing comes back.
     pub fn is_gone(&self) -> bool {
         match self {

@@ -1,13 +1,13 @@
 //! What to look at, and what follows from what was seen.
 
 use super::{
-    Fate, Look, Phase, Restore, Safety, Seen, Setting, Status, end, prepare, progress, swap,
+    Fate, Look, Phase, Restore, Safety, Seen, Setting, Status, end, prepare, progress, stuck, swap,
 };
 use crate::announce::Kind;
 use crate::backup;
 use crate::deployment;
-use crate::limits::Limits;
-use crate::operation::{CallError, FailureCode, backoff};
+use crate::limits::{Limits, VISIBLE};
+use crate::operation::{CallError, FailureCode};
 use crate::time::{Seconds, Time};
 
 use super::Action;
@@ -106,7 +106,12 @@ pub fn look(restore: &Restore, now: Time) -> Look {
             Look { instances: instances(), volumes, ..Look::default() }
         }
         Status::Completed | Status::RolledBack | Status::Failed => {
-            let volumes = restore.leftovers.iter().filter(|left| left.fate == Fate::Deleted);
+            // Another restore may have come in between, and have tagged what it replaced:
+            // it stops and starts nodes before that, which takes longer.
+            let late = restore.completed_at.is_none_or(|at| now - at >= VISIBLE);
+            let volumes = restore.leftovers.iter();
+            let volumes =
+                volumes.filter(|left| left.fate == Fate::Deleted || (late && !left.tagged));
             Look {
                 volumes: volumes.map(|left| left.volume_id.clone()).collect(),
                 tagged: restore.sweep_until.is_some(),
@@ -161,7 +166,7 @@ fn decide(restore: &Restore, seen: &Seen, limits: &Limits, now: Time) -> Step {
             prepare::advance(restore, seen, limits, now)
         }
         Status::InProgress | Status::RollingBack => swap::advance(restore, seen, limits, now),
-        Status::Stuck => swap::stuck(restore, seen, limits, now),
+        Status::Stuck => stuck::advance(restore, seen, limits, now),
         Status::Completed | Status::RolledBack | Status::Failed => end::advance(restore, seen, now),
     }
 }
@@ -210,8 +215,5 @@ fn blind(restore: &Restore, error: &CallError, limits: &Limits, now: Time) -> St
         next.turn_back(code, reason, limits, now);
         return Step::Record(next);
     }
-    // Somebody is down meanwhile: not for minutes.
-    let most = if restore.is_urgent() { Seconds(10) } else { Seconds(300) };
-    let pause = backoff(next.troubles).min(most);
-    Step::Wait { until: now + pause, note: Some(next) }
+    Step::Wait { until: now + next.pause(), note: Some(next) }
 }

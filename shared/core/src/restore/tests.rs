@@ -3,6 +3,7 @@
 mod after;
 mod begin;
 mod downtime;
+mod drive;
 mod making;
 mod orders;
 mod preflight;
@@ -16,7 +17,8 @@ use crate::backup::Volume;
 use crate::limits::Limits;
 use crate::operation::FailureCode;
 use crate::time::Seconds;
-use world::{How, Strike, World, attached, drive, drive_until, on, volume, world};
+use drive::{drive, drive_until, on};
+use world::{How, Strike, World, attached, volume, world};
 
 #[test]
 fn every_node_gets_the_backups_volumes_and_runs_again() {
@@ -188,7 +190,7 @@ fn a_start_without_capacity_is_asked_for_until_it_runs() {
     let starts =
         world.calls.iter().filter(|call| matches!(call, Call::Start(id) if id.as_str() == "i-7"));
     assert!(starts.count() > 40);
-    // And nobody looks each three seconds for hours.
+    // And nobody looks every few seconds for hours.
     assert!(world.looks < 40 * 12, "{} looks", world.looks);
 }
 

@@ -4,7 +4,7 @@
 use super::{Phase, Restore, Seen, Status, end};
 use crate::announce::Kind;
 use crate::limits::Limits;
-use crate::operation::{Failure, FailureCode};
+use crate::operation::{Failure, FailureCode, backoff};
 use crate::time::{Seconds, Time};
 
 /// One that is so late for its row was away: a tick comes each minute.
@@ -53,6 +53,15 @@ impl Restore {
         self.troubles = self.troubles.saturating_add(1);
     }
 
+    /// How long to wait after a trouble: not for minutes from the freeze to the end, when
+    /// somebody is down or about to be.
+    pub(super) fn pause(&self) -> Seconds {
+        let pause = backoff(self.troubles);
+        let moves = matches!(self.status, Status::InProgress | Status::RollingBack);
+        let soon = moves && self.frozen_at.is_some();
+        if soon { pause.min(Seconds(10)) } else { pause }
+    }
+
     /// EC2 shows all again.
     pub(super) fn is_seen(&mut self, now: Time) {
         if let Some(since) = self.unseen_since.take() {
@@ -66,6 +75,19 @@ impl Restore {
         self.reached.map_or(now, |(_, at)| at)
     }
 
+    /// Into another direction: its clocks count anew.
+    fn turn(&mut self, now: Time) {
+        (self.troubles, self.trouble) = (0, None);
+        self.unseen_since = None;
+        (self.phase, self.reached) = (None, None);
+        // What was asked of EC2 just before may not show yet, and the deployment must not
+        // be taken for what it was.
+        self.not_before = Some(now + SHOWN);
+        for node in &mut self.nodes {
+            node.start.anew();
+        }
+    }
+
     /// A lasting failure: back, if anything was touched; over, if not.
     pub(super) fn turn_back(
         &mut self,
@@ -75,47 +97,31 @@ impl Restore {
         now: Time,
     ) {
         self.failure = Some(Failure { code, reason });
-        self.troubles = 0;
-        self.trouble = None;
-        self.unseen_since = None;
-        self.not_before = None;
-        for node in &mut self.nodes {
-            node.start.anew();
-        }
+        self.turn(now);
         if self.touched_at.is_none() {
             end::finish(self, Status::Failed, limits, now);
         } else {
             self.status = Status::RollingBack;
             self.back = true;
-            // Its deadlines count anew.
-            (self.phase, self.reached) = (None, None);
-            // What was asked of EC2 just before may not show yet, and the deployment must
-            // not be taken for what it was.
-            self.not_before = Some(now + SHOWN);
         }
     }
 
     /// An operator's word on the way back: forward again, from the nodes as they are.
     pub(super) fn turn_forward(&mut self, seen: &Seen, now: Time) {
+        self.turn(now);
         self.status = Status::InProgress;
         self.back = false;
         self.committed |= self.may_have_written();
         self.failure = None;
         // The nodes that run are on their old volumes: they are to be stopped.
         self.launched_at = None;
-        (self.phase, self.reached) = (None, None);
-        self.troubles = 0;
-        self.trouble = None;
-        self.unseen_since = None;
         for node in &mut self.nodes {
-            node.start.anew();
             // It may have been started on the way back: a launch from here on is another.
             let machine = seen.instances.get(&node.instance_id);
             node.launched_at = machine.and_then(|machine| machine.launched_at);
         }
         // A node may have run on its old volumes meanwhile: nothing goes by itself.
         self.was_stuck = true;
-        self.not_before = Some(now + SHOWN);
     }
 
     /// It can go neither way by itself.

@@ -1,6 +1,7 @@
 //! After the end: what is left over is tagged, released, deleted, or forgotten.
 
-use super::world::{How, Strike, World, attached, drive, drive_until, next, stands, volume, world};
+use super::drive::{drive, drive_until, next, stands};
+use super::world::{How, Strike, World, attached, volume, world};
 use super::*;
 use crate::limits::VISIBLE;
 
@@ -66,6 +67,7 @@ fn what_bears_the_tags_and_is_somebodys_is_not_swept() {
         state: "available".into(),
         snapshot_id: Some(SnapshotId::from(snapshot)),
         instances: instances.iter().map(|id| InstanceId::from(*id)).collect(),
+        of: None,
     };
     for (shown, ours) in [
         (there("snap-3-0", &[]), true),
@@ -117,6 +119,43 @@ fn tags_that_are_refused_are_tried_again_until_they_are_off_or_on() {
         let done = drive(row, &mut world);
         assert!(done.leftovers.iter().all(|left| left.tagged && left.fate == Fate::Deleted));
         assert_eq!(done.leftovers.len(), 2, "{on}: the new ones are released, the old ones marked");
+    }
+}
+
+#[test]
+fn a_volume_that_a_later_restore_has_tagged_is_that_ones_to_look_after() {
+    // A new one whose tags are not off yet, an old one whose tags are not on yet, and an
+    // old one whose time is not over.
+    for (on, volume) in [("DeleteTags", "vol-new"), ("CreateTags", "vol-3-0"), ("", "vol-3-0")] {
+        let (restore, mut world) = world(&[3], &[3]);
+        world.strikes = vec![every(on, "RequestLimitExceeded")];
+        let row = drive_until(restore, &mut world, |row| {
+            row.status == Status::Completed && (on.is_empty() || row.troubles > 5)
+        });
+        let new = row.nodes[0].new[0].volume_id.clone().expect("made");
+        let volume = if volume == "vol-new" { new } else { VolumeId::from(volume) };
+        assert!(named(&row, &volume), "{on}");
+        world.strikes.clear();
+        world.now = world.now + VISIBLE;
+        // What an earlier one has tagged is this one's, as what it has tagged itself.
+        let about = |call: &&Call| matches!(call, Call::Keep(id) | Call::Release(id) | Call::DeleteVolume(id) if *id == volume);
+        for of in [row.id.0 - 1, row.id.0] {
+            world.tagged.insert(volume.clone(), RestoreId(of));
+            let mut world = world.clone();
+            world.calls.clear();
+            let done = drive(row.clone(), &mut world);
+            world.now = world.now + Seconds::days(2);
+            drive(done, &mut world);
+            assert!(world.calls.iter().any(|call| about(&call)), "{on}, of {of}");
+        }
+        world.tagged.insert(volume.clone(), RestoreId(row.id.0 + 1));
+        world.calls.clear();
+        let done = drive(row, &mut world);
+        assert!(!named(&done, &volume), "{on}");
+        world.now = world.now + Seconds::days(2);
+        drive(done, &mut world);
+        assert_eq!(world.calls.iter().filter(about).count(), 0, "{on}: {:?}", world.calls);
+        assert!(world.volumes.contains_key(&volume));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The downtime and the way back, when something does not come about.
 
-use super::world::{How, Strike, World, attached, next, on, records, stands, volume, waits};
-use super::world::{drive, drive_until, world};
+use super::drive::{drive, drive_until, next, on, records, stands, waits};
+use super::world::{How, Strike, World, attached, volume, world};
 use super::*;
 use crate::limits::VISIBLE;
 use crate::operation::CallError;

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::drive::{drive, drive_until, next, records, stands, waits};
 use super::preflight::{failed, seven, untouched};
-use super::world::{
-    World, attached, drive, drive_until, next, records, stands, volume, waits, world,
-};
+use super::world::{World, attached, volume, world};
 use super::*;
 use crate::limits::VISIBLE;
 use crate::operation::CallError;

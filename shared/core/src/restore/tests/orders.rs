@@ -1,6 +1,7 @@
 //! An operator's orders, in every phase.
 
-use super::world::{How, Strike, World, attached, drive, drive_until, on, stands, volume, world};
+use super::drive::{drive, drive_until, on, stands};
+use super::world::{How, Strike, World, attached, volume, world};
 use super::*;
 use crate::backup;
 

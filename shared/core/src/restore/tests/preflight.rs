@@ -1,7 +1,7 @@
 //! What ends or delays a restore before its first volume is made: nothing is touched.
 
-use super::world::{How, Strike, World, next, records, stands, waits};
-use super::world::{drive, drive_until, world};
+use super::drive::{drive, drive_until, next, records, stands, waits};
+use super::world::{How, Strike, World, world};
 use super::*;
 use crate::backup::{self, Presence};
 use crate::deployment;

@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 
-use super::world::{How, Strike, World, drive_until, world};
+use super::drive::drive_until;
+use super::world::{How, Strike, World, world};
 use super::*;
 
 /// What it says on its way, without what it says twice in a row: of all, and of each node.

@@ -1,6 +1,7 @@
 //! That the nodes that run are on one side, and what somebody else does about that.
 
-use super::world::{How, Strike, World, attached, drive, drive_until, on, stands, volume, world};
+use super::drive::{drive, drive_until, on, stands};
+use super::world::{How, Strike, World, attached, volume, world};
 use super::*;
 
 fn order(row: &Restore, world: &World, order: Order) -> Restore {
@@ -76,7 +77,7 @@ fn where_both_sides_serve_nobody_joins_either() {
 
 #[test]
 fn the_way_back_does_not_wait_for_what_somebody_attached_and_took_away_again() {
-    for deleted in [false, true] {
+    for fate in ["deleted", "deleting", "elsewhere"] {
         let (restore, mut world) = world(&[3, 7], &[3, 7]);
         let frozen = |row: &Restore| row.touched_at.is_some();
         let row = drive_until(restore, &mut world, frozen);
@@ -88,16 +89,22 @@ fn the_way_back_does_not_wait_for_what_somebody_attached_and_took_away_again() {
         world.strikes = vec![Strike { on: "AttachVolume", nth: 0, how: How::Lost }];
         let free = |row: &Restore| row.troubles > 3;
         let row = drive_until(row, &mut world, free);
-        if deleted {
-            world.volumes.remove(&late.volume_id);
-        } else {
-            let theirs = Machine { state: "running".into(), ..Machine::default() };
-            world.machines.insert(InstanceId::from("i-9"), theirs);
-            world.machine("i-9").attached.push(attached(&late));
+        match fate {
+            "deleted" => {
+                world.volumes.remove(&late.volume_id);
+            }
+            "deleting" => {
+                world.volumes.insert(late.volume_id.clone(), ("deleting".into(), None, 0));
+            }
+            _ => {
+                let theirs = Machine { state: "running".into(), ..Machine::default() };
+                world.machines.insert(InstanceId::from("i-9"), theirs);
+                world.machine("i-9").attached.push(attached(&late));
+            }
         }
         world.strikes.clear();
         let done = drive(order(&row, &world, Order::RollBack), &mut world);
-        assert_eq!(done.status, Status::RolledBack, "{deleted}: {:?}", done.failure);
+        assert_eq!(done.status, Status::RolledBack, "{fate}: {:?}", done.failure);
         on(&done, &world, false);
     }
 }

@@ -1,6 +1,7 @@
 //! What nobody saw or heard of: it decides nothing, and costs no deadline.
 
-use super::world::{How, Strike, World, drive, drive_until, next, on, waits, world};
+use super::drive::{drive, drive_until, next, on, waits};
+use super::world::{How, Strike, World, world};
 use super::*;
 use crate::operation::CallError;
 
@@ -107,4 +108,14 @@ fn a_blind_look_before_the_first_touch_is_none_of_that() {
     };
     assert_eq!(noted.unseen_since, None);
     waits(step(&noted, Err(&error), &limits, world.now + Seconds(60)));
+}
+
+#[test]
+fn between_the_freeze_and_the_first_stop_nobody_waits_for_minutes_either() {
+    let (restore, mut world) = world(&[3], &[3]);
+    let mut row = drive_until(restore, &mut world, |row| row.frozen_at.is_some());
+    assert_eq!(row.touched_at, None);
+    row.troubles = 20;
+    let (until, _) = waits(next(&row, &world, |seen| seen.instances.clear()));
+    assert!(until - world.now <= Seconds(10), "{:?}", until - world.now);
 }
