@@ -3,6 +3,7 @@
 
 mod orders;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -344,12 +345,14 @@ async fn a_bus_that_does_not_answer_keeps_nobody_from_a_restore() -> Result<()> 
     Ok(())
 }
 
-/// How many of a kind the bus has taken, each counted once; waits for the first.
+/// How many of a kind the bus has taken, doubles (two workers may publish the same one)
+/// counted once; waits for the first.
 async fn announced(here: &Here, kind: &str) -> Result<usize> {
     for _ in 0..300 {
         let all = here.announced(kind).await?;
-        if !all.is_empty() {
-            return Ok(all.len());
+        let ids: BTreeSet<_> = all.iter().map(|one| one["announcement_id"].as_str()).collect();
+        if !ids.is_empty() {
+            return Ok(ids.len());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
