@@ -25,4 +25,5 @@ pub mod json;
 pub mod limits;
 pub mod operation;
 pub mod restore;
+pub mod schedule;
 pub mod time;

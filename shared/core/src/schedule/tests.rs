@@ -1,0 +1,5 @@
+//! Tests of the schedules' rules.
+
+mod cron;
+mod timing;
+mod zone;

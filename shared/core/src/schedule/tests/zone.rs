@@ -1,0 +1,47 @@
+//! Which names are zones.
+
+use crate::schedule::Zone;
+
+#[test]
+fn names_and_links_of_the_database_are_zones() {
+    for name in ["UTC", "Etc/UTC", "Europe/Berlin", "Asia/Calcutta", "Asia/Kolkata", "EST5EDT"] {
+        let zone = Zone::parse(name).expect(name);
+        assert_eq!(zone.as_str(), name);
+        let text = serde_json::to_string(&zone).expect("text");
+        assert_eq!(serde_json::from_str::<Zone>(&text).ok(), Some(zone));
+    }
+}
+
+#[test]
+fn every_name_of_the_database_is_a_zone_as_it_is_spelt() {
+    let database = jiff::tz::TimeZoneDatabase::bundled();
+    for name in database.available().filter(|name| name.as_str() != "Factory") {
+        assert_eq!(Zone::parse(name.as_str()).map(|zone| zone.to_string()), Ok(name.to_string()));
+    }
+}
+
+#[test]
+fn an_unknown_name_is_refused_with_the_nearest() {
+    for (sent, meant) in [
+        ("europe/berlin", "Europe/Berlin"),
+        ("utc", "UTC"),
+        ("Europe/Berln", "Europe/Berlin"),
+        ("Berlin", "Europe/Berlin"),
+        ("America/New York", "America/New_York"),
+        (" America/New_York", "America/New_York"),
+        ("Asia/Calcuta", "Asia/Calcutta"),
+        ("Europe/Kyjiv", "Europe/Kyiv"),
+    ] {
+        let fault = Zone::parse(sent).expect_err(sent);
+        assert!(fault.ends_with(&format!("did you mean `{meant}`?")), "{sent}: {fault}");
+    }
+}
+
+#[test]
+fn a_name_near_to_none_is_refused_without_a_guess() {
+    let long = "a".repeat(10_000);
+    for sent in ["", " ", "Mars/Olympus_Mons", "+02:00", "Etc/Unknown", "Factory", long.as_str()] {
+        let fault = Zone::parse(sent).expect_err(sent);
+        assert!(fault.ends_with("such as `UTC` or `Europe/Berlin`."), "{sent}: {fault}");
+    }
+}

@@ -1,0 +1,131 @@
+//! Time zones by their IANA names, from the database that is compiled in.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// In the database, and no place's clock: what a machine has whose zone was never set.
+const NO_PLACE: &str = "Factory";
+
+/// A time zone of the IANA database, such as `Europe/Berlin`.
+///
+/// Its rules are those of the database in this binary, whatever the machine
+/// has installed: the same schedule has the same slots everywhere.
+#[derive(Debug, Clone)]
+pub struct Zone {
+    /// As the database writes it.
+    name: String,
+    rules: TimeZone,
+}
+
+impl Zone {
+    /// The zone of that name, links (`Asia/Calcutta`) among them. Only as the
+    /// database spells it: one zone must not have many names in rows and lists.
+    ///
+    /// # Errors
+    /// A sentence for the caller, with the nearest name if one is near. It does
+    /// not repeat what was sent.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        let found = TimeZoneDatabase::bundled().get(name).ok();
+        match found.filter(|rules| rules.iana_name() == Some(name) && name != NO_PLACE) {
+            Some(rules) => Ok(Self { name: name.to_owned(), rules }),
+            None => Err(refusal(nearest(name))),
+        }
+    }
+
+    /// Its name, as the database writes it.
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// Local time less UTC at an instant, in seconds. None beyond year 9999.
+    pub(super) fn offset_at(&self, instant: i64) -> Option<i64> {
+        let instant = Timestamp::from_second(instant).ok()?;
+        Some(self.rules.to_offset(instant).seconds().into())
+    }
+
+    /// The first change of the clock after `instant`.
+    pub(super) fn next_change(&self, instant: i64) -> Option<i64> {
+        let instant = Timestamp::from_second(instant).ok()?;
+        Some(self.rules.following(instant).next()?.timestamp().as_second())
+    }
+
+    /// The last change of the clock up to and at `instant`.
+    pub(super) fn last_change(&self, instant: i64) -> Option<i64> {
+        let instant = Timestamp::from_second(instant.checked_add(1)?).ok()?;
+        Some(self.rules.preceding(instant).next()?.timestamp().as_second())
+    }
+}
+
+fn refusal(nearest: Option<String>) -> String {
+    let rule =
+        "The time zone must be a name of the IANA database, such as `UTC` or `Europe/Berlin`";
+    match nearest {
+        Some(name) => format!("{rule}; did you mean `{name}`?"),
+        None => format!("{rule}."),
+    }
+}
+
+/// The name that was probably meant: the same but for capitals and blanks, or
+/// the same city, or one that differs in a few characters.
+fn nearest(sent: &str) -> Option<String> {
+    /// Longer than every name of the database, whose longest has 32.
+    const LONGEST: usize = 40;
+    let sent = sent.trim().to_ascii_lowercase().replace(' ', "_");
+    if sent.is_empty() || sent.len() > LONGEST {
+        return None;
+    }
+    let known = TimeZoneDatabase::bundled();
+    let known = known.available().map(|name| name.to_string()).filter(|name| name != NO_PLACE);
+    let ranked = known.map(|name| {
+        let plain = name.to_ascii_lowercase();
+        let city = plain.rsplit('/').next().unwrap_or_default();
+        let distance = distance(&sent, &plain);
+        (if city == sent { distance.min(1) } else { distance }, name)
+    });
+    let (distance, name) = ranked.min()?;
+    (distance <= 1 + sent.len() / 6).then_some(name)
+}
+
+/// How many characters must be put in, taken out, or changed (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (index, left) in one.bytes().enumerate() {
+        let mut next = vec![index + 1];
+        let mut before = index + 1;
+        for ((right, diagonal), above) in other.bytes().zip(&row).zip(&row[1..]) {
+            before = (before + 1).min(above + 1).min(diagonal + usize::from(left != right));
+            next.push(before);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+impl PartialEq for Zone {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Zone {}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Serialize for Zone {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name)
+    }
+}
+
+impl<'de> Deserialize<'de> for Zone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
