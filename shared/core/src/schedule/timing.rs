@@ -42,10 +42,6 @@ use crate::time::{Seconds, Time};
 /// no leap day is among them.
 const SEARCH: Seconds = Seconds::days(41 * 366);
 
-/// How far back a stretch asks which local times have been shown before. No
-/// clock was ever put back or forward by more than a day.
-const LOOK_BACK: i64 = 3 * 86_400;
-
 /// A cron expression and the zone whose clock it is read by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -113,7 +109,11 @@ impl Stretch {
     /// The one that an instant is in. None where the calendar ends (year 9999).
     fn at(zone: &Zone, instant: i64) -> Option<Self> {
         let offset = zone.offset_at(instant)?;
-        let start = zone.last_change(instant).and_then(|at| Start::of(zone, at));
+        let start = zone.last_change(instant).and_then(|at| {
+            // What the stretch before it ended with. Two changes are never so
+            // near each other that one before that had shown more (a test looks).
+            Some(Start { at, unseen: at + zone.offset_at(at - 1)? })
+        });
         Some(Self { start, end: zone.next_change(instant), offset })
     }
 
@@ -158,20 +158,5 @@ impl Stretch {
     fn slot_after_gap(&self, cron: &Cron, from: i64, before: i64) -> Option<i64> {
         let start = self.start.filter(|start| (from..before).contains(&start.at))?;
         cron.first(start.unseen, start.at + self.offset).map(|_| start.at)
-    }
-}
-
-impl Start {
-    /// What the change at `at` begins with.
-    fn of(zone: &Zone, at: i64) -> Option<Self> {
-        let mut unseen = at + zone.offset_at(at - 1)?;
-        // Nearly always the one change; but two may be so near each other that
-        // the second falls into what the first repeats.
-        let mut change = at;
-        while let Some(earlier) = zone.last_change(change - 1).filter(|it| at - it < LOOK_BACK) {
-            unseen = unseen.max(earlier + zone.offset_at(earlier - 1)?);
-            change = earlier;
-        }
-        Some(Self { at, unseen })
     }
 }

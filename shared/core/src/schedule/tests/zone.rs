@@ -45,3 +45,21 @@ fn a_name_near_to_none_is_refused_without_a_guess() {
         assert!(fault.ends_with("such as `UTC` or `Europe/Berlin`."), "{sent}: {fault}");
     }
 }
+
+/// What `Stretch` relies on, of each version of the database anew.
+#[test]
+fn no_clock_is_changed_while_it_shows_again_what_it_showed_before_the_last_change() {
+    let instant = |text: &str| text.parse::<jiff::Timestamp>().expect(text);
+    let (from, until) = (instant("1800-01-01T00:00Z"), instant("2100-01-01T00:00Z"));
+    let database = jiff::tz::TimeZoneDatabase::bundled();
+    for name in database.available() {
+        let zone = database.get(name.as_str()).expect("a zone");
+        let mut shown = i64::MIN;
+        for change in zone.following(from).take_while(|change| change.timestamp() < until) {
+            let last = change.timestamp() - jiff::SignedDuration::from_secs(1);
+            let end = last.as_second() + i64::from(zone.to_offset(last).seconds());
+            assert!(end > shown, "{} at {}", name.as_str(), change.timestamp());
+            shown = end;
+        }
+    }
+}
