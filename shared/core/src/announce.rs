@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::backup::{self, Backup, BackupType};
 use crate::id::{BackupId, DeploymentId, NodeId, Nonce, RestoreId, TenantId};
-use crate::operation::Failure;
+use crate::operation::Why;
 use crate::restore::{Order, Restore};
+use crate::schedule::{Schedule, Skipped};
 use crate::time::Time;
+use crate::upgrade::{Answer, Upgrade};
 
 /// `source` of everything we put on the bus.
 pub const SOURCE: &str = "supervisor.backups";
@@ -60,6 +62,9 @@ pub enum Kind {
     /// A person has to look.
     #[serde(rename = "Restore Stuck")]
     RestoreStuck,
+    /// A slot of a schedule made no backup; `failure` says why.
+    #[serde(rename = "Scheduled Backup Skipped")]
+    ScheduledBackupSkipped,
 }
 
 impl Kind {
@@ -77,6 +82,7 @@ impl Kind {
         Self::RestoreFailed,
         Self::RestoreRolledBack,
         Self::RestoreStuck,
+        Self::ScheduledBackupSkipped,
     ];
 
     /// What the id of its announcement ends with.
@@ -90,6 +96,7 @@ impl Kind {
             Self::BackupExpired => "expired",
             Self::RestoreRolledBack => "rolled-back",
             Self::RestoreStuck => "stuck",
+            Self::ScheduledBackupSkipped => "skipped",
         }
     }
 
@@ -108,6 +115,7 @@ impl Kind {
             Self::RestoreFailed => "Restore Failed",
             Self::RestoreRolledBack => "Restore Rolled Back",
             Self::RestoreStuck => "Restore Stuck",
+            Self::ScheduledBackupSkipped => "Scheduled Backup Skipped",
         }
     }
 }
@@ -124,7 +132,7 @@ pub struct Pending<S = backup::Status> {
     /// The status that the change led to.
     pub status: S,
     /// Why, for a failure.
-    pub failure: Option<Failure>,
+    pub failure: Option<Why>,
 }
 
 /// The `detail` of an announcement. Null where a field does not apply.
@@ -134,10 +142,10 @@ pub struct Detail {
     pub version: u32,
     /// Lets a consumer drop doubles.
     pub announcement_id: Nonce,
-    /// Who owns the deployment.
-    pub tenant_id: TenantId,
-    /// Which deployment.
-    pub deployment_id: DeploymentId,
+    /// Who owns the deployment; None: nobody knows it.
+    pub tenant_id: Option<TenantId>,
+    /// Which deployment; None: it is about the stack.
+    pub deployment_id: Option<DeploymentId>,
     /// Which backup.
     pub backup_id: Option<BackupId>,
     /// Which restore.
@@ -154,8 +162,8 @@ pub struct Detail {
     pub status: Option<String>,
     /// When the change was made.
     pub at: Time,
-    /// Why it failed.
-    pub failure: Option<Failure>,
+    /// Why it failed, or was skipped.
+    pub failure: Option<Why>,
 }
 
 impl Detail {
@@ -169,19 +177,73 @@ impl Detail {
         restore.outbox.iter().map(|one| (one.kind, Self::of_restore(restore, one))).collect()
     }
 
+    /// What a schedule's outbox announces.
+    pub fn all_of_schedule(schedule: &Schedule) -> Vec<(Kind, Self)> {
+        let all = schedule.outbox.iter();
+        all.map(|one| (Kind::ScheduledBackupSkipped, Self::of_skipped(schedule, one))).collect()
+    }
+
+    /// The detail of a skipped slot's announcement.
+    fn of_skipped(schedule: &Schedule, skipped: &Skipped) -> Self {
+        Self {
+            version: 1,
+            announcement_id: skipped.announcement_id.clone(),
+            tenant_id: Some(schedule.tenant_id.clone()),
+            deployment_id: Some(schedule.deployment_id),
+            backup_id: None,
+            restore_id: None,
+            backup_type: Some(BackupType::Scheduled),
+            node_id: skipped.node_id,
+            upgrade_id: None,
+            schedule_slot: Some(skipped.slot),
+            status: Some("skipped".to_owned()),
+            at: skipped.at,
+            failure: Some(skipped.why.clone()),
+        }
+    }
+
+    /// What an upgrade's outbox announces.
+    pub fn all_of_upgrade(upgrade: &Upgrade) -> Vec<(Kind, Self)> {
+        upgrade.outbox.iter().map(|one| (one.kind, Self::of_answer(upgrade, one))).collect()
+    }
+
+    /// The detail of an answer to the control plane: as the backup itself announces it.
+    fn of_answer(upgrade: &Upgrade, answer: &Answer) -> Self {
+        let status = if answer.kind == Kind::BackupCompleted {
+            backup::Status::Completed
+        } else {
+            backup::Status::Failed
+        };
+        Self {
+            version: 1,
+            announcement_id: answer.announcement_id.clone(),
+            tenant_id: upgrade.tenant_id.clone(),
+            deployment_id: Some(upgrade.deployment_id),
+            backup_id: answer.backup_id,
+            restore_id: None,
+            backup_type: Some(BackupType::PreUpgrade),
+            node_id: None,
+            upgrade_id: Some(upgrade.upgrade_id.clone()),
+            schedule_slot: None,
+            status: Some(status.as_str().to_owned()),
+            at: answer.at,
+            failure: answer.failure.clone(),
+        }
+    }
+
     /// The detail of a backup's announcement.
     fn of(backup: &Backup, pending: &Pending) -> Self {
         Self {
             version: 1,
             announcement_id: pending.announcement_id.clone(),
-            tenant_id: backup.tenant_id.clone(),
-            deployment_id: backup.deployment_id,
+            tenant_id: Some(backup.tenant_id.clone()),
+            deployment_id: Some(backup.deployment_id),
             backup_id: Some(backup.id),
             restore_id: None,
             backup_type: Some(backup.backup_type),
             node_id: backup.node_id,
-            upgrade_id: None,
-            schedule_slot: None,
+            upgrade_id: backup.upgrade_id.clone(),
+            schedule_slot: backup.schedule_slot,
             status: Some(pending.status.as_str().to_owned()),
             at: pending.at,
             failure: pending.failure.clone(),
@@ -193,8 +255,8 @@ impl Detail {
         Self {
             version: 1,
             announcement_id: pending.announcement_id.clone(),
-            tenant_id: restore.tenant_id.clone(),
-            deployment_id: restore.deployment_id,
+            tenant_id: Some(restore.tenant_id.clone()),
+            deployment_id: Some(restore.deployment_id),
             backup_id: Some(restore.backup_id),
             restore_id: Some(restore.id),
             backup_type: None,
@@ -215,10 +277,13 @@ pub struct OperationDue {
     pub version: u32,
     /// Whose operation.
     pub deployment_id: DeploymentId,
-    /// `backup` or `restore`.
+    /// `backup`, `restore`, or `upgrade`.
     pub operation: String,
-    /// The backup's or the restore's id.
+    /// The backup's or the restore's id; 0 for an upgrade.
     pub id: u64,
+    /// The upgrade's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade_id: Option<String>,
 }
 
 /// The `detail` of [`RESTORE_ORDERED`]. A word that it does not know may be a condition
@@ -241,11 +306,29 @@ pub struct RestoreOrdered {
 impl OperationDue {
     /// A nudge for a backup.
     pub fn backup(deployment_id: DeploymentId, id: BackupId) -> Self {
-        Self { version: 1, deployment_id, operation: "backup".to_owned(), id: id.0 }
+        Self {
+            version: 1,
+            deployment_id,
+            operation: "backup".to_owned(),
+            id: id.0,
+            upgrade_id: None,
+        }
     }
 
     /// A nudge for a restore.
     pub fn restore(deployment_id: DeploymentId, id: RestoreId) -> Self {
-        Self { version: 1, deployment_id, operation: "restore".to_owned(), id: id.0 }
+        Self {
+            version: 1,
+            deployment_id,
+            operation: "restore".to_owned(),
+            id: id.0,
+            upgrade_id: None,
+        }
+    }
+
+    /// A nudge for a backup before an upgrade that waits.
+    pub fn upgrade(deployment_id: DeploymentId, id: &str) -> Self {
+        let (operation, upgrade_id) = ("upgrade".to_owned(), Some(id.to_owned()));
+        Self { version: 1, deployment_id, operation, id: 0, upgrade_id }
     }
 }

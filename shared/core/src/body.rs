@@ -21,6 +21,8 @@ use crate::error::{FieldIssue, Refusal};
 use crate::id::NodeId;
 use crate::json::{self, Value};
 use crate::restore::Asked;
+use crate::schedule::{Cron, Plan, Setting, Zone};
+use crate::time::Seconds;
 
 /// The largest body that is read.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -78,6 +80,50 @@ pub fn restore(bytes: &[u8]) -> Result<Asked, Refusal> {
     } else {
         Err(Refusal::invalid(fields.issues))
     }
+}
+
+/// The body of a schedule. Two of its slots must be at least `apart` apart; clock changes,
+/// which bring some nearer and others further, are left out of account.
+///
+/// # Errors
+/// As [`create`].
+pub fn schedule(bytes: &[u8], apart: Seconds) -> Result<Setting, Refusal> {
+    let known = ["cron", "timezone", "expires_in_days", "node_id", "enabled"];
+    let mut fields = Fields::read(bytes, &known)?;
+    let cron = fields.required("cron", |value| cron_of(value, apart));
+    let zone = fields.optional("timezone", zone_of);
+    let expires_in_days = fields.optional("expires_in_days", |value| nullable(value, days_of));
+    let node_id = fields.optional("node_id", |value| nullable(value, node_of));
+    let enabled = fields.optional("enabled", |value| flag_of("enabled", value));
+    match cron {
+        Some(cron) if fields.issues.is_empty() => Ok(Setting {
+            plan: Plan { cron, zone: zone.unwrap_or_default() },
+            expires_in_days: expires_in_days.flatten(),
+            node_id: node_id.flatten(),
+            enabled: enabled.unwrap_or(true),
+        }),
+        _ => Err(Refusal::invalid(fields.issues)),
+    }
+}
+
+/// A cron expression that fires, and not too often.
+fn cron_of(value: &Value, apart: Seconds) -> Result<Cron, Fault> {
+    let cron = Cron::parse(text_of("cron", value)?).map_err(|reason| ("value", reason))?;
+    match cron.closest() {
+        None => Err(("value", "`cron` names no day that there ever is.".to_owned())),
+        Some(closest) if closest < apart => {
+            let reason = format!(
+                "`cron` must leave at least {apart} between two backups; this one leaves {closest}."
+            );
+            Err(("range", reason))
+        }
+        Some(_) => Ok(cron),
+    }
+}
+
+/// The name of a time zone.
+fn zone_of(value: &Value) -> Result<Zone, Fault> {
+    Zone::parse(text_of("timezone", value)?).map_err(|reason| ("value", reason))
 }
 
 /// `true` or `false`.

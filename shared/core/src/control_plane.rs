@@ -49,6 +49,43 @@ pub struct DeploymentDeleted {
     pub deployment_id: DeploymentId,
 }
 
+/// `Deployment Upgrade Requested`: back the deployment up, then it is upgraded. A field
+/// that it does not know must not cost the upgrade its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct UpgradeRequested {
+    /// Which deployment.
+    pub deployment_id: DeploymentId,
+    /// The control plane's id of the upgrade: 1 to [`UPGRADE_ID`] characters, none of them
+    /// a control character.
+    pub upgrade_id: String,
+}
+
+/// The longest id of an upgrade: with what stands before it, it is a backup's name.
+pub const UPGRADE_ID: usize = 85;
+
+impl UpgradeRequested {
+    /// Checks the event on its own.
+    ///
+    /// # Errors
+    /// What is wrong with the event, as a sentence.
+    pub fn check(&self) -> Result<(), Rejected> {
+        if self.deployment_id.0 == 0 {
+            return Err(Rejected("deployment_id counts from 1".to_owned()));
+        }
+        let long = !(1..=UPGRADE_ID).contains(&self.upgrade_id.chars().count());
+        if long
+            || self.upgrade_id.chars().any(char::is_control)
+            || self.upgrade_id.trim().is_empty()
+        {
+            return Err(Rejected(format!(
+                "deployment {}: an upgrade_id has 1 to {UPGRADE_ID} characters, none of them a control character",
+                self.deployment_id
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// Why a control-plane event changes nothing and goes to the dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected(pub String);
@@ -152,6 +189,17 @@ mod tests {
                 .map(|n| Node { node_id: NodeId(n), instance_id: InstanceId(format!("i-{n}")) })
                 .to_vec(),
         }
+    }
+
+    #[test]
+    fn an_upgrade_has_an_id_that_fits_into_a_backups_name() {
+        let check = |id: &str, deployment| {
+            let deployment_id = DeploymentId(deployment);
+            UpgradeRequested { deployment_id, upgrade_id: id.to_owned() }.check().is_ok()
+        };
+        assert!(check("2026.11-rc1", 7) && check(&"ü".repeat(85), 7));
+        assert!(!check("", 7) && !check("  ", 7) && !check("a\n", 7) && !check("u", 0));
+        assert!(!check(&"ü".repeat(86), 7));
     }
 
     #[test]

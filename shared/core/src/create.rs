@@ -5,7 +5,7 @@
 //! is true here may be untrue a millisecond later.
 
 use crate::backup::{Backup, BackupType, NodeRun, Status, Take};
-use crate::deployment::{Deployment, Node};
+use crate::deployment::{Deployment, Node, Registry};
 use crate::error::{Code, Refusal};
 use crate::id::{BackupId, NodeId, Nonce};
 use crate::limits::Limits;
@@ -26,7 +26,39 @@ pub struct NewBackup {
     pub expires_in_days: Option<u16>,
 }
 
-/// The new row, or why not. The order of the checks is the contract's.
+/// What brings a backup about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// A request of a person or a program.
+    Request,
+    /// A slot of the deployment's schedule. `gives_way`: a backup that the schedule made
+    /// can go in exchange.
+    Schedule {
+        /// The slot.
+        slot: Time,
+        /// Whether there is one to give way.
+        gives_way: bool,
+    },
+    /// An upgrade that the control plane is about to begin.
+    Upgrade {
+        /// The control plane's id of it.
+        id: String,
+        /// Whether a backup of the schedule can go in exchange.
+        gives_way: bool,
+    },
+}
+
+impl Cause {
+    /// Whether another backup goes in exchange for the new one.
+    const fn gives_way(&self) -> bool {
+        match self {
+            Self::Request => false,
+            Self::Schedule { gives_way, .. } | Self::Upgrade { gives_way, .. } => *gives_way,
+        }
+    }
+}
+
+/// The new row of a request, or why not. The order of the checks is the contract's.
 ///
 /// # Errors
 /// The first rule that refuses.
@@ -37,17 +69,29 @@ pub fn decide(
     token: Nonce,
     now: Time,
 ) -> Result<Backup, Refusal> {
+    decide_for(Cause::Request, deployment, request, limits, token, now).map(|(backup, _)| backup)
+}
+
+/// The new row, and the count below which the deployment must be when it is stored; or
+/// why not.
+///
+/// At the limit a backup of the schedule or of an upgrade may be one more while it runs,
+/// if another gives way when it completes; above a lowered limit too.
+///
+/// # Errors
+/// The first rule that refuses.
+pub fn decide_for(
+    cause: Cause,
+    deployment: &Deployment,
+    request: NewBackup,
+    limits: &Limits,
+    token: Nonce,
+    now: Time,
+) -> Result<(Backup, u64), Refusal> {
     let registry = &deployment.registry;
-    let Some(limit) = registry.backup_limit(limits) else {
-        return Err(Refusal::new(
-            Code::PlanNotSupported,
-            "Backups need the Pro or Enterprise plan.",
-        ));
-    };
-    if let Some(fault) = registry.storage_fault() {
-        return Err(Refusal::new(Code::StorageNotSupported, fault));
-    }
-    if !registry.ready() {
+    let limit = supported(registry, limits)?;
+    // An upgrade may have begun by now: its backup does not ask.
+    if !registry.ready() && !matches!(cause, Cause::Upgrade { .. }) {
         return Err(Refusal::new(
             Code::DeploymentNotReady,
             format!("The deployment is `{}`; wait until it is `initialized`.", registry.status),
@@ -67,7 +111,7 @@ pub fn decide(
         ));
     }
     let count = deployment.backup_count;
-    if count >= limit {
+    if count >= limit && !cause.gives_way() {
         return Err(Refusal::new(
             Code::BackupLimitReached,
             format!(
@@ -75,6 +119,12 @@ pub fn decide(
             ),
         ));
     }
+    let room = limit.max(if cause.gives_way() { count + 1 } else { 0 });
+    let (schedule_slot, upgrade_id) = match cause {
+        Cause::Request => (None, None),
+        Cause::Schedule { slot, .. } => (Some(slot), None),
+        Cause::Upgrade { id, .. } => (None, Some(id)),
+    };
     let mut backup = Backup {
         deployment_id: deployment.deployment_id,
         id: BackupId(deployment.next_backup_id),
@@ -82,6 +132,8 @@ pub fn decide(
         region: registry.region.clone(),
         node_id: request.node_id,
         backup_type: request.backup_type,
+        schedule_slot,
+        upgrade_id,
         created_at: now,
         token: token.clone(),
         name: request.name,
@@ -115,7 +167,29 @@ pub fn decide(
         due_at: None,
     };
     backup.announce_requested(now);
-    Ok(backup)
+    Ok((backup, room))
+}
+
+/// How many backups the deployment may have, if its plan and its storage have any.
+///
+/// # Errors
+/// `plan_not_supported`, `storage_not_supported`.
+pub(crate) fn supported(registry: &Registry, limits: &Limits) -> Result<u64, Refusal> {
+    let Some(limit) = registry.backup_limit(limits) else {
+        return Err(Refusal::new(
+            Code::PlanNotSupported,
+            "Backups need the Pro or Enterprise plan.",
+        ));
+    };
+    match registry.storage_fault() {
+        Some(fault) => Err(Refusal::new(Code::StorageNotSupported, fault)),
+        None => Ok(limit),
+    }
+}
+
+/// The refusal of a node that the deployment does not have.
+pub(crate) fn no_node(id: NodeId) -> Refusal {
+    Refusal::new(Code::NodeNotFound, format!("The deployment has no node {id}."))
 }
 
 /// The nodes to back up.
@@ -135,9 +209,7 @@ fn chosen(nodes: &[Node], asked: Option<NodeId>) -> Result<Vec<NodeRun>, Refusal
     match asked {
         Some(id) => match nodes.iter().find(|node| node.node_id == id) {
             Some(node) => Ok(vec![run(node)]),
-            None => {
-                Err(Refusal::new(Code::NodeNotFound, format!("The deployment has no node {id}.")))
-            }
+            None => Err(no_node(id)),
         },
         None => Ok(nodes.iter().map(run).collect()),
     }
@@ -146,7 +218,6 @@ fn chosen(nodes: &[Node], asked: Option<NodeId>) -> Result<Vec<NodeRun>, Refusal
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::deployment::Registry;
     use crate::id::{DeploymentId, InstanceId, TenantId};
 
     pub(crate) fn deployment() -> Deployment {
@@ -225,6 +296,39 @@ pub(crate) mod tests {
         assert_eq!(refused(&all, body.clone()), Code::BackupInProgress);
         all.active_backup = None;
         assert_eq!(refused(&all, body), Code::BackupLimitReached);
+    }
+
+    #[test]
+    fn at_the_limit_a_backup_of_the_schedule_may_be_one_more_if_another_gives_way() {
+        let made = |count, limit, gives_way| {
+            let mut other = deployment();
+            (other.backup_count, other.registry.backup_limit) = (count, Some(limit));
+            let slot = Time::from_unix(60);
+            let (limits, now) = (Limits::default(), Time::from_unix(61));
+            let cause = Cause::Schedule { slot, gives_way };
+            decide_for(cause, &other, request(), &limits, Nonce::from("t"), now)
+                .map(|(backup, room)| (backup.schedule_slot, room))
+                .map_err(|refusal| refusal.code)
+        };
+        let slot = Some(Time::from_unix(60));
+        assert_eq!(made(4, 5, false), Ok((slot, 5)));
+        assert_eq!(made(5, 5, false), Err(Code::BackupLimitReached));
+        assert_eq!(made(5, 5, true), Ok((slot, 6)));
+        assert_eq!(made(9, 5, true), Ok((slot, 10)), "above a lowered limit");
+        assert_eq!(made(2, 5, true), Ok((slot, 5)));
+    }
+
+    #[test]
+    fn an_upgrades_backup_does_not_ask_whether_the_deployment_is_ready() {
+        let mut other = deployment();
+        other.registry.status = "upgrading".into();
+        let (limits, now) = (Limits::default(), Time::from_unix(0));
+        let made = |cause| decide_for(cause, &other, request(), &limits, Nonce::from("t"), now);
+        let upgrade = Cause::Upgrade { id: "u-1".into(), gives_way: false };
+        let (backup, _) = made(upgrade).expect("made");
+        assert_eq!(backup.upgrade_id.as_deref(), Some("u-1"));
+        let slot = Cause::Schedule { slot: now, gives_way: false };
+        assert_eq!(made(slot).expect_err("refused").code, Code::DeploymentNotReady);
     }
 
     #[test]

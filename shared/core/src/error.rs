@@ -46,6 +46,8 @@ codes! {
     BackupNotFound = "backup_not_found", 404;
     /// No such restore.
     RestoreNotFound = "restore_not_found", 404;
+    /// The deployment has no schedule.
+    ScheduleNotFound = "schedule_not_found", 404;
     /// No such node in the deployment.
     NodeNotFound = "node_not_found", 404;
     /// No such path.

@@ -27,3 +27,4 @@ pub mod operation;
 pub mod restore;
 pub mod schedule;
 pub mod time;
+pub mod upgrade;

@@ -25,6 +25,8 @@ pub struct Limits {
     pub starting: Seconds,
     /// How long the old volumes are kept.
     pub old_volumes: Seconds,
+    /// The least time between two slots of a schedule.
+    pub schedule_apart: Seconds,
 }
 
 impl Default for Limits {
@@ -41,6 +43,7 @@ impl Default for Limits {
             swapping: Seconds::minutes(20),
             starting: Seconds::minutes(30),
             old_volumes: Seconds::hours(24),
+            schedule_apart: Seconds::minutes(60),
         }
     }
 }

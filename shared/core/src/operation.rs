@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Refusal;
 use crate::id::Nonce;
 use crate::time::{Seconds, Time};
 
@@ -24,52 +25,89 @@ pub struct Failure {
     pub reason: String,
 }
 
-/// The kinds of failure of an operation that was accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureCode {
+/// Makes the codes and their texts from one list.
+macro_rules! failure_codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        /// The kinds of failure of an operation that was accepted.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum FailureCode {
+            $($(#[$doc])* #[serde(rename = $text)] $name,)*
+        }
+
+        impl FailureCode {
+            /// As the API and the announcements write it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+failure_codes! {
     /// A deadline of the contract passed.
-    DeadlineExceeded,
+    DeadlineExceeded = "deadline_exceeded";
     /// EC2 refused or failed a snapshot.
-    SnapshotFailed,
+    SnapshotFailed = "snapshot_failed";
     /// A snapshot vanished.
-    SnapshotMissing,
+    SnapshotMissing = "snapshot_missing";
     /// A snapshot cannot be deleted: an AMI uses it.
-    SnapshotInUse,
+    SnapshotInUse = "snapshot_in_use";
     /// A snapshot cannot be deleted: it is locked.
-    SnapshotLocked,
+    SnapshotLocked = "snapshot_locked";
     /// The worker's role lacks a right.
-    PermissionDenied,
+    PermissionDenied = "permission_denied";
     /// The volume's KMS key cannot be used.
-    KmsUnavailable,
+    KmsUnavailable = "kms_unavailable";
     /// An account limit of AWS.
-    Quota,
+    Quota = "quota";
     /// The node's instance does not exist any more.
-    NodeMissing,
+    NodeMissing = "node_missing";
     /// The node has no data volume.
-    NoVolumes,
+    NoVolumes = "no_volumes";
     /// A data volume is attached to several instances.
-    MultiAttach,
+    MultiAttach = "multi_attach";
     /// More volumes than one backup may have.
-    TooManyVolumes,
+    TooManyVolumes = "too_many_volumes";
     /// EC2 could not make or keep a volume.
-    VolumeFailed,
+    VolumeFailed = "volume_failed";
     /// A volume cannot be where its node is.
-    ZoneMismatch,
+    ZoneMismatch = "zone_mismatch";
     /// AWS is full.
-    Capacity,
+    Capacity = "capacity";
     /// The node cannot be stopped, swapped, and started as it is.
-    NodeNotRestorable,
+    NodeNotRestorable = "node_not_restorable";
     /// A node does not stop.
-    StopFailed,
+    StopFailed = "stop_failed";
     /// Volumes cannot be taken off or put on.
-    AttachFailed,
+    AttachFailed = "attach_failed";
     /// A node does not start.
-    StartFailed,
+    StartFailed = "start_failed";
     /// The backup of the present state failed.
-    SafetyBackupFailed,
+    SafetyBackupFailed = "safety_backup_failed";
     /// The deployment's nodes changed before anything was stopped.
-    Superseded,
+    Superseded = "superseded";
+}
+
+/// Why something did not come about, as announcements and outcomes tell it: the code of a
+/// failed operation, or that of a refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// Which kind: of [`FailureCode`] or [`crate::error::Code`].
+    pub code: String,
+    /// A sentence that says what happened and what to do.
+    pub reason: String,
+}
+
+impl From<Failure> for Why {
+    fn from(failure: Failure) -> Self {
+        Self { code: failure.code.as_str().to_owned(), reason: failure.reason }
+    }
+}
+
+impl From<Refusal> for Why {
+    fn from(refusal: Refusal) -> Self {
+        Self { code: refusal.code.as_str().to_owned(), reason: refusal.reason }
+    }
 }
 
 /// What a call to AWS came to, when it did not succeed.

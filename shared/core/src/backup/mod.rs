@@ -32,7 +32,7 @@ use crate::announce::{Kind, Pending as Announcement};
 use crate::id::{
     BackupId, DeploymentId, InstanceId, NodeId, Nonce, RestoreId, SnapshotId, TenantId, VolumeId,
 };
-use crate::operation::{Failure, FailureCode, Lease};
+use crate::operation::{Failure, FailureCode, Lease, Why};
 use crate::time::{Seconds, Time};
 
 pub use apply::apply;
@@ -199,6 +199,12 @@ pub struct Backup {
     pub node_id: Option<NodeId>,
     /// Who asked.
     pub backup_type: BackupType,
+    /// The slot of the deployment's schedule that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_slot: Option<Time>,
+    /// The upgrade before which it was made, as the control plane names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade_id: Option<String>,
     /// When it was asked for.
     pub created_at: Time,
     /// Random, in the description of each snapshot: other people's tools copy
@@ -341,6 +347,18 @@ impl Backup {
         })
     }
 
+    /// Whether the deployment's schedule made it: only such a backup ever gives way to
+    /// another.
+    pub fn is_the_schedules(&self) -> bool {
+        self.schedule_slot.is_some()
+    }
+
+    /// Whether another gives way when it completes above the limit: the schedule's own
+    /// backups and those of upgrades push out the schedule's oldest.
+    pub fn rotates(&self) -> bool {
+        self.schedule_slot.is_some() || self.upgrade_id.is_some()
+    }
+
     /// What the API shows of the snapshots: none before all were started.
     pub fn shown_snapshots(&self) -> impl Iterator<Item = &Taken> {
         let started = self.started_at.is_some();
@@ -375,13 +393,23 @@ impl Backup {
             kind,
             at: now,
             status: self.status,
-            failure: if kind == Kind::BackupFailed { self.failure.clone() } else { None },
+            failure: if kind == Kind::BackupFailed {
+                self.failure.clone().map(Why::from)
+            } else {
+                None
+            },
         });
     }
 
     /// The first announcement, put into a new row.
     pub fn announce_requested(&mut self, now: Time) {
         self.announce(Kind::BackupRequested, now);
+    }
+
+    /// Ends the backup as failed, for tests of what follows from that.
+    #[cfg(test)]
+    pub(crate) fn end_as_failed_for_test(&mut self, now: Time) {
+        self.fail(FailureCode::DeadlineExceeded, "It took too long.".to_owned(), now);
     }
 
     /// Ends the backup as failed. A call that may have happened is swept after;

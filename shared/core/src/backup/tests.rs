@@ -36,6 +36,8 @@ fn backup(nodes: &[u64]) -> Backup {
         region: "us-west-1".into(),
         node_id: None,
         backup_type: BackupType::Manual,
+        schedule_slot: None,
+        upgrade_id: None,
         created_at: NOW,
         token: Nonce::from("token"),
         name: "n".into(),

@@ -39,7 +39,7 @@ use crate::announce::{Kind, Pending as Announcement};
 use crate::id::{
     BackupId, DeploymentId, InstanceId, NodeId, Nonce, RestoreId, SnapshotId, TenantId, VolumeId,
 };
-use crate::operation::{Failure, Lease};
+use crate::operation::{Failure, Lease, Why};
 use crate::time::Time;
 
 pub use apply::apply;
@@ -488,7 +488,7 @@ impl Restore {
             kind,
             at: now,
             status: self.status,
-            failure: self.failure.clone(),
+            failure: self.failure.clone().map(Why::from),
         });
     }
 }

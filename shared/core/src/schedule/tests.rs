@@ -2,4 +2,5 @@
 
 mod cron;
 mod timing;
+mod turn;
 mod zone;

@@ -34,6 +34,8 @@ mod zone;
 pub use cron::Cron;
 pub use zone::Zone;
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::{Seconds, Time};
 
 /// How far ahead and back a slot is looked for: a bound on the work, and longer
@@ -43,11 +45,12 @@ use crate::time::{Seconds, Time};
 const SEARCH: Seconds = Seconds::days(41 * 366);
 
 /// A cron expression and the zone whose clock it is read by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Which local times.
     pub cron: Cron,
     /// Whose local times.
+    #[serde(rename = "timezone")]
     pub zone: Zone,
 }
 
