@@ -276,6 +276,7 @@ fn time_to_live(stack: &Stack, name: &str, properties: &Value) -> Result<Option<
 mod tests {
     use backups_aws::settings::Settings;
     use backups_core::limits::{LEASE, Limits};
+    use backups_core::time::Seconds;
 
     use super::*;
 
@@ -309,7 +310,12 @@ mod tests {
         // What the code takes for granted, and the template decides.
         let environment = &template.function(Name::Worker).expect("declared").environment;
         let settings = Settings::from_lookup(&|name| environment.get(name).cloned());
-        assert_eq!(settings.expect("settings").limits, Limits::default());
+        // The local mode lowers one of them.
+        let lowered = Limits { schedule_apart: Seconds::minutes(1), ..Limits::default() };
+        assert_eq!(settings.expect("settings").limits, lowered);
+        let template_says = yaml::parse(TEXT).expect("template.yaml");
+        let minutes = &template_says["Parameters"]["MinScheduleMinutes"]["Default"];
+        assert_eq!(*minutes, json!(Limits::default().schedule_apart.0 / 60));
         let timeout = |name| template.function(name).expect("declared").timeout;
         assert_eq!(timeout(Name::Worker), worker::TIMEOUT);
         assert_eq!(timeout(Name::Scheduler), scheduler::TIMEOUT);

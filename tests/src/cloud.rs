@@ -308,6 +308,7 @@ impl Cloud {
             ("SWAPPING_DEADLINE_MINUTES", "20"),
             ("STARTING_DEADLINE_MINUTES", "30"),
             ("OLD_VOLUME_HOURS", "24"),
+            ("MIN_SCHEDULE_MINUTES", "1"),
             ("MANAGED_TAG_KEY", "laserdata:managed"),
             ("MANAGED_TAG_VALUE", "true"),
             ("DUE_SHARDS", "8"),

@@ -22,9 +22,12 @@ use tests::{Failed, Here, MANY, Result, Setup};
 use worker::Worker;
 
 /// The story, in its order: each file stands in it once.
-const STORY: [&str; 18] = [
+const STORY: [&str; 22] = [
     "worker-deployment-changed",
     "api-list-backups",
+    "api-put-schedule",
+    "api-get-schedule",
+    "api-delete-schedule",
     "api-create-backup",
     "worker-snapshot-set-succeeded",
     "worker-snapshot-set-failed",
@@ -40,6 +43,7 @@ const STORY: [&str; 18] = [
     "scheduler-tick",
     "api-delete-backup",
     "api-default",
+    "worker-upgrade-requested",
     "worker-deployment-deleted",
 ];
 
@@ -177,6 +181,10 @@ async fn each_sample_does_what_it_is_for() -> Result<()> {
         match name {
             "worker-deployment-changed" => assert_eq!(count("UpdateItem"), 1),
             "api-list-backups" => answers(&response, 200, "[]"),
+            "api-put-schedule" | "api-delete-schedule" => {
+                assert_eq!((&response["statusCode"], count("PutItem")), (&json!(204), 1));
+            }
+            "api-get-schedule" => answers(&response, 200, "Europe/Berlin"),
             "api-create-backup" => {
                 assert_eq!(response["statusCode"], 204, "{response}");
                 assert_eq!(response["headers"]["ld-backup"], "1");
@@ -209,11 +217,18 @@ async fn each_sample_does_what_it_is_for() -> Result<()> {
             "worker-restore-requested" => {
                 assert_eq!((count("GetItem"), of_ec2), (1, false), "{calls:?}");
             }
-            "scheduler-tick" => assert!(count("Query") == 8 && calls.len() >= 8, "{calls:?}"),
+            "scheduler-tick" => assert!(count("Query") == 9 && calls.len() >= 8, "{calls:?}"),
             "api-delete-backup" => {
                 assert_eq!((response["statusCode"].as_u64(), status), (Some(204), "deleting"));
             }
             "api-default" => answers(&response, 404, "route_not_found"),
+            "worker-upgrade-requested" => {
+                let second = (10_376_293_541_461_622_801, 2);
+                let rows = here.rows().await?;
+                let made = rows.iter().find(|row| row.backup() == Some(second));
+                let id = made.map_or("", |row| row.text("upgrade_id"));
+                assert_eq!((id, count("TransactWriteItems")), ("2026.11-platform-7f3a", 1));
+            }
             "worker-deployment-deleted" => {
                 let response = functions.deliver("api-create-backup").await?;
                 assert!(

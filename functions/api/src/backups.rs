@@ -127,7 +127,7 @@ async fn store(
         let backup = decide(&deployment, wanted.clone(), limits, random::nonce(), now)?;
         // `decide` refuses a plan without a limit.
         let limit = deployment.registry.backup_limit(limits).unwrap_or(0);
-        match api.table.create_backup(&deployment, &backup, limit).await? {
+        match api.table.create_backup(&deployment, &backup, limit, None).await? {
             Written::Stored => return Ok(backup),
             Written::Conflict => {}
         }

@@ -27,6 +27,7 @@ mod input;
 mod payload;
 mod problem;
 mod restores;
+mod schedules;
 mod shown;
 
 use std::sync::Arc;
@@ -75,6 +76,13 @@ pub fn service(api: Arc<Api>) -> Router {
         .route(
             "/deployments/{deployment_id}/backups",
             only("GET, POST", get(backups::list).post(backups::create)),
+        )
+        .route(
+            "/deployments/{deployment_id}/backups/schedule",
+            only(
+                "GET, PUT, DELETE",
+                get(schedules::get).put(schedules::put).delete(schedules::delete),
+            ),
         )
         .route(
             "/deployments/{deployment_id}/backups/{backup_id}",

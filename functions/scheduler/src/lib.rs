@@ -2,9 +2,11 @@
 //!
 //! It reads the `due` index, shard by shard, oldest first, and works nothing
 //! itself: an operation is nudged through the bus, an expired backup turns
-//! `deleting` and is nudged. Its rows are hints; each is read and claimed by a
+//! `deleting` and is nudged, the slot of a schedule becomes a backup. Its rows are hints; each is read and claimed by a
 //! conditional write that moves its due time on, so that a row nobody can help
 //! never starves those behind it. What is not reached is due at the next tick.
+
+mod schedules;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -14,11 +16,12 @@ use backups_aws::clock::{self, Clock};
 use backups_aws::random;
 use backups_aws::sdk::SdkConfig;
 use backups_aws::settings::Settings;
-use backups_aws::table::{DueRow, Stored, Table, TableError};
+use backups_aws::table::{DueRow, Shard, Stored, Table, TableError};
 use backups_aws::telemetry::{self, Metric};
 use backups_core::announce::OperationDue;
 use backups_core::backup::{self, Backup, Status};
 use backups_core::id::{BackupId, DeploymentId, RestoreId};
+use backups_core::limits::Limits;
 use backups_core::operation::Lease;
 use backups_core::time::{Seconds, Time};
 use futures_util::StreamExt as _;
@@ -38,7 +41,7 @@ const SIDE_BY_SIDE: usize = 20;
 const RESERVE: Duration = Duration::from_secs(5);
 
 /// The function's `Timeout` in template.yaml (a test compares them).
-pub const TIMEOUT: Duration = Duration::from_secs(50);
+pub const TIMEOUT: Duration = Duration::from_secs(70);
 
 /// Why a tick failed. The next one starts anew.
 #[derive(Debug)]
@@ -66,6 +69,7 @@ pub struct Scheduler {
     table: Table,
     bus: Bus,
     clock: Clock,
+    limits: Limits,
     /// Set once the table has confirmed that no shard was left out.
     shards_checked: OnceCell<()>,
 }
@@ -77,6 +81,7 @@ impl Scheduler {
             table: Table::new(settings, sdk),
             bus: Bus::new(settings, sdk),
             clock,
+            limits: settings.limits,
             shards_checked: OnceCell::new(),
         }
     }
@@ -111,6 +116,24 @@ async fn tick(
     let check = || async { scheduler.table.table_id().await.map(|_| ()) };
     scheduler.shards_checked.get_or_try_init(check).await.map_err(Error::Table)?;
     let now = scheduler.clock.now();
+    // Beside each other: schedules are released at a pace, and nothing waits for that.
+    let (shards, released) = tokio::join!(
+        all_shards(scheduler, now, until, oldest),
+        schedules::release(scheduler, now, until)
+    );
+    if let Err(error) = &released {
+        tracing::error!(%error, "the due schedules could not be read");
+    }
+    shards.and(released).map_err(Error::Table)
+}
+
+/// What is due in all shards.
+async fn all_shards(
+    scheduler: &Scheduler,
+    now: Time,
+    until: tokio::time::Instant,
+    oldest: &AtomicI64,
+) -> Result<(), TableError> {
     let mut failed = None;
     // A different shard goes first each minute: a herd in one starves no other.
     let shards = scheduler.table.due_shards();
@@ -122,7 +145,7 @@ async fn tick(
             failed = Some(error);
         }
     }
-    failed.map_or(Ok(()), |error| Err(Error::Table(error)))
+    failed.map_or(Ok(()), Err)
 }
 
 /// What is due in one shard.
@@ -135,10 +158,10 @@ async fn one_shard(
 ) -> Result<(), TableError> {
     let mut page = None;
     loop {
-        let (rows, next) = scheduler.table.due(shard, now, page).await?;
+        let (rows, next) = scheduler.table.due(Shard::Of(shard), now, page).await?;
         for row in &rows {
-            if let DueRow::Backup { due_at, .. } | DueRow::Restore { due_at, .. } = row {
-                oldest.fetch_max((now - *due_at).0, Ordering::Relaxed);
+            if let Some(due_at) = row.due_at() {
+                oldest.fetch_max((now - due_at).0, Ordering::Relaxed);
             }
         }
         // One bad row never stops the rest.
@@ -170,6 +193,7 @@ async fn one_shard(
 
 /// Sets one row going.
 async fn one_row(scheduler: &Scheduler, row: &DueRow) -> Result<(), TableError> {
+    let now = scheduler.clock.now();
     match row {
         DueRow::Backup { deployment_id, id, .. } => {
             one_backup(scheduler, row, *deployment_id, *id).await
@@ -177,9 +201,14 @@ async fn one_row(scheduler: &Scheduler, row: &DueRow) -> Result<(), TableError> 
         DueRow::Restore { deployment_id, id, .. } => {
             one_restore(scheduler, row, *deployment_id, *id).await
         }
-        DueRow::Unknown { sk, .. } => Err(TableError::Row {
-            row: sk.clone(),
-            problem: "this release does not know it".to_owned(),
+        DueRow::Upgrade { deployment_id, id, .. } => {
+            // It is nudged until its own write moves it on: it waits for minutes at most.
+            scheduler.table.move_row(row, scheduler.clock.now() + NUDGED).await?;
+            nudge(scheduler, row, &OperationDue::upgrade(*deployment_id, id), now).await
+        }
+        DueRow::Schedule { .. } | DueRow::Unknown { .. } => Err(TableError::Row {
+            row: format!("{row:?}"),
+            problem: "this release does not know it, or it is in the wrong shard".to_owned(),
         }),
     }
 }

@@ -108,7 +108,7 @@ impl<'a> Advance<'a> {
         due_at: Option<Time>,
     ) -> Result<Option<O>, TableError> {
         let next = self.without_published(&next);
-        match row.write(&self.worker.table, next, due_at).await? {
+        match row.write(self.worker, next, due_at).await? {
             Stored::Yes(stored) => {
                 row.stored(self.worker, &stored).await?;
                 Ok(Some(*stored))

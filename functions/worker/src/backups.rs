@@ -2,12 +2,13 @@
 
 use backups_aws::ec2::tags::Whose;
 use backups_aws::sdk::ATTEMPT;
-use backups_aws::table::{Stored, TableError, Written};
+use backups_aws::table::{Beside, Rotation, Stored, TableError, Written};
 use backups_aws::telemetry::{self, Metric};
-use backups_core::backup::{self, Action, Backup, Status, Step};
+use backups_core::backup::{self, Action, Backup, Deletion, Status, Step};
 use backups_core::id::{BackupId, DeploymentId, Nonce};
 use backups_core::limits::{FAILED_KEPT, LEASE};
-use backups_core::time::Seconds;
+use backups_core::schedule::gives_way;
+use backups_core::time::{Seconds, Time};
 use futures_util::future::try_join_all;
 
 use crate::Worker;
@@ -184,6 +185,60 @@ impl Advancing<'_> {
     }
 }
 
+/// Stores what an operation changed. The end of a backup that a schedule or an upgrade
+/// asked for tells them, and one of the schedule's gives way if it completes above the
+/// limit: all in one transaction.
+pub(crate) async fn write(
+    worker: &Worker,
+    before: &Backup,
+    after: Backup,
+    due_at: Option<Time>,
+) -> Result<Stored<Backup>, TableError> {
+    let ends = before.status.active() && !after.status.active();
+    if ends && before.rotates() {
+        // Boxed: every write would bear the size of this rare one.
+        Box::pin(end(worker, before, after, due_at)).await
+    } else {
+        worker.table.write_backup(before, after, due_at).await
+    }
+}
+
+/// The last write of a backup that a schedule or an upgrade asked for.
+async fn end(
+    worker: &Worker,
+    before: &Backup,
+    after: Backup,
+    due_at: Option<Time>,
+) -> Result<Stored<Backup>, TableError> {
+    let (table, id) = (&worker.table, before.deployment_id);
+    let mut beside = Beside::default();
+    if before.schedule_slot.is_some() {
+        beside.schedule = table.schedule(id).await?;
+    }
+    if let Some(upgrade) = &before.upgrade_id {
+        beside.upgrade = table.upgrade(id, upgrade).await?;
+    }
+    if after.status == Status::Completed {
+        beside.rotation = rotation(worker, id).await?;
+    }
+    table.end_backup(before, after, due_at, &beside).await
+}
+
+/// What gives way now that one more completes.
+async fn rotation(worker: &Worker, id: DeploymentId) -> Result<Option<Rotation>, TableError> {
+    let Some((deployment, backups)) = worker.table.list(id).await? else { return Ok(None) };
+    let limit = deployment.registry.backup_limit(&worker.limits);
+    // Without a plan there is no limit that it could be above: nothing of what is there
+    // is taken away.
+    if limit.is_none_or(|limit| deployment.backup_count <= limit) {
+        return Ok(None);
+    }
+    let Some(victim) = gives_way(&backups) else { return Ok(None) };
+    let Ok(Deletion::Begin(deleting)) = backup::start_delete(victim) else { return Ok(None) };
+    tracing::info!(gives_way = %victim.id, "above the limit, the schedule's oldest backup goes");
+    Ok(Some(Rotation::new(&deployment, victim, *deleting, worker.clock.now())))
+}
+
 /// What follows from a write of a backup.
 pub(crate) async fn stored(
     worker: &Worker,
@@ -238,7 +293,7 @@ async fn prune_failed(worker: &Worker, newest: &Backup) -> bool {
     let mut all = true;
     let failed = rows.iter().filter(|row| row.status == Status::Failed);
     for row in failed.skip(FAILED_KEPT) {
-        let Ok(backup::Deletion::Begin(next)) = backup::start_delete(row) else { continue };
+        let Ok(Deletion::Begin(next)) = backup::start_delete(row) else { continue };
         let now = worker.clock.now();
         match table.write_backup(row, *next, Some(now)).await {
             Ok(Stored::Yes(_)) => {}

@@ -1,7 +1,7 @@
 //! What the worker is woken by, read from the EventBridge envelope.
 
 use backups_core::announce::{self, Kind, RestoreOrdered};
-use backups_core::control_plane::{self, DeploymentChanged, DeploymentDeleted};
+use backups_core::control_plane::{self, DeploymentChanged, DeploymentDeleted, UpgradeRequested};
 use backups_core::id::{BackupId, DeploymentId, Nonce, RestoreId, SnapshotId};
 use backups_core::time::Time;
 use serde::Deserialize;
@@ -39,6 +39,15 @@ pub(crate) enum Wake {
     Snapshots {
         /// The smallest snapshot id of the event.
         smallest: SnapshotId,
+    },
+    /// The control plane is about to upgrade a deployment.
+    UpgradeRequested(UpgradeRequested),
+    /// Look at the backup that an upgrade waits for.
+    Upgrade {
+        /// Whose.
+        deployment_id: DeploymentId,
+        /// The upgrade's id.
+        id: String,
     },
     /// The control plane says how a deployment is.
     Changed(DeploymentChanged),
@@ -116,6 +125,10 @@ pub(crate) fn read(event: Value) -> Result<Wake, String> {
             match due.operation.as_str() {
                 "backup" => Ok(Wake::Backup { deployment_id, id: BackupId(due.id), announced }),
                 "restore" => Ok(Wake::Restore { deployment_id, id: RestoreId(due.id), announced }),
+                "upgrade" => match due.upgrade_id {
+                    Some(id) => Ok(Wake::Upgrade { deployment_id, id }),
+                    None => Err(format!("{detail_type}: an upgrade without its upgrade_id")),
+                },
                 other => Err(format!("{detail_type}: no operation is called `{other}`")),
             }
         }
@@ -149,6 +162,9 @@ pub(crate) fn read(event: Value) -> Result<Wake, String> {
         }
         (control_plane::SOURCE, "Deployment Changed") => {
             parsed(&detail_type, detail).map(Wake::Changed)
+        }
+        (control_plane::SOURCE, "Deployment Upgrade Requested") => {
+            parsed(&detail_type, detail).map(Wake::UpgradeRequested)
         }
         (control_plane::SOURCE, "Deployment Deleted") => {
             parsed(&detail_type, detail).map(Wake::Deleted)

@@ -11,6 +11,7 @@ mod events;
 mod operation;
 mod registry;
 mod restores;
+mod upgrades;
 
 use std::time::Duration;
 
@@ -133,6 +134,12 @@ async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Resul
             if let Some(owner) = worker.table.owner(&smallest).await? {
                 backups::advance(worker, owner.deployment_id, owner.backup_id, None, until).await?;
             }
+        }
+        Ok(Wake::UpgradeRequested(event)) => {
+            reject_counted(worker, upgrades::requested(worker, event).await)?;
+        }
+        Ok(Wake::Upgrade { deployment_id, id }) => {
+            upgrades::advance(worker, deployment_id, &id).await?;
         }
         Ok(Wake::Changed(event)) => {
             reject_counted(worker, registry::changed(&worker.table, &worker.region, event).await)?;

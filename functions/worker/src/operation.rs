@@ -35,7 +35,7 @@ pub(crate) trait Operation: Clone + PartialEq + Send + Sync {
     /// Stores `after` over this one.
     fn write(
         &self,
-        table: &Table,
+        worker: &Worker,
         after: Self,
         due_at: Option<Time>,
     ) -> impl Future<Output = Result<Stored<Self>, TableError>> + Send;
@@ -93,11 +93,11 @@ impl Operation for Backup {
 
     async fn write(
         &self,
-        table: &Table,
+        worker: &Worker,
         after: Self,
         due_at: Option<Time>,
     ) -> Result<Stored<Self>, TableError> {
-        table.write_backup(self, after, due_at).await
+        crate::backups::write(worker, self, after, due_at).await
     }
 
     async fn stored(&self, worker: &Worker, after: &Self) -> Result<(), TableError> {
@@ -126,11 +126,11 @@ impl Operation for Restore {
 
     async fn write(
         &self,
-        table: &Table,
+        worker: &Worker,
         after: Self,
         due_at: Option<Time>,
     ) -> Result<Stored<Self>, TableError> {
-        table.write_restore(self, after, due_at, None).await
+        worker.table.write_restore(self, after, due_at, None).await
     }
 
     async fn stored(&self, worker: &Worker, after: &Self) -> Result<(), TableError> {

@@ -82,6 +82,7 @@ impl Settings {
                 swapping: Seconds::minutes(number("SWAPPING_DEADLINE_MINUTES", 1)?.into()),
                 starting: Seconds::minutes(number("STARTING_DEADLINE_MINUTES", 1)?.into()),
                 old_volumes: Seconds::hours(number("OLD_VOLUME_HOURS", 1)?.into()),
+                schedule_apart: Seconds::minutes(number("MIN_SCHEDULE_MINUTES", 1)?.into()),
             },
             due_shards: number("DUE_SHARDS", 1)?,
         })
@@ -105,7 +106,7 @@ mod tests {
                 "PENDING_DEADLINE_MINUTES" => "15",
                 "PENDING_TOTAL_HOURS" => "4",
                 "IN_PROGRESS_DEADLINE_HOURS" | "OLD_VOLUME_HOURS" => "24",
-                "PREPARING_DEADLINE_MINUTES" => "60",
+                "PREPARING_DEADLINE_MINUTES" | "MIN_SCHEDULE_MINUTES" => "60",
                 "STOPPING_DEADLINE_MINUTES" | "SWAPPING_DEADLINE_MINUTES" => "20",
                 "STARTING_DEADLINE_MINUTES" => "30",
                 "DUE_SHARDS" => "8",

@@ -32,6 +32,8 @@ pub enum Metric {
     RestoresHindered,
     /// Volumes that a restore left, and that nobody but an operator removes.
     VolumesKept,
+    /// Slots of schedules that made no backup.
+    SchedulesSkipped,
     /// How long the oldest row of the `due` index has waited, in seconds.
     OldestDueSeconds,
     /// Events that were refused, counted at each of Lambda's tries; then they are
@@ -50,6 +52,7 @@ impl Metric {
             Self::RestoreStartRetries => ("RestoreStartRetries", "Count"),
             Self::RestoresHindered => ("RestoresHindered", "Count"),
             Self::VolumesKept => ("VolumesKept", "Count"),
+            Self::SchedulesSkipped => ("SchedulesSkipped", "Count"),
             Self::OldestDueSeconds => ("OldestDueSeconds", "Seconds"),
             Self::EventsRejected => ("EventsRejected", "Count"),
         }

@@ -35,7 +35,7 @@ async fn stuck() -> Result<Here> {
 
 #[tokio::test]
 async fn an_operator_lets_a_stuck_restore_go_on() -> Result<()> {
-    let here = stuck().await?;
+    let here = Box::pin(stuck()).await?;
     // It holds what it held.
     refused(&here.delete(1).await?, 409, "restore_in_progress");
     let Err(Failed(said)) = admin(&here, "release").await else { return fail("released") };
@@ -117,7 +117,7 @@ async fn an_order_that_cannot_be_read_or_has_no_restore_is_a_dead_letter() -> Re
 
 #[tokio::test]
 async fn an_operator_calls_a_stuck_restore_back() -> Result<()> {
-    let here = stuck().await?;
+    let here = Box::pin(stuck()).await?;
     here.disarm().await?;
     admin(&here, "roll-back").await?;
     let done = over(&here).await?;

@@ -13,12 +13,53 @@ use backups_core::backup::{Backup, Status};
 use backups_core::deployment::Deployment;
 use backups_core::id::{BackupId, DeploymentId};
 use backups_core::limits::TOMBSTONE;
+use backups_core::schedule::Schedule;
 use backups_core::time::Time;
+use backups_core::upgrade::Upgrade;
 
 use super::operation::{Stored, UpdateParts, Written, built, ours};
 use super::{
     Item, META, Table, TableError, backup_sk, call, deployment_pk, from_item, n, s, to_item,
 };
+
+/// What the end of a backup changes beside its own row, as that was read.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    /// The schedule whose slot made it.
+    pub schedule: Option<Schedule>,
+    /// The upgrade's request that made it.
+    pub upgrade: Option<Upgrade>,
+    /// The backup that gives way to it.
+    pub rotation: Option<Rotation>,
+}
+
+/// One backup gives way to another that completes.
+#[derive(Debug, Clone)]
+pub struct Rotation {
+    /// The deployment's count of backups on which that was decided.
+    count: u64,
+    /// The version of the registry, and with it of the limit.
+    registry_version: u64,
+    /// The backup that gives way, as it was read.
+    victim: Backup,
+    /// The same, `deleting`.
+    deleting: Backup,
+}
+
+impl Rotation {
+    /// `victim` becomes `deleting`, due at `now`, if the deployment is as it was read.
+    pub fn new(read: &Deployment, victim: &Backup, mut deleting: Backup, now: Time) -> Self {
+        deleting.revision = victim.revision + 1;
+        deleting.nonce = crate::random::nonce();
+        deleting.due_at = Some(now);
+        Self {
+            count: read.backup_count,
+            registry_version: read.registry.registry_version,
+            victim: victim.clone(),
+            deleting,
+        }
+    }
+}
 
 /// The most backups of a list.
 const LIST: usize = 1000;
@@ -75,13 +116,15 @@ impl Table {
         row.map(from_item).transpose()
     }
 
-    /// Stores a new backup: takes the slot, the id, and a place under `limit`,
-    /// all on the condition that the deployment is as it was read.
+    /// Stores a new backup: takes the slot, the id, and a place under `room`, all on the
+    /// condition that the deployment is as it was read. `cause` is the row that asked for
+    /// it, stored in the same transaction.
     pub async fn create_backup(
         &self,
         read: &Deployment,
         backup: &Backup,
-        limit: u64,
+        room: u64,
+        cause: Option<TransactWriteItem>,
     ) -> Result<Written, TableError> {
         let pk = deployment_pk(read.deployment_id);
         let sk = backup_sk(backup.id);
@@ -108,7 +151,7 @@ impl Table {
             .expression_attribute_values(":id", n(backup.id))
             .expression_attribute_values(":one", n(1))
             .expression_attribute_values(":version", n(read.registry.registry_version))
-            .expression_attribute_values(":limit", n(limit))
+            .expression_attribute_values(":limit", n(room))
             .expression_attribute_values(":no", AttributeValue::Bool(false))
             .build();
         let put = Put::builder()
@@ -117,10 +160,11 @@ impl Table {
             .condition_expression("attribute_not_exists(pk)")
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .build();
-        let items = vec![
+        let mut items = vec![
             TransactWriteItem::builder().update(built(take)?).build(),
             TransactWriteItem::builder().put(built(put)?).build(),
         ];
+        items.extend(cause);
         match self.transact(items).await? {
             Ok(()) => Ok(Written::Stored),
             Err(reasons) => {
@@ -142,14 +186,36 @@ impl Table {
         }
     }
 
+    /// As [`Self::write_backup`], of a backup that ends, with what its end changes beside
+    /// its own row.
+    pub async fn end_backup(
+        &self,
+        before: &Backup,
+        after: Backup,
+        due_at: Option<Time>,
+        beside: &Beside,
+    ) -> Result<Stored<Backup>, TableError> {
+        self.write(before, after, due_at, Some(beside)).await
+    }
+
     /// Stores what an operation changed: `after` over `before`, under the
     /// revision and the expiry of `before`. `due_at` is when the row wants to
     /// be looked at; an expiry that comes sooner goes first.
     pub async fn write_backup(
         &self,
         before: &Backup,
+        after: Backup,
+        due_at: Option<Time>,
+    ) -> Result<Stored<Backup>, TableError> {
+        self.write(before, after, due_at, None).await
+    }
+
+    async fn write(
+        &self,
+        before: &Backup,
         mut after: Backup,
         due_at: Option<Time>,
+        beside: Option<&Beside>,
     ) -> Result<Stored<Backup>, TableError> {
         after.revision = before.revision + 1;
         after.nonce = crate::random::nonce();
@@ -162,13 +228,17 @@ impl Table {
         let expiry = after.expires_at.filter(|_| ended);
         after.due_at = [due_at, expiry].into_iter().flatten().min();
         let update = self.operation_update(before, &after)?;
-        let stored = match self.slot_update(before, &after)? {
+        let rotation = beside.and_then(|beside| beside.rotation.as_ref());
+        let stored = match self.slot_update(before, &after, rotation)? {
             None => self.update_alone(update, &after.nonce).await?,
             Some(slot) => {
-                let items = vec![
+                let mut items = vec![
                     TransactWriteItem::builder().update(built(update.build())?).build(),
                     TransactWriteItem::builder().update(slot).build(),
                 ];
+                if let Some(beside) = beside {
+                    items.extend(self.beside(beside, &after)?);
+                }
                 match self.transact(items).await? {
                     Ok(()) => true,
                     Err(reasons) => {
@@ -214,6 +284,26 @@ impl Table {
         })
     }
 
+    /// What the end of a backup changes beside its own row and the deployment's.
+    fn beside(
+        &self,
+        beside: &Beside,
+        ended: &Backup,
+    ) -> Result<Vec<TransactWriteItem>, TableError> {
+        let mut items = Vec::new();
+        if let Some(rotation) = &beside.rotation {
+            let update = self.operation_update(&rotation.victim, &rotation.deleting)?;
+            items.push(TransactWriteItem::builder().update(built(update.build())?).build());
+        }
+        if let Some(schedule) = &beside.schedule {
+            items.extend(self.schedule_ended(schedule, ended)?);
+        }
+        if let Some(upgrade) = &beside.upgrade {
+            items.extend(self.upgrade_ended(upgrade, ended)?);
+        }
+        Ok(items)
+    }
+
     /// The update of the backup's own row.
     fn operation_update(&self, before: &Backup, after: &Backup) -> Result<UpdateParts, TableError> {
         let sk = backup_sk(before.id);
@@ -235,28 +325,41 @@ impl Table {
     }
 
     /// The update of the deployment's row that a change of status brings along.
-    fn slot_update(&self, before: &Backup, after: &Backup) -> Result<Option<Update>, TableError> {
+    fn slot_update(
+        &self,
+        before: &Backup,
+        after: &Backup,
+        rotation: Option<&Rotation>,
+    ) -> Result<Option<Update>, TableError> {
         let frees = before.status.active() && !after.status.active();
-        let uncounts = before.status.counts() && !after.status.counts();
+        let uncounts = before.status.counts() && !after.status.counts() || rotation.is_some();
         if !frees && !uncounts {
             return Ok(None);
         }
         let mut expression = Vec::new();
+        let mut conditions =
+            vec![if frees { "active_backup = :id" } else { "attribute_exists(pk)" }];
         let mut update = Update::builder()
             .table_name(&self.name)
             .key("pk", s(deployment_pk(before.deployment_id)))
             .key("sk", s(META))
-            .condition_expression("attribute_exists(pk)");
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         if frees {
             expression.push("REMOVE active_backup");
+            update = update.expression_attribute_values(":id", n(before.id));
+        }
+        if let Some(rotation) = rotation {
+            // What was decided on the count and the limit holds for these alone.
+            conditions.push("backup_count = :count AND registry_version = :version");
             update = update
-                .condition_expression("active_backup = :id")
-                .expression_attribute_values(":id", n(before.id));
+                .expression_attribute_values(":count", n(rotation.count))
+                .expression_attribute_values(":version", n(rotation.registry_version));
         }
         if uncounts {
             expression.push("ADD backup_count :minus");
             update = update.expression_attribute_values(":minus", n(-1));
         }
+        let update = update.condition_expression(conditions.join(" AND "));
         built(update.update_expression(expression.join(" ")).build()).map(Some)
     }
 }
@@ -266,7 +369,9 @@ impl Table {
 /// again would give the same for ever, and a person has to look.
 fn slot_is_sound(reasons: &[CancellationReason], backup: &Backup) -> Result<(), TableError> {
     let code = |index: usize| reasons.get(index).and_then(|reason| reason.code.as_deref());
-    if code(0) == Some("None") && code(1) == Some("ConditionalCheckFailed") {
+    let deployment = reasons.get(1).and_then(|reason| reason.item.as_ref());
+    let holds = deployment.and_then(|row| row.get("active_backup")) == Some(&n(backup.id));
+    if code(0) == Some("None") && code(1) == Some("ConditionalCheckFailed") && !holds {
         return Err(TableError::Row {
             row: META.to_owned(),
             problem: format!("its slot is not held by backup {}, which is active", backup.id),

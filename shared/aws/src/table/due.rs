@@ -11,6 +11,7 @@ use backups_core::id::{BackupId, DeploymentId, RestoreId};
 use backups_core::restore::Restore;
 use backups_core::time::Time;
 
+use super::causes::{SCHEDULE, SCHEDULES, upgrade_sk};
 use super::{
     Item, Table, TableError, backup_sk, call, deployment_pk, met_transaction, n, restore_sk, s,
 };
@@ -36,6 +37,22 @@ pub enum DueRow {
         /// Since when.
         due_at: Time,
     },
+    /// A schedule has a slot to decide on, or something to announce.
+    Schedule {
+        /// Whose.
+        deployment_id: DeploymentId,
+        /// Since when.
+        due_at: Time,
+    },
+    /// A backup before an upgrade waits, or an answer to one is to be announced.
+    Upgrade {
+        /// Whose.
+        deployment_id: DeploymentId,
+        /// The upgrade's id.
+        id: String,
+        /// Since when.
+        due_at: Time,
+    },
     /// A row that this release does not know.
     Unknown {
         /// Its partition key.
@@ -43,6 +60,47 @@ pub enum DueRow {
         /// Its sort key.
         sk: String,
     },
+}
+
+impl DueRow {
+    /// Since when it has been due; None: a row that nobody knows.
+    pub fn due_at(&self) -> Option<Time> {
+        match self {
+            Self::Backup { due_at, .. }
+            | Self::Restore { due_at, .. }
+            | Self::Schedule { due_at, .. }
+            | Self::Upgrade { due_at, .. } => Some(*due_at),
+            Self::Unknown { .. } => None,
+        }
+    }
+
+    /// Its keys.
+    fn key(&self) -> (String, String) {
+        match self {
+            Self::Backup { deployment_id, id, .. } => {
+                (deployment_pk(*deployment_id), backup_sk(*id))
+            }
+            Self::Restore { deployment_id, id, .. } => {
+                (deployment_pk(*deployment_id), restore_sk(*id))
+            }
+            Self::Schedule { deployment_id, .. } => {
+                (deployment_pk(*deployment_id), SCHEDULE.to_owned())
+            }
+            Self::Upgrade { deployment_id, id, .. } => {
+                (deployment_pk(*deployment_id), upgrade_sk(id))
+            }
+            Self::Unknown { pk, sk } => (pk.clone(), sk.clone()),
+        }
+    }
+}
+
+/// A part of the index that is read by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shard {
+    /// One of [`Table::due_shards`].
+    Of(u32),
+    /// All schedules.
+    Schedules,
 }
 
 impl Table {
@@ -55,10 +113,14 @@ impl Table {
     /// next page starts. Costs half a unit a page when nothing is due.
     pub async fn due(
         &self,
-        shard: u32,
+        shard: Shard,
         now: Time,
         start: Option<DuePage>,
     ) -> Result<(Vec<DueRow>, Option<DuePage>), TableError> {
+        let shard = match shard {
+            Shard::Of(shard) => i64::from(shard),
+            Shard::Schedules => SCHEDULES,
+        };
         let reply = self
             .client
             .query()
@@ -126,15 +188,7 @@ impl Table {
     /// Moves a row whatever it holds: one that cannot be read must not head its
     /// shard for ever, and one that was not nudged after all is due at once.
     pub async fn move_row(&self, row: &DueRow, to: Time) -> Result<(), TableError> {
-        let (pk, sk) = match row {
-            DueRow::Backup { deployment_id, id, .. } => {
-                (deployment_pk(*deployment_id), backup_sk(*id))
-            }
-            DueRow::Restore { deployment_id, id, .. } => {
-                (deployment_pk(*deployment_id), restore_sk(*id))
-            }
-            DueRow::Unknown { pk, sk } => (pk.clone(), sk.clone()),
-        };
+        let (pk, sk) = row.key();
         let reply = self
             .client
             .update_item()
@@ -169,16 +223,18 @@ fn row(item: &Item) -> DueRow {
     };
     let (pk, sk) = (text("pk"), text("sk"));
     let deployment = pk.strip_prefix("DEPLOYMENT#").and_then(|id| id.parse().ok());
-    let backup = sk.strip_prefix("BACKUP#").and_then(|id| id.parse().ok());
-    let restore = sk.strip_prefix("RESTORE#").and_then(|id| id.parse().ok());
-    let due_at = text("due_at").parse().ok();
-    match (deployment, backup, restore, due_at) {
-        (Some(deployment_id), Some(id), _, Some(due_at)) => {
-            DueRow::Backup { deployment_id, id: BackupId(id), due_at }
-        }
-        (Some(deployment_id), _, Some(id), Some(due_at)) => {
-            DueRow::Restore { deployment_id, id: RestoreId(id), due_at }
-        }
-        _ => DueRow::Unknown { pk, sk },
+    let (Some(deployment_id), Ok(due_at)) = (deployment, text("due_at").parse()) else {
+        return DueRow::Unknown { pk, sk };
+    };
+    if let Some(id) = sk.strip_prefix("BACKUP#").and_then(|id| id.parse().ok()) {
+        DueRow::Backup { deployment_id, id: BackupId(id), due_at }
+    } else if let Some(id) = sk.strip_prefix("RESTORE#").and_then(|id| id.parse().ok()) {
+        DueRow::Restore { deployment_id, id: RestoreId(id), due_at }
+    } else if sk == SCHEDULE {
+        DueRow::Schedule { deployment_id, due_at }
+    } else if let Some(id) = sk.strip_prefix("UPGRADE#") {
+        DueRow::Upgrade { deployment_id, id: id.to_owned(), due_at }
+    } else {
+        DueRow::Unknown { pk, sk }
     }
 }

@@ -7,14 +7,18 @@
 //! | the volumes of one node's set, as they were, ten to a row | `DEPLOYMENT#<id>` | `VOLUMES#BACKUP#<20 digits>#<20 digits>#<3 digits>` |
 //! | restore | `DEPLOYMENT#<id>` | `RESTORE#<20 digits>` |
 //! | what a restore's new volumes are to be like, ten to a row | `DEPLOYMENT#<id>` | `VOLUMES#RESTORE#<20 digits>#<3 digits>` |
+//! | schedule: its setting, the slot that waits, and what was decided last | `DEPLOYMENT#<id>` | `SCHEDULE` |
+//! | the request of a backup before an upgrade, and its answer | `DEPLOYMENT#<id>` | `UPGRADE#<upgrade id>` |
 //! | a deleted backup's tombstone (TTL) | `DEPLOYMENT#<id>` | `TOMBSTONE#BACKUP#<20 digits>` |
 //! | which backup a set of snapshots belongs to | `SNAPSHOTS#<smallest id>` | `OWNER` |
 //! | API key | `KEY#<sha256>` | `KEY` |
 //! | the stack's own facts | `STACK` | `TABLE` |
+//! | until when the releases of scheduled backups are given away | `STACK` | `RELEASES` |
 //!
 //! Every invariant is a condition of a write; none is a read followed by a write.
 
 mod backups;
+mod causes;
 mod deployments;
 mod due;
 pub mod keys;
@@ -32,8 +36,9 @@ use backups_core::operation::CallError;
 use crate::sdk::SdkConfig;
 use crate::settings::Settings;
 
+pub use backups::{Beside, Rotation};
 pub use deployments::Registered;
-pub use due::DueRow;
+pub use due::{DueRow, Shard};
 pub use operation::{Stored, Written};
 pub use restores::Begun;
 

@@ -1,0 +1,152 @@
+//! Backups before upgrades: the control plane asks for one, and is always answered.
+
+use std::time::Duration;
+
+use backups_aws::random;
+use backups_aws::table::{Stored, TableError, Written};
+use backups_core::announce::Detail;
+use backups_core::backup::Backup;
+use backups_core::control_plane::UpgradeRequested;
+use backups_core::deployment::Deployment;
+use backups_core::id::DeploymentId;
+use backups_core::schedule::gives_way;
+use backups_core::time::Time;
+use backups_core::upgrade::{Turn, Upgrade};
+
+use crate::{Error, Worker};
+
+/// How often a row that somebody else wrote is decided on anew.
+const TRIES: u32 = 8;
+
+/// How long the bus may take: what it does not take stays in the row.
+const BUS: Duration = Duration::from_secs(3);
+
+/// A request of the control plane: the first one of its id begins a backup, any other
+/// gets the answer again.
+///
+/// # Errors
+/// A refused event ([`Error::Rejected`]) changes nothing and goes to the dead-letter
+/// queue with its reason.
+pub(crate) async fn requested(worker: &Worker, event: UpgradeRequested) -> Result<(), Error> {
+    event.check().map_err(|rejected| Error::Rejected(rejected.0))?;
+    one(worker, event.deployment_id, &event.upgrade_id, true).await.map_err(Error::from)
+}
+
+/// Goes on with a request that waits, or announces its answer.
+pub(crate) async fn advance(
+    worker: &Worker,
+    deployment: DeploymentId,
+    id: &str,
+) -> Result<(), TableError> {
+    one(worker, deployment, id, false).await
+}
+
+/// `asked`: by the control plane, and not by our own nudge, which begins nothing.
+#[tracing::instrument(skip_all, fields(%deployment, upgrade_id = id))]
+async fn one(
+    worker: &Worker,
+    deployment: DeploymentId,
+    id: &str,
+    asked: bool,
+) -> Result<(), TableError> {
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            worker.clock.sleep(random::jitter(Duration::from_millis(200))).await;
+        }
+        let read = worker.table.upgrade(deployment, id).await?;
+        if read.is_none() && !asked {
+            return Ok(());
+        }
+        if turned(worker, deployment, id, read, asked).await? {
+            return Ok(());
+        }
+    }
+    let problem = format!("others write it all the time ({TRIES} tries)");
+    Err(TableError::Row { row: format!("UPGRADE#{id}"), problem })
+}
+
+/// One try. False: somebody else was faster.
+async fn turned(
+    worker: &Worker,
+    deployment: DeploymentId,
+    id: &str,
+    read: Option<Upgrade>,
+    asked: bool,
+) -> Result<bool, TableError> {
+    let now = worker.clock.now();
+    let mut row = match &read {
+        Some(row) => row.clone(),
+        None => Upgrade::new(deployment, id.to_owned(), random::nonce(), now),
+    };
+    if asked {
+        row.repeat();
+    }
+    let (found, turn) = decide(worker, &row, now).await?;
+    let next = match (found, turn) {
+        (Some(found), Turn::Start { upgrade, backup, room }) => {
+            let (table, new) = (&worker.table, (&*backup, room));
+            let done = table.start_upgrade(&found, read.as_ref(), *upgrade, new).await?;
+            if done == Written::Stored {
+                tracing::info!(backup_id = %backup.id, "the backup before the upgrade is requested");
+                publish(worker, &backup).await;
+            }
+            return Ok(done == Written::Stored);
+        }
+        (_, Turn::Record(next)) => *next,
+        _ => row,
+    };
+    store(worker, read.as_ref(), next, now).await
+}
+
+/// Whether the backup begins, and the deployment on which that was decided: the start of
+/// the backup compares it.
+async fn decide(
+    worker: &Worker,
+    row: &Upgrade,
+    now: Time,
+) -> Result<(Option<Deployment>, Turn), TableError> {
+    let (found, backups) = worker.table.list(row.deployment_id).await?.unzip();
+    let way = gives_way(&backups.unwrap_or_default()).is_some();
+    let turn = row.turn(found.as_ref(), way, &worker.limits, random::nonce(), now);
+    Ok((found, turn))
+}
+
+/// Stores the row, then announces what is in it, then takes out what the bus has.
+async fn store(
+    worker: &Worker,
+    read: Option<&Upgrade>,
+    next: Upgrade,
+    now: Time,
+) -> Result<bool, TableError> {
+    let due = next.due(now);
+    let stored = if read == Some(&next) {
+        next
+    } else {
+        match worker.table.write_upgrade(read, next, due).await? {
+            Stored::Yes(stored) => *stored,
+            Stored::Conflict => return Ok(false),
+        }
+    };
+    let open = Detail::all_of_upgrade(&stored);
+    if open.is_empty() {
+        return Ok(true);
+    }
+    if let Ok(taken) = tokio::time::timeout(BUS, worker.bus.publish(&open)).await {
+        let mut told = stored.clone();
+        told.forget(&taken);
+        let due = told.due(now);
+        // If somebody else wrote it, they have the outbox too, and announce it again.
+        worker.table.write_upgrade(Some(&stored), told, due).await?;
+    } else {
+        tracing::warn!("the bus did not answer; the tick comes back to it");
+    }
+    Ok(true)
+}
+
+/// Tells of a new backup, which sets it going. If the bus does not take it the row is due.
+async fn publish(worker: &Worker, backup: &Backup) {
+    let open = Detail::all_of(backup);
+    if tokio::time::timeout(BUS, worker.bus.publish(&open)).await.is_err() {
+        tracing::warn!("the bus did not answer; the next tick nudges");
+    }
+}

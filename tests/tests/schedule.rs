@@ -1,0 +1,341 @@
+//! What runs by itself, from outside: schedules with their rotation, and backups before
+//! upgrades, on a clock that is pushed.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tests::http::{Call, Reply};
+use tests::{Here, Result, Setup, audit, fail};
+
+/// A local cloud in which backups take no time worth speaking of.
+async fn here() -> Result<Here> {
+    Here::start(Setup { speed: 100.0, ..Setup::default() }).await
+}
+
+/// Calls the demo's schedule.
+async fn call(here: &Here, method: &str, body: Option<&Value>) -> Result<Reply> {
+    let path = format!("{}/schedule", here.backups());
+    let call = Call::new(method, path).key(here.manager_of(here.demo.deployment_id));
+    let call = match body {
+        Some(body) => call.json(body.to_string()),
+        None => call,
+    };
+    here.send(call).await
+}
+
+/// Sets the demo's schedule.
+async fn put(here: &Here, body: &Value) -> Result<()> {
+    let reply = call(here, "PUT", Some(body)).await?;
+    if reply.status == 204 { Ok(()) } else { fail(format!("PUT {body}: {reply:?}")) }
+}
+
+/// The demo's schedule.
+async fn get(here: &Here) -> Result<Value> {
+    Ok(call(here, "GET", None).await?.json())
+}
+
+/// Pushes the clock to just after the next slot, and ticks; as AWS does, twice.
+async fn next_slot(here: &Here) -> Result<String> {
+    let next = get(here).await?["next_run_at"].as_str().unwrap_or_default().to_owned();
+    let at: jiff::Timestamp = next.parse()?;
+    let left = at.duration_since(here.now().await?).as_secs() + 1;
+    here.advance(u64::try_from(left)?).await?;
+    here.tick().await?;
+    here.tick().await?;
+    Ok(next)
+}
+
+/// The demo's backups by id, oldest first: status and slot of each.
+async fn kept(here: &Here) -> Result<Vec<(u64, String, String)>> {
+    let all = here.list_of(here.demo.deployment_id).await?;
+    let one = |one: &Value| {
+        let text = |name: &str| one[name].as_str().unwrap_or_default().to_owned();
+        (one["id"].as_u64().unwrap_or_default(), text("status"), text("name"))
+    };
+    let mut kept: Vec<_> = all.iter().map(one).collect();
+    kept.sort();
+    Ok(kept)
+}
+
+/// What was announced of a kind, each id once.
+async fn announced(here: &Here, kind: &str) -> Result<Vec<Value>> {
+    let mut ids = BTreeSet::new();
+    let all = here.announced(kind).await?;
+    Ok(all.into_iter().filter(|one| ids.insert(one["announcement_id"].to_string())).collect())
+}
+
+#[tokio::test]
+async fn a_schedule_is_set_read_and_deleted() -> Result<()> {
+    let here = here().await?;
+    assert_eq!(call(&here, "GET", None).await?.code(), "schedule_not_found");
+    assert_eq!(call(&here, "DELETE", None).await?.code(), "schedule_not_found");
+    put(&here, &json!({"cron": "  30 2 * * MON-FRI "})).await?;
+    let set = get(&here).await?;
+    let names: BTreeSet<&str> =
+        set.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    let all = [
+        "cron",
+        "timezone",
+        "expires_in_days",
+        "node_id",
+        "enabled",
+        "next_run_at",
+        "last_run_at",
+        "last_outcome",
+    ];
+    assert_eq!(names, all.into());
+    assert_eq!((&set["cron"], &set["timezone"]), (&json!("30 2 * * MON-FRI"), &json!("UTC")));
+    assert_eq!((&set["enabled"], &set["last_outcome"]), (&json!(true), &Value::Null));
+    assert!(set["next_run_at"].as_str().is_some_and(|at| at.ends_with("T02:30:00Z")), "{set}");
+    let node = here.demo.nodes[0].node_id;
+    let body = json!({
+        "cron": "0 4 * * 7", "timezone": "Asia/Kathmandu", "expires_in_days": 9,
+        "node_id": node, "enabled": false,
+    });
+    put(&here, &body).await?;
+    let set = get(&here).await?;
+    for (name, value) in body.as_object().into_iter().flatten() {
+        assert_eq!(set[name], *value, "{name}");
+    }
+    assert_eq!(set["next_run_at"], Value::Null, "it does not run");
+    assert_eq!(call(&here, "DELETE", None).await?.status, 204);
+    assert_eq!(call(&here, "GET", None).await?.code(), "schedule_not_found");
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_no_schedule_can_be_is_refused_with_every_fault() -> Result<()> {
+    let setup =
+        Setup { parameters: vec![("MinScheduleMinutes".into(), "60".into())], ..Setup::default() };
+    let here = Here::start(setup).await?;
+    for (body, path, code) in [
+        (json!({}), "cron", "required"),
+        (json!({"cron": "0 0 30 2 *"}), "cron", "value"),
+        (json!({"cron": "*/30 * * * *"}), "cron", "range"),
+        (json!({"cron": "59 23,0 * * *"}), "cron", "value"),
+        (json!({"cron": "0 0 * *"}), "cron", "value"),
+        (json!({"cron": "@daily"}), "cron", "value"),
+        (json!({"cron": 5}), "cron", "type"),
+        (json!({"cron": "0 0 * * *", "timezone": "Berlin"}), "timezone", "value"),
+        (json!({"cron": "0 0 * * *", "timezone": null}), "timezone", "type"),
+        (json!({"cron": "0 0 * * *", "expires_in_days": 0}), "expires_in_days", "range"),
+        (json!({"cron": "0 0 * * *", "enabled": 1}), "enabled", "type"),
+        (json!({"cron": "0 0 * * *", "name": "n"}), "name", "unknown"),
+    ] {
+        let reply = call(&here, "PUT", Some(&body)).await?;
+        if body["cron"] == "59 23,0 * * *" {
+            // 60 minutes apart, over midnight: that is enough.
+            assert_eq!(reply.status, 204, "{reply:?}");
+            continue;
+        }
+        assert_eq!((reply.status, reply.code().as_str()), (400, "invalid_request"), "{reply:?}");
+        let issue = &reply.json()["field_issues"][0];
+        assert_eq!((&issue["path"], &issue["code"]), (&json!(path), &json!(code)), "{issue}");
+    }
+    let daily = json!({"cron": "0 0 * * *"});
+    let mut elsewhere = daily.clone();
+    elsewhere["node_id"] = json!(u64::MAX);
+    assert_eq!(call(&here, "PUT", Some(&elsewhere)).await?.code(), "node_not_found");
+    here.register(here.demo.deployment_id, 1_000, &json!({"plan": "basic"})).await?;
+    assert_eq!(call(&here, "PUT", Some(&daily)).await?.code(), "plan_not_supported");
+    assert_eq!(call(&here, "GET", None).await?.status, 200, "what is set can be read");
+    assert_eq!(call(&here, "DELETE", None).await?.status, 204, "and deleted");
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_slot_makes_one_backup_and_the_schedules_oldest_gives_way() -> Result<()> {
+    let here = here().await?;
+    // Two of people's, one of them posted as if it were a schedule's.
+    here.create("by hand").await?;
+    here.until_status(1, "completed").await?;
+    let body = json!({"name": "posted", "backup_type": "scheduled"});
+    here.create_on(here.demo.deployment_id, &body).await?;
+    here.until_status(2, "completed").await?;
+    put(&here, &json!({"cron": "0 * * * *", "expires_in_days": 3})).await?;
+    let mut slots = Vec::new();
+    for id in 3..=9 {
+        let slot = next_slot(&here).await?;
+        here.until_status(id, "completed").await?;
+        let set = get(&here).await?;
+        let outcome = json!({
+            "slot": slot, "result": "completed", "code": null, "reason": null, "backup_id": id,
+        });
+        assert_eq!((&set["last_outcome"], &set["last_run_at"]), (&outcome, &json!(slot)));
+        slots.push(slot);
+        let rows = here.rest().await?;
+        audit::demand(&here, &rows).await?;
+        let kept = kept(&here).await?;
+        assert!(kept.len() <= 5, "{kept:?}");
+        assert_eq!((kept[0].0, kept[1].0), (1, 2), "what people asked for stays");
+    }
+    let names: Vec<String> = slots[4..].iter().map(|slot| format!("scheduled {slot}")).collect();
+    let left: Vec<_> = kept(&here).await?.into_iter().skip(2).map(|(_, _, name)| name).collect();
+    assert_eq!(left, names, "the newest three of the schedule");
+    let told = announced(&here, "Backup Completed").await?;
+    let of_slots: Vec<&str> = told.iter().filter_map(|one| one["schedule_slot"].as_str()).collect();
+    assert_eq!(of_slots, slots);
+    assert_eq!(announced(&here, "Scheduled Backup Skipped").await?.len(), 0);
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_slot_that_cannot_run_is_recorded_and_announced() -> Result<()> {
+    let here = here().await?;
+    for id in 1..=5 {
+        here.create("by hand").await?;
+        here.until_status(id, "completed").await?;
+    }
+    put(&here, &json!({"cron": "0 * * * *"})).await?;
+    let slot = next_slot(&here).await?;
+    let last = get(&here).await?["last_outcome"].clone();
+    assert_eq!((&last["slot"], &last["result"]), (&json!(slot), &json!("skipped")));
+    assert_eq!((&last["code"], &last["backup_id"]), (&json!("backup_limit_reached"), &Value::Null));
+    let told = announced(&here, "Scheduled Backup Skipped").await?;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&told[0]["schedule_slot"], &told[0]["status"]), (&json!(slot), &json!("skipped")));
+    assert_eq!(told[0]["failure"]["code"], "backup_limit_reached");
+    assert_eq!(told[0]["backup_type"], "scheduled");
+    assert_eq!(kept(&here).await?.len(), 5);
+    // A day's outage, and room again: only the latest slot runs, and the rest is told of.
+    here.delete(1).await?;
+    here.rest().await?;
+    here.advance(86_400).await?;
+    here.tick().await?;
+    here.until_status(6, "completed").await?;
+    let told = announced(&here, "Scheduled Backup Skipped").await?;
+    assert_eq!((told.len(), &told[1]["failure"]["code"]), (2, &json!("unavailable")));
+    assert_eq!(kept(&here).await?.len(), 5);
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_slot_waits_for_what_runs_and_then_runs() -> Result<()> {
+    let here = Here::start(Setup { speed: 1.0, ..Setup::default() }).await?;
+    put(&here, &json!({"cron": "0 * * * *"})).await?;
+    let next: jiff::Timestamp =
+        get(&here).await?["next_run_at"].as_str().unwrap_or_default().parse()?;
+    let left = next.duration_since(here.now().await?).as_secs() - 5;
+    here.advance(u64::try_from(left)?).await?;
+    here.create("by hand").await?;
+    here.seen(1, "in_progress").await?;
+    let slot = next_slot(&here).await?;
+    assert_eq!(get(&here).await?["last_outcome"], Value::Null, "nothing is decided yet");
+    here.until_status(2, "completed").await?;
+    let last = get(&here).await?["last_outcome"].clone();
+    assert_eq!((&last["slot"], &last["result"]), (&json!(slot), &json!("completed")));
+    assert_eq!(announced(&here, "Scheduled Backup Skipped").await?.len(), 0);
+    here.stop().await;
+    Ok(())
+}
+
+/// Asks for the backup before an upgrade.
+async fn upgrade(here: &Here, deployment: u64, id: &str) -> Result<()> {
+    ask(here, deployment, id).await?;
+    here.settle(60).await
+}
+
+/// The same, without waiting for what comes of it.
+async fn ask(here: &Here, deployment: u64, id: &str) -> Result<()> {
+    let detail = json!({"deployment_id": deployment, "upgrade_id": id});
+    here.put_event("supervisor.control-plane", "Deployment Upgrade Requested", &detail).await
+}
+
+/// The answers to an upgrade: kind and announcement, doubles and all.
+async fn answers(here: &Here, id: &str) -> Result<Vec<(&'static str, Value)>> {
+    let mut all = Vec::new();
+    for kind in ["Backup Completed", "Backup Failed"] {
+        let told = here.announced(kind).await?;
+        let ours = told.into_iter().filter(|one| one["upgrade_id"] == id);
+        all.extend(ours.map(|one| (kind, one)));
+    }
+    Ok(all)
+}
+
+#[tokio::test]
+async fn an_upgrade_gets_its_backup_and_its_answer_as_often_as_it_asks() -> Result<()> {
+    let here = here().await?;
+    let deployment = here.demo.deployment_id;
+    // By then the deployment may not be ready any more.
+    here.register(deployment, 1_000, &json!({"status": "upgrading"})).await?;
+    upgrade(&here, deployment, "u-1").await?;
+    here.until_status(1, "completed").await?;
+    here.rest().await?;
+    let shown = here.shown(1).await?.unwrap_or_default();
+    assert_eq!(
+        (&shown["name"], &shown["backup_type"]),
+        (&json!("before upgrade u-1"), &json!("pre_upgrade"))
+    );
+    let first = answers(&here, "u-1").await?;
+    assert!(!first.is_empty());
+    upgrade(&here, deployment, "u-1").await?;
+    let again = answers(&here, "u-1").await?;
+    assert!(again.len() > first.len(), "it is answered again");
+    let ids: BTreeSet<_> =
+        again.iter().map(|(_, one)| one["announcement_id"].to_string()).collect();
+    assert_eq!((ids.len(), again[0].0), (1, "Backup Completed"));
+    assert!(again.iter().all(|(_, one)| *one == again[0].1), "to the letter: {again:?}");
+    assert_eq!(kept(&here).await?.len(), 1, "one backup for an id, ever");
+    // Also when it is long deleted.
+    here.delete(1).await?;
+    here.rest().await?;
+    upgrade(&here, deployment, "u-1").await?;
+    assert!(answers(&here, "u-1").await?.len() > again.len());
+    assert_eq!(kept(&here).await?, []);
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upgrade_is_answered_when_its_backup_cannot_even_start() -> Result<()> {
+    let here = here().await?;
+    let deployment = here.demo.deployment_id;
+    upgrade(&here, 404, "nowhere").await?;
+    let told = answers(&here, "nowhere").await?;
+    assert_eq!((told.len(), told[0].0), (1, "Backup Failed"), "{told:?}");
+    let detail = &told[0].1;
+    assert_eq!(detail["failure"]["code"], "deployment_not_found");
+    assert_eq!((&detail["tenant_id"], &detail["backup_id"]), (&Value::Null, &Value::Null));
+    for id in 1..=5 {
+        here.create("by hand").await?;
+        here.until_status(id, "completed").await?;
+    }
+    upgrade(&here, deployment, "full").await?;
+    let told = answers(&here, "full").await?;
+    assert_eq!(told[0].1["failure"]["code"], "backup_limit_reached", "{told:?}");
+    assert_eq!(told[0].1["tenant_id"], json!(here.demo.tenant_id));
+    // A malformed one changes nothing.
+    let rows = here.rows().await?.len();
+    upgrade(&here, deployment, "").await?;
+    assert_eq!(here.rows().await?.len(), rows);
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upgrade_waits_a_quarter_of_an_hour_for_a_busy_slot() -> Result<()> {
+    let here = Here::start(Setup { speed: 1.0, ..Setup::default() }).await?;
+    let deployment = here.demo.deployment_id;
+    here.create("by hand").await?;
+    here.seen(1, "in_progress").await?;
+    // Its snapshots never end.
+    here.arm(&json!({"on": "DescribeSnapshots", "do": "error", "code": "InternalError", "times": 1_000_000}))
+        .await?;
+    ask(&here, deployment, "busy").await?;
+    for minute in 0..14 {
+        assert_eq!(answers(&here, "busy").await?, [], "minute {minute}");
+        here.advance(60).await?;
+        here.tick().await?;
+    }
+    here.advance(90).await?;
+    here.tick().await?;
+    let told = answers(&here, "busy").await?;
+    assert_eq!((told.len(), told[0].0), (1, "Backup Failed"), "{told:?}");
+    assert_eq!(told[0].1["failure"]["code"], "backup_in_progress");
+    here.stop().await;
+    Ok(())
+}
