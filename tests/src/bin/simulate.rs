@@ -66,6 +66,10 @@ struct Options {
     #[arg(long, conflicts_with_all = ["seed", "sweep"])]
     restores: bool,
 
+    /// Counts only those seeds that are about schedules and upgrades
+    #[arg(long, conflicts_with_all = ["restores", "seed", "sweep"])]
+    schedules: bool,
+
     /// Ends at the first violation, and does not shorten it
     #[arg(long, conflicts_with = "seed")]
     first: bool,
@@ -136,7 +140,11 @@ fn one(seed: u64, options: &Options) -> Result<bool> {
 fn many(options: &Options) -> Result<bool> {
     let plan = |number: u64| {
         let number = options.from + number;
-        Plan::of(if options.restores { sim::restoring(number) } else { number })
+        Plan::of(match () {
+            () if options.restores => sim::restoring(number),
+            () if options.schedules => sim::scheduling(number),
+            () => number,
+        })
     };
     let begun = Instant::now();
     let tally = told_of(options, options.seeds, &plan)?;
@@ -153,7 +161,8 @@ fn many(options: &Options) -> Result<bool> {
     told(&tally, seconds);
     let least = options.least.unwrap_or((tally.runs / 200).min(100));
     // Of one kind of seeds not all is to be met.
-    let missed = if options.restores { Vec::new() } else { tally.reach.below(least) };
+    let partial = options.restores || options.schedules;
+    let missed = if partial { Vec::new() } else { tally.reach.below(least) };
     if !missed.is_empty() {
         println!("met fewer than {least} times: {}", missed.join(", "));
     }
@@ -161,7 +170,7 @@ fn many(options: &Options) -> Result<bool> {
     if !unlisted.is_empty() {
         println!("in no line of the reach table: {}", unlisted.join(", "));
     }
-    let few = !options.restores && tally.runs >= MANY && tally.median_completed() < COMPLETED;
+    let few = !partial && tally.runs >= MANY && tally.median_completed() < COMPLETED;
     if few {
         println!("the median seed completed fewer than {COMPLETED} backups");
     }

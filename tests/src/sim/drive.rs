@@ -39,6 +39,9 @@ const TICK: i64 = 60;
 /// Of the ticks that find nothing due, one in so many runs all the same.
 const SAMPLED: i64 = 240;
 
+/// How often an operator comes before the schedules are deleted.
+const ROUNDS: u32 = 3;
+
 /// The driver.
 pub(super) struct Drive {
     pub(super) world: Shared,
@@ -53,6 +56,8 @@ pub(super) struct Drive {
     /// When the operator comes again, and how many orders there were.
     next_order: Timestamp,
     orders: usize,
+    /// How often an operator has come.
+    rounds: u32,
 }
 
 /// Runs a plan.
@@ -75,6 +80,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<Outcome> {
         calm: false,
         next_order: World::epoch(),
         orders: 0,
+        rounds: 0,
     };
     drive.set_up(plan).await?;
     drive.go_on(plan).await?;
@@ -282,10 +288,29 @@ impl Drive {
         }
         self.next_order = now + SignedDuration::from_mins(20);
         let order = restoring::ORDERS[self.orders % restoring::ORDERS.len()];
+        self.rounds += 1;
+        if self.rounds > ROUNDS {
+            self.unschedule();
+        }
         let mut world = self.world.lock();
         for key in world.oracle.stuck() {
             self.orders += 1;
             restoring::order_restore(&mut world, key, order);
+        }
+    }
+
+    /// What waits for a snapshot that stands still for days need not go on with all the
+    /// rest: the schedules are deleted.
+    fn unschedule(&self) {
+        let all: Vec<(u64, usize)> = {
+            let world = self.world.lock();
+            let all = world.scene.deployments.iter().map(|one| (one.id, one.tenant));
+            all.filter(|(id, _)| world.oracle.has_schedule(*id)).collect()
+        };
+        for (deployment, tenant) in all {
+            let (world, functions) = (self.world.clone(), Arc::clone(&self.functions));
+            let mut person = Person { world, functions, rng: Rng::with_seed(deployment) };
+            self.spawn(async move { person.unschedule(deployment, tenant).await });
         }
     }
 
@@ -377,11 +402,12 @@ impl Drive {
     /// Whether nothing moves and nothing is on its way.
     fn resting(&self) -> bool {
         let people = self.people.load(std::sync::atomic::Ordering::Relaxed);
-        let world = self.world.lock();
+        let mut world = self.world.lock();
+        let now = world.now();
         people == 0
             && world.running == 0
             && world.late.is_empty()
-            && !world.oracle.moving()
+            && !world.oracle.moving(now)
             && world.oracle.stuck().is_empty()
             && world.cloud.undelivered().is_empty()
             && world.cloud.undecided() == 0

@@ -158,7 +158,7 @@ fn drawn(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
     let span = profile.span.as_secs();
     let mut all = Vec::new();
     for _ in 0..profile.doings {
-        let doing = Doing::draw(&mut rng, profile.kind == Kind::Restores);
+        let doing = Doing::draw(&mut rng, profile.kind);
         let at = rng.i64(0..span);
         let failing = profile.kind == Kind::Failing && rng.u8(0..10) < 9;
         all.push((at, Happens::Doing(if failing { Doing::Create } else { doing })));

@@ -35,6 +35,7 @@ mod registry;
 mod reply;
 mod restoring;
 mod scene;
+mod scheduling;
 mod shrink;
 mod spells;
 pub mod sweep;
@@ -49,7 +50,7 @@ use jiff::SignedDuration;
 pub use campaign::{Campaign, Tally, campaign};
 pub use downtime::{Downtime, downtime};
 pub use oracle::Violation;
-pub use plan::{CrashPoint, Plan, Side, restoring};
+pub use plan::{CrashPoint, Plan, Side, restoring, scheduling};
 pub use reach::Reach;
 pub use shrink::{Numbers, ranges, shrink};
 

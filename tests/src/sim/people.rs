@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::functions::Functions;
 use super::logs::has_secret;
 use super::oracle::{Asked, Violation, What};
+use super::plan::Kind;
 use super::reply::Reply;
 use super::restoring::{ORDERS, order_restore};
 use super::scene::Key;
@@ -48,11 +49,15 @@ pub(crate) enum Doing {
     Restores,
     /// An operator orders something of a restore.
     Order,
+    /// Set, read, or delete a schedule.
+    Schedule,
+    /// The control plane is about to upgrade a deployment.
+    Upgrade,
 }
 
 impl Doing {
     /// Each, with how often it is drawn.
-    const ALL: [(Self, u32); 15] = [
+    const ALL: [(Self, u32); 17] = [
         (Self::Routine, 44),
         (Self::Create, 14),
         (Self::Burst, 6),
@@ -69,6 +74,21 @@ impl Doing {
         (Self::Restore, 0),
         (Self::Restores, 0),
         (Self::Order, 0),
+        // So do these: what runs by itself goes on until the end.
+        (Self::Schedule, 0),
+        (Self::Upgrade, 0),
+    ];
+
+    /// What is done where schedules and upgrades are what it is about.
+    const SCHEDULING: [(Self, u32); 8] = [
+        (Self::Schedule, 34),
+        (Self::Upgrade, 18),
+        (Self::Routine, 14),
+        (Self::Create, 6),
+        (Self::Delete, 8),
+        (Self::List, 4),
+        (Self::Registry(None), 12),
+        (Self::Stranger, 4),
     ];
 
     /// What is done where restores are what it is about.
@@ -85,8 +105,12 @@ impl Doing {
     ];
 
     /// One, as often as it is done.
-    pub(crate) fn draw(rng: &mut Rng, restoring: bool) -> Self {
-        let all = if restoring { &Self::RESTORING[..] } else { &Self::ALL };
+    pub(crate) fn draw(rng: &mut Rng, kind: Kind) -> Self {
+        let all = match kind {
+            Kind::Restores => &Self::RESTORING[..],
+            Kind::Schedules => &Self::SCHEDULING,
+            _ => &Self::ALL,
+        };
         let mut at = rng.u32(0..all.iter().map(|(_, weight)| weight).sum());
         for (doing, weight) in all {
             if at < *weight {
@@ -97,9 +121,10 @@ impl Doing {
         Self::List
     }
 
-    /// Each of them.
+    /// Each of them but a schedule, which goes on when all is to be at rest.
     pub(crate) fn every() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().map(|(doing, _)| doing)
+        let all = Self::ALL.into_iter().map(|(doing, _)| doing);
+        all.filter(|doing| *doing != Self::Schedule)
     }
 }
 
@@ -170,6 +195,8 @@ impl Person {
             Doing::ForeignEvent => self.foreign_event().await,
             Doing::Restore => self.restore(deployment, tenant).await,
             Doing::Restores => self.restores(deployment, tenant).await,
+            Doing::Schedule => self.schedule(deployment, tenant).await,
+            Doing::Upgrade => self.upgrade(deployment).await,
             Doing::Order => {
                 let all: Vec<(u64, u64)> = {
                     let world = self.world.lock();

@@ -44,6 +44,16 @@ const ROUND: u64 = 32;
 /// Those of a round that are about restores.
 const RESTORING: [u64; 5] = [1, 9, 15, 25, 29];
 
+/// Those of a round that are about schedules and upgrades.
+const SCHEDULING: [u64; 4] = [5, 13, 21, 31];
+
+/// The seed of that number, counted over those that are about schedules and upgrades.
+pub fn scheduling(number: u64) -> u64 {
+    let each = SCHEDULING.len() as u64;
+    let at = usize::try_from(number % each).unwrap_or(0);
+    number / each * ROUND + SCHEDULING[at]
+}
+
 /// The seed of that number, counted over those that are about restores.
 pub fn restoring(number: u64) -> u64 {
     let each = RESTORING.len() as u64;
@@ -145,6 +155,8 @@ pub(crate) enum Kind {
     Huge,
     /// Restores, and what goes wrong with them.
     Restores,
+    /// Schedules and upgrades.
+    Schedules,
     /// A short life for the sweep of crash points.
     Sweep(Script),
 }
@@ -286,6 +298,7 @@ impl Profile {
             11 => Kind::Failing,
             19 => Kind::Huge,
             of if RESTORING.contains(&of) => Kind::Restores,
+            of if SCHEDULING.contains(&of) => Kind::Schedules,
             _ => Kind::Days,
         };
         let hours = match kind {
@@ -295,6 +308,7 @@ impl Profile {
             Kind::Failing => rng.i64(4..=8),
             Kind::Huge => rng.i64(1..=3),
             Kind::Restores => rng.i64(2..=24),
+            Kind::Schedules => rng.i64(2..=9),
             Kind::Sweep(script) => script.hours(),
         };
         let doings = match kind {
@@ -310,6 +324,7 @@ impl Profile {
             Kind::Failing => 40,
             Kind::Huge => 12,
             Kind::Restores => 16,
+            Kind::Schedules => 24,
             Kind::Sweep(_) => 0,
         };
         let among = |rng: &mut Rng, rates: &[u32]| rates[rng.usize(0..rates.len())];
@@ -346,7 +361,8 @@ impl Profile {
             stale: rng.u8(0..3) == 0,
             // Each is met once an hour.
             unreadable: rng.u8(0..8) == 0 && kind != Kind::Weeks,
-            clear: rng.u8(0..3) == 0,
+            // A schedule makes new ones meanwhile.
+            clear: rng.u8(0..3) == 0 && kind != Kind::Schedules,
             pace: pace(kind, &mut rng),
             // Between the two: whether it is given up then is for either to say.
             stalls: [5..=deadline * 45, deadline * 110..=deadline * 190],
@@ -400,6 +416,7 @@ fn parameters(kind: Kind, rng: &mut Rng) -> (Vec<(String, String)>, i64) {
     if rng.bool() {
         set("ProBackupLimit", "3");
     }
+    set("MinScheduleMinutes", "5");
     if matches!(kind, Kind::Restores | Kind::Sweep(Script::Restoring)) {
         set("OldVolumeHours", "2");
         set("PreparingDeadlineMinutes", "15");

@@ -9,6 +9,7 @@ use super::super::reach::Reach;
 use super::super::reply::Reply;
 use super::super::scene::Key;
 use super::super::table::RowRef;
+use super::schedules::setting;
 use super::{Asked, EXPIRED, Oracle, Request, Verdict, What, time, violated};
 use crate::rows::{FIELDS, items, named, text};
 
@@ -45,6 +46,7 @@ impl Oracle {
             What::Delete(id) if may => {
                 *self.deletes.entry((asked.deployment, *id)).or_default() += 1;
             }
+            What::Reschedule(body) if may => self.schedules.ask(asked.deployment, body),
             What::Restore { backup, .. } if may => self.restores.ask((asked.deployment, *backup)),
             _ => {}
         }
@@ -67,9 +69,12 @@ impl Oracle {
         match (reply.status, &asked.what) {
             (200, What::Restores(Some(_))) => reach.hit("api 200 restore"),
             (200, What::Restores(None)) => reach.hit("api 200 restores"),
+            (200, What::Schedule) => reach.hit("api 200 schedule"),
             (200, _) => reach.hit("api 200 list"),
             (204, What::Create { .. }) => reach.hit("api 204 create"),
             (204, What::Restore { .. }) => reach.hit("api 204 restore"),
+            (204, What::Reschedule(body)) if body.is_null() => reach.hit("api 204 no schedule"),
+            (204, What::Reschedule(_)) => reach.hit("api 204 schedule"),
             (204, _) => reach.hit("api 204 delete"),
             _ => reach.hit(&format!("api {code}")),
         }
@@ -158,7 +163,9 @@ impl Oracle {
             }
             return violated("tenant", format!("{asked:?}: {} {code}", reply.status));
         }
-        if asked.key == Key::Read && !matches!(asked.what, What::List | What::Restores(_)) {
+        if asked.key == Key::Read
+            && !matches!(asked.what, What::List | What::Restores(_) | What::Schedule)
+        {
             let refused = code == "insufficient_permissions"
                 || (code == "deployment_not_found" && self.was_hidden(asked));
             if refused {
@@ -168,6 +175,14 @@ impl Oracle {
         }
         match (&asked.what, reply.status) {
             (What::List, 200) => self.list_is_true(now, asked, &reply.json()),
+            (What::Schedule, 200) => self.schedule_is_true(asked, &reply.json()),
+            (What::Reschedule(body), 204) => {
+                let wanted = if body.is_null() { Value::Null } else { setting(body) };
+                if self.settings_since(asked).contains(&wanted) {
+                    return Ok(());
+                }
+                violated("ack-lost", format!("{asked:?}: 204, and no row was like that"))
+            }
             (What::Restores(one), 200) => self.restores_are_true(asked, *one, &reply.json()),
             (What::Restore { backup, body }, 204) => {
                 self.restore_was_made(asked, *backup, body, reply)
@@ -223,6 +238,7 @@ impl Oracle {
                 }
                 _ => false,
             },
+            "schedule_not_found" => self.settings_since(asked).contains(&Value::Null),
             "restore_not_found" => match asked.what {
                 What::Restores(Some(id)) => !self.restore_was_there(asked, id),
                 _ => false,
@@ -280,7 +296,9 @@ impl Oracle {
 
     /// Whether a refusal of a create is true of a deployment like this.
     fn applies(&self, code: &str, asked: &Asked, row: &Value) -> bool {
-        let (What::Create { body, .. } | What::Restore { body, .. }) = &asked.what else {
+        let (What::Create { body, .. } | What::Restore { body, .. } | What::Reschedule(body)) =
+            &asked.what
+        else {
             return false;
         };
         let limit = self.limits.of(row);
@@ -412,7 +430,8 @@ fn shape(asked: &Asked, reply: &Reply, code: &str) -> Verdict {
     let problem = reply.json();
     let whole = match reply.status {
         200 => {
-            let fields = matches!(asked.what, What::Restores(_)) || in_order(&reply.body);
+            let fields =
+                matches!(asked.what, What::Restores(_) | What::Schedule) || in_order(&reply.body);
             reply.header("content-type") == "application/json" && fields
         }
         204 => reply.body.is_empty(),

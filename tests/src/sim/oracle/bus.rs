@@ -63,6 +63,7 @@ impl Oracle {
                 let known = match text(&detail, "operation") {
                     "backup" => self.backups.contains_key(&key),
                     "restore" => self.restores.all.contains_key(&key),
+                    "upgrade" => self.knows_upgrade(key.0, text(&detail, "upgrade_id")),
                     _ => false,
                 };
                 if detail["version"] != 1 || !known {
@@ -87,6 +88,12 @@ impl Oracle {
         }
         if kind.starts_with("Restore ") {
             return self.restore_announced(now, kind, detail);
+        }
+        if kind == "Scheduled Backup Skipped" {
+            return self.skip_announced(detail);
+        }
+        if kind == "Backup Failed" && detail["backup_id"].is_null() {
+            return self.refusal_announced(detail);
         }
         let id = |name: &str| detail[name].as_u64().unwrap_or(0);
         let key = (id("deployment_id"), id("backup_id"));
@@ -119,7 +126,7 @@ impl Oracle {
         let Some(row) = backup.rows.iter().rev().find_map(|(_, row)| row.clone()) else {
             return violated("announced-untrue", format!("{kind} of {key:?}, which has no row"));
         };
-        for name in ["tenant_id", "backup_type", "node_id"] {
+        for name in ["tenant_id", "backup_type", "node_id", "schedule_slot", "upgrade_id"] {
             if row[name] != detail[name] {
                 return violated(
                     "announced-untrue",
@@ -127,9 +134,7 @@ impl Oracle {
                 );
             }
         }
-        // Of nothing but backups yet.
-        let others = ["restore_id", "schedule_slot", "upgrade_id"];
-        if others.iter().any(|name| !detail[*name].is_null()) {
+        if !detail["restore_id"].is_null() {
             return violated("announced-untrue", format!("{kind} of {key:?}: {detail}"));
         }
         // When the look began that led to that status, or a little later.
@@ -168,6 +173,12 @@ impl Oracle {
                 format!("{kind} of {key:?}: it expires at {}", row["expires_at"]),
             );
         }
+        if let Some(id) = row["upgrade_id"].as_str()
+            && matches!(kind, "Backup Completed" | "Backup Failed")
+        {
+            self.answered_upgrade(id, detail);
+        }
+        let Some(backup) = self.backups.get_mut(&key) else { return Ok(()) };
         let announcement = text(detail, "announcement_id").to_owned();
         match backup.announced.insert(kind.to_owned(), announcement.clone()) {
             Some(other) if other != announcement => violated(

@@ -2,6 +2,7 @@
 //! deleted, and gone.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use cloud::Cloud;
 use jiff::{SignedDuration, Timestamp};
@@ -31,8 +32,10 @@ impl Oracle {
         let Some((_, meta)) = seen.rows.last() else {
             return violated("born", format!("backup {key:?} is of no deployment"));
         };
+        let meta = &Arc::clone(meta);
         let limit = self.limits.of(meta).unwrap_or(0);
-        if meta["backup_count"].as_u64().unwrap_or(0) > limit {
+        let over = meta["backup_count"].as_u64().unwrap_or(0) > limit;
+        if over && !self.may_be_over(deployment, row) {
             return violated(
                 "over-limit",
                 format!("backup {key:?} is one over the limit of {limit}"),
@@ -40,7 +43,7 @@ impl Oracle {
         }
         let allowed = matches!(text(meta, "plan"), "pro" | "enterprise")
             && super::answers::stores(meta)
-            && text(meta, "status") == "initialized"
+            && (text(meta, "status") == "initialized" || !row["upgrade_id"].is_null())
             && meta["deleted"] != true;
         if !allowed {
             return violated("not-allowed", format!("backup {key:?} of a deployment like {meta}"));
@@ -51,6 +54,14 @@ impl Oracle {
         if row["id"] != id || row["deployment_id"] != deployment || row["region"] != meta["region"]
         {
             return violated("born", format!("backup {key:?} says that it is another: {row}"));
+        }
+        if !row["schedule_slot"].is_null() {
+            self.of_a_slot(key, row)?;
+            return self.is_new(now, key, row, meta, row);
+        }
+        if !row["upgrade_id"].is_null() {
+            self.of_an_upgrade(key, row)?;
+            return self.is_new(now, key, row, meta, &Value::Null);
         }
         // One that goes before a restore is measured by that (`restore_slot`).
         if text(row, "name").starts_with("before restore ") {
@@ -95,7 +106,24 @@ impl Oracle {
                 ),
             );
         }
-        of_its_nodes(key, row, meta, asked)?;
+        let asked = asked.clone();
+        self.is_new(now, key, row, meta, &asked)
+    }
+
+    /// Of its nodes, with nothing that only time brings, and a token of its own.
+    fn is_new(
+        &mut self,
+        now: Timestamp,
+        key: BackupKey,
+        row: &Value,
+        meta: &Value,
+        asked: &Value,
+    ) -> Verdict {
+        let created = time(row, "created_at").unwrap_or(Timestamp::MIN);
+        if created > now + SLACK {
+            return violated("time", format!("backup {key:?} of {created} is there at {now}"));
+        }
+        of_its_nodes(key, row, meta, &asked["node_id"])?;
         for name in ["started_at", "completed_at", "size_bytes", "failure"] {
             if !row[name].is_null() {
                 return violated("born", format!("backup {key:?} is new and has {name}: {row}"));
@@ -275,7 +303,8 @@ impl Oracle {
     ) -> Verdict {
         match life.function {
             Name::Scheduler => reach.hit("turn expiry began the delete"),
-            Name::Worker => reach.hit("turn failed one pruned"),
+            Name::Worker if from == "failed" => reach.hit("turn failed one pruned"),
+            Name::Worker => reach.hit("turn one gave way"),
             Name::Api => {}
         }
         let asked = self.deletes.contains_key(&key);
@@ -288,7 +317,7 @@ impl Oracle {
         let by = match life.function {
             Name::Api => asked,
             Name::Scheduler => expired,
-            Name::Worker => pruned,
+            Name::Worker => pruned || self.gives_way.take_if(|one| *one == key).is_some(),
         };
         if by {
             self.expired_in_time(now, life, key, from, row)?;
@@ -406,7 +435,7 @@ impl Oracle {
 }
 
 /// Each node that a backup is of, once, and on its own instance.
-fn of_its_nodes(key: BackupKey, row: &Value, meta: &Value, asked: &Value) -> Verdict {
+fn of_its_nodes(key: BackupKey, row: &Value, meta: &Value, node: &Value) -> Verdict {
     let nodes = |of: &Value| -> Vec<(u64, String)> {
         let all = items(&of["nodes"]);
         let mut all: Vec<_> = all
@@ -415,7 +444,7 @@ fn of_its_nodes(key: BackupKey, row: &Value, meta: &Value, asked: &Value) -> Ver
         all.sort();
         all
     };
-    let asked_for = asked["node_id"].as_u64();
+    let asked_for = node.as_u64();
     let mut wanted = nodes(meta);
     wanted.retain(|(node, _)| asked_for.is_none_or(|asked| asked == *node));
     if nodes(row) != wanted || wanted.is_empty() {

@@ -22,6 +22,7 @@ mod lives;
 mod rest;
 mod restores;
 mod rows;
+pub(super) mod schedules;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -122,6 +123,10 @@ pub(crate) enum What {
     },
     /// The restores, or one of them.
     Restores(Option<u64>),
+    /// The schedule, or none.
+    Schedule,
+    /// A schedule that is to be as the body; null: none.
+    Reschedule(Value),
     /// A request that must be refused with this status.
     Wrong(u16),
 }
@@ -146,6 +151,9 @@ pub(crate) struct Oracle {
     /// such requests were not refused.
     deletes: BTreeMap<BackupKey, u32>,
     restores: restores::Restores,
+    schedules: schedules::Schedules,
+    /// The one that gives way in the write that is being looked at.
+    gives_way: Option<BackupKey>,
     /// Backups with something left to be done.
     moving: BTreeSet<BackupKey>,
     /// When a trouble last met a call.
@@ -327,6 +335,8 @@ impl Oracle {
             requests: BTreeMap::new(),
             deletes: BTreeMap::new(),
             restores: restores::Restores::default(),
+            schedules: schedules::Schedules::default(),
+            gives_way: None,
             moving: BTreeSet::new(),
             troubles: Vec::new(),
             touched: BTreeMap::new(),
@@ -374,8 +384,8 @@ impl Oracle {
     }
 
     /// Whether something is left to be done.
-    pub(crate) fn moving(&self) -> bool {
-        !self.moving.is_empty() || self.restoring()
+    pub(crate) fn moving(&mut self, now: Timestamp) -> bool {
+        !self.moving.is_empty() || self.restoring() || self.scheduling(now)
     }
 
     pub(crate) fn stalled_until(&self) -> Timestamp {
@@ -384,6 +394,9 @@ impl Oracle {
 
     /// The control plane says how a deployment is.
     pub(crate) fn control_plane_says(&mut self, detail_type: &str, detail: &Value) {
+        if detail_type == "Deployment Upgrade Requested" {
+            self.upgrade_asked(detail);
+        }
         let (Some(id), Some(version)) =
             (detail["deployment_id"].as_u64(), detail["version"].as_u64())
         else {

@@ -24,6 +24,7 @@ impl Oracle {
         self.nothing_leaks(cloud)?;
         self.nothing_is_lost(cloud)?;
         self.all_was_told()?;
+        self.all_is_answered()?;
         self.no_row_is_left(table)?;
         self.expired_in_peace(now)?;
         self.restores_at_rest(cloud)?;

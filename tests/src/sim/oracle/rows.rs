@@ -35,6 +35,8 @@ const FIXED: &[&str] = &[
     "region",
     "node_id",
     "backup_type",
+    "schedule_slot",
+    "upgrade_id",
     "created_at",
     "token",
     "name",
@@ -68,6 +70,8 @@ impl Oracle {
         reach: &mut Reach,
     ) -> Verdict {
         let mut deployments = BTreeSet::new();
+        let of = changes.iter().find_map(|change| deployment_of(&change.key.0));
+        self.gives_way = of.and_then(|of| self.rotation(of, changes).map(|id| (of, id)));
         // The deployment's row first: a new backup is measured by it.
         let meta = |change: &&Change| change.key.1 == "META";
         for change in changes.iter().filter(meta) {
@@ -87,6 +91,10 @@ impl Oracle {
             {
                 deployments.insert(deployment);
                 self.restore_changed(now, (deployment, id), change, cloud, reach)?;
+            } else if let (Some(deployment), "SCHEDULE") = (deployment, sk) {
+                self.schedule_changed(now, life, deployment, change, reach)?;
+            } else if let (Some(deployment), Some(id)) = (deployment, sk.strip_prefix("UPGRADE#")) {
+                self.upgrade_changed(now, life, (deployment, id), change, reach)?;
             } else if change.new.is_some() {
                 match sk {
                     "OWNER" => reach.hit("turn owner row"),
@@ -94,6 +102,7 @@ impl Oracle {
                     _ if sk.starts_with("TOMBSTONE#") => reach.hit("turn tombstone"),
                     // The stack's own facts, and the operator's keys.
                     "TABLE" | "KEY" => {}
+                    "RELEASES" => reach.hit("turn release reserved"),
                     // Of another release it may be moved on, not made.
                     _ if change.old.is_some() => {}
                     _ => {
@@ -104,6 +113,12 @@ impl Oracle {
                     }
                 }
             }
+        }
+        if let Some(key) = self.gives_way.take() {
+            return violated(
+                "not-rotated",
+                format!("{life} completes one above the limit, and {key:?} stays"),
+            );
         }
         deployments.into_iter().try_for_each(|id| {
             self.slot_and_count(id, table)?;

@@ -1,0 +1,492 @@
+//! What runs by itself: each slot of a schedule makes one backup or is told of, the
+//! schedule's oldest gives way and nothing else, and each upgrade is answered.
+//!
+//! When a schedule is due is told by walking the minutes, which shares no code with the
+//! service's own arithmetic.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use local::Name;
+use serde_json::{Value, json};
+
+use super::super::life::Life;
+use super::super::reach::Reach;
+use super::super::table::{Change, RowRef};
+use super::{Asked, EXPIRED, LOOKS, Oracle, SLACK, TICKS, Verdict, time, violated};
+use crate::rows::{BackupKey, items, text};
+
+#[expect(clippy::unwrap_used, dead_code, reason = "written for the tests of the timing itself")]
+#[path = "../../../../shared/core/tests/minutes/mod.rs"]
+mod minutes;
+
+/// The expressions that people set, none of them often enough to be refused.
+pub(crate) const CRONS: [&str; 6] = [
+    "*/10 * * * *",
+    "*/20 * * * *",
+    "7,37 * * * *",
+    "0 * * * *",
+    "15 */2 * * *",
+    "30 0-23/3 * * *",
+];
+
+/// And the zones: of a quarter of an hour, of half an hour, and UTC.
+pub(crate) const ZONES: [&str; 3] = ["UTC", "Asia/Kathmandu", "Australia/Lord_Howe"];
+
+/// For so long after the beginning slots are known: longer than any such run.
+const WINDOW: i64 = 12 * 86_400;
+
+/// An upgrade waits so long for a busy slot (the contract's).
+const WAITS: SignedDuration = SignedDuration::from_mins(15);
+
+/// What is known of schedules and upgrades.
+#[derive(Debug, Default)]
+pub(super) struct Schedules {
+    /// What somebody with the right to has asked for, by deployment; null: a DELETE.
+    asked: BTreeMap<u64, Vec<Value>>,
+    /// The rows as they have been.
+    rows: BTreeMap<u64, Vec<(Timestamp, RowRef)>>,
+    /// Slots that have made a backup.
+    made: BTreeSet<(u64, String)>,
+    /// By slot: the id under which the bus was told that it is skipped.
+    told: BTreeMap<(u64, String), String>,
+    /// Upgrades that the control plane has asked for.
+    upgrades: BTreeSet<(u64, String)>,
+    /// Their rows.
+    requests: BTreeMap<(u64, String), RowRef>,
+    /// Answers that the bus has: the id, and how often.
+    answers: BTreeMap<(u64, String), (String, u32)>,
+    /// All slots from the beginning on, by expression and zone.
+    slots: BTreeMap<(String, String), Vec<Timestamp>>,
+}
+
+/// A schedule as it was asked for: with what is left out filled in.
+pub(crate) fn setting(body: &Value) -> Value {
+    json!({
+        "cron": body["cron"],
+        "timezone": body["timezone"].as_str().unwrap_or("UTC"),
+        "expires_in_days": body["expires_in_days"],
+        "node_id": body["node_id"],
+        "enabled": body["enabled"].as_bool().unwrap_or(true),
+    })
+}
+
+impl Schedules {
+    /// Somebody asks for a schedule, or with null for none.
+    pub(super) fn ask(&mut self, deployment: u64, body: &Value) {
+        let wanted = if body.is_null() { Value::Null } else { setting(body) };
+        self.asked.entry(deployment).or_default().push(wanted);
+    }
+
+    /// All slots of a setting since the simulation's beginning.
+    fn of(&mut self, setting: &Value) -> &[Timestamp] {
+        let key = (text(setting, "cron").to_owned(), text(setting, "timezone").to_owned());
+        self.slots.entry(key).or_insert_with_key(|(cron, zone)| {
+            let cron = CRONS.into_iter().find(|one| one == cron);
+            let zone = jiff::tz::TimeZone::get(zone).ok();
+            let (Some(cron), Some(zone)) = (cron, zone) else { return Vec::new() };
+            let from = super::super::world::World::epoch().as_second();
+            let walk = minutes::Walk::new(&zone, from, from + WINDOW);
+            let slots = walk.slots(&minutes::Expression::new(cron));
+            slots.into_iter().filter_map(|at| Timestamp::from_second(at).ok()).collect()
+        })
+    }
+
+    /// The slots of a setting after one moment and up to another.
+    fn between(&mut self, setting: &Value, after: Timestamp, until: Timestamp) -> Vec<Timestamp> {
+        if setting["enabled"] != true {
+            return Vec::new();
+        }
+        let all = self.of(setting);
+        all.iter().copied().filter(|slot| *slot > after && *slot <= until).collect()
+    }
+}
+
+/// Up to when the slots of a row are decided, or were never this setting's.
+fn behind(row: &Value) -> Timestamp {
+    time(row, "decided").max(time(row, "set_at")).unwrap_or(Timestamp::MIN)
+}
+
+/// Whether a backup is there that gives way to another: the oldest.
+fn gives_way<'a>(all: impl Iterator<Item = (u64, &'a RowRef)>) -> Option<u64> {
+    all.filter(|(_, row)| {
+        text(row, "status") == "completed"
+            && row["pinned_by"].is_null()
+            && !row["schedule_slot"].is_null()
+    })
+    .map(|(id, _)| id)
+    .min()
+}
+
+impl Oracle {
+    /// The control plane asks for a backup before an upgrade.
+    pub(super) fn upgrade_asked(&mut self, detail: &Value) {
+        let id = text(detail, "upgrade_id").to_owned();
+        if let Some(deployment) = detail["deployment_id"].as_u64() {
+            self.schedules.upgrades.insert((deployment, id));
+        }
+    }
+
+    /// Whether a slot or an upgrade waits for something.
+    pub(super) fn scheduling(&mut self, now: Timestamp) -> bool {
+        let rows: Vec<RowRef> = self
+            .schedules
+            .rows
+            .values()
+            .filter_map(|rows| rows.last().map(|(_, row)| Arc::clone(row)))
+            .collect();
+        let overdue = rows.iter().any(|row| {
+            !row["waiting"].is_null()
+                || items(&row["outbox"]).next().is_some()
+                || !self.schedules.between(&row["setting"], behind(row), now).is_empty()
+        });
+        overdue
+            || self.schedules.requests.values().any(|row| {
+                text(row, "state") == "waiting" || items(&row["outbox"]).next().is_some()
+            })
+    }
+
+    /// Whether the deployment has a schedule.
+    pub(crate) fn has_schedule(&self, deployment: u64) -> bool {
+        let rows = self.schedules.rows.get(&deployment).and_then(|rows| rows.last());
+        rows.is_some_and(|(_, row)| !row["setting"].is_null())
+    }
+
+    /// Whether the upgrade's request is there.
+    pub(super) fn knows_upgrade(&self, deployment: u64, id: &str) -> bool {
+        self.schedules.requests.contains_key(&(deployment, id.to_owned()))
+    }
+
+    /// The row of a schedule was written.
+    pub(super) fn schedule_changed(
+        &mut self,
+        now: Timestamp,
+        life: &Life,
+        deployment: u64,
+        change: &Change,
+        reach: &mut Reach,
+    ) -> Verdict {
+        let Some(new) = change.new.as_ref() else {
+            return violated("schedule-kept", format!("{life} removed that of {deployment}"));
+        };
+        let none = Value::Null;
+        let old = change.old.as_ref().map_or(&none, |row| &**row);
+        let revision = |row: &Value| row["revision"].as_u64().unwrap_or(0);
+        if revision(new) != revision(old) + 1 {
+            return violated("revision", format!("{life}: {old} became {new}"));
+        }
+        if old["setting"] != new["setting"] {
+            let asked = self.schedules.asked.get(&deployment).into_iter().flatten();
+            let wanted = asked.into_iter().any(|one| *one == new["setting"]);
+            let rows = self.deployments.get(&deployment).map(|one| one.rows.as_slice());
+            let deleted = rows.and_then(<[_]>::last).is_some_and(|(_, row)| row["deleted"] == true);
+            let ends = new["setting"].is_null() && deleted && life.function == Name::Scheduler;
+            if !ends && !(wanted && life.function == Name::Api) {
+                return violated(
+                    "schedule-unasked",
+                    format!("{life} set {}, nobody asked for it", new["setting"]),
+                );
+            }
+            reach.hit(if new["setting"].is_null() { "schedule deleted" } else { "schedule set" });
+        }
+        if !old["waiting"].is_null() && new["waiting"].is_null() && old["setting"] != new["setting"]
+        {
+            reach.hit("schedule waiting dropped");
+        }
+        if old["waiting"].is_null() && !new["waiting"].is_null() {
+            reach.hit("schedule waits");
+        }
+        self.slots_are_told_of(now, old, new, reach)?;
+        self.schedule_is_due(now, new)?;
+        let rows = self.schedules.rows.entry(deployment).or_default();
+        rows.push((now, Arc::clone(new)));
+        Ok(())
+    }
+
+    /// Each slot that the write decides on was due, and has made a backup or is announced;
+    /// of those that an outage has passed over the first is named.
+    fn slots_are_told_of(
+        &mut self,
+        now: Timestamp,
+        old: &Value,
+        new: &Value,
+        reach: &mut Reach,
+    ) -> Verdict {
+        let (before, after) = (time(old, "decided"), time(new, "decided"));
+        if before == after {
+            return Ok(());
+        }
+        let Some(decided) = after.filter(|after| before.is_none_or(|before| *after > before))
+        else {
+            return violated("slot-again", format!("decided on {after:?} after {before:?}: {new}"));
+        };
+        if decided > now + SLACK {
+            return violated("slot-early", format!("decided on {decided} at {now}: {new}"));
+        }
+        let first = behind(old);
+        let mut open = self.schedules.between(&old["setting"], first, decided);
+        if !open.contains(&decided) {
+            return violated("slot-untrue", format!("{decided} is no slot of {old}"));
+        }
+        if let Some(waited) = time(&old["waiting"], "slot") {
+            open.retain(|slot| *slot >= waited);
+        }
+        let told: Vec<&str> = items(&new["outbox"])
+            .filter(|one| !items(&old["outbox"]).any(|before| before["slot"] == one["slot"]))
+            .map(|one| text(one, "slot"))
+            .collect();
+        for one in items(&new["outbox"]).filter(|one| told.contains(&text(one, "slot"))) {
+            reach.hit(&format!("schedule skipped {}", text(&one["why"], "code")));
+        }
+        let (last, slot) = (&new["last"], decided.to_string());
+        let ran = text(last, "slot") == slot && text(last, "result") == "started";
+        if !ran && !told.contains(&slot.as_str()) {
+            return violated("slot-dropped", format!("of {slot} nothing is told: {old}, {new}"));
+        }
+        // The one that waited by itself, and of the others the first.
+        let waited = time(&old["waiting"], "slot");
+        let passed = open.iter().filter(|one| **one < decided && Some(**one) != waited).min();
+        let named = [waited.filter(|one| *one < decided), passed.copied()];
+        for one in named.into_iter().flatten() {
+            if !told.contains(&one.to_string().as_str()) {
+                return violated("slot-dropped", format!("of {one} nothing is told: {old}, {new}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The row stands in the index as long as it has a slot before it, or something to say.
+    fn schedule_is_due(&mut self, now: Timestamp, row: &Value) -> Verdict {
+        let due = time(row, "due_at").filter(|_| row["due_shard"] == -1);
+        let from = time(&row["waiting"], "slot").unwrap_or(behind(row));
+        let next = self.schedules.between(&row["setting"], from, now + TICKS * 24);
+        let next = next.first().copied();
+        let waits = (!row["waiting"].is_null()).then_some(now + LOOKS);
+        let says = items(&row["outbox"]).next().map(|_| now + LOOKS);
+        let latest = [next, waits, says].into_iter().flatten().min();
+        if latest.is_some_and(|latest| due.is_none_or(|due| due > latest)) {
+            return violated("schedule-not-due", format!("at {now}, by {latest:?}: {row}"));
+        }
+        Ok(())
+    }
+
+    /// A new backup of a slot: the latest one, and its only backup ever.
+    pub(super) fn of_a_slot(&mut self, key: BackupKey, row: &Value) -> Verdict {
+        let (deployment, _) = key;
+        let slot = text(row, "schedule_slot").to_owned();
+        if !self.schedules.made.insert((deployment, slot.clone())) {
+            return violated("slot-twice", format!("backup {key:?} is the second of {slot}"));
+        }
+        let rows = self.schedules.rows.get(&deployment).and_then(|rows| rows.last());
+        let Some(setting) = rows.map(|(_, row)| row["setting"].clone()) else {
+            return violated("slot-unasked", format!("backup {key:?} is of no schedule"));
+        };
+        let created = time(row, "created_at").unwrap_or(Timestamp::MIN);
+        let at = time(row, "schedule_slot").unwrap_or(Timestamp::MAX);
+        let later = self.schedules.between(&setting, at, created - SLACK);
+        if !later.is_empty() || at > created {
+            return violated(
+                "catch-up",
+                format!("backup {key:?} of {slot} was made at {created}, with {later:?} since"),
+            );
+        }
+        let expires = setting["expires_in_days"]
+            .as_i64()
+            .map(|days| created + SignedDuration::from_hours(24 * days));
+        let right = text(row, "name") == format!("scheduled {slot}")
+            && text(row, "backup_type") == "scheduled"
+            && row["node_id"] == setting["node_id"]
+            && row["remarks"].is_null()
+            && time(row, "expires_at") == expires;
+        if right { Ok(()) } else { violated("born", format!("{key:?} is not {setting}: {row}")) }
+    }
+
+    /// A new backup before an upgrade: asked for, and the only one of that id ever.
+    pub(super) fn of_an_upgrade(&self, key: BackupKey, row: &Value) -> Verdict {
+        let id = text(row, "upgrade_id").to_owned();
+        let other = self.schedules.requests.get(&(key.0, id.clone()));
+        let other = other.filter(|row| text(row, "state") != "waiting");
+        if let Some(other) = other {
+            return violated("upgrade-twice", format!("backup {key:?}, and there was {other}"));
+        }
+        let right = self.schedules.upgrades.contains(&(key.0, id.clone()))
+            && text(row, "name") == format!("before upgrade {id}")
+            && text(row, "backup_type") == "pre_upgrade"
+            && ["node_id", "remarks", "expires_at"].iter().all(|name| row[*name].is_null());
+        if right { Ok(()) } else { violated("born", format!("{key:?} of upgrade {id}: {row}")) }
+    }
+
+    /// At the limit it may be one more while it runs, if another will give way.
+    pub(super) fn may_be_over(&self, deployment: u64, row: &Value) -> bool {
+        let rotates = !row["schedule_slot"].is_null() || !row["upgrade_id"].is_null();
+        rotates && gives_way(self.backups_of(deployment)).is_some()
+    }
+
+    /// Which backup gives way in this write, if any: the schedule's oldest, when one of a
+    /// slot or an upgrade completes above the limit. `changes` are not taken in yet.
+    pub(super) fn rotation(&self, deployment: u64, changes: &[Change]) -> Option<u64> {
+        let ends = |change: &&Change| {
+            let (Some(old), Some(new)) = (&change.old, &change.new) else { return false };
+            let rotates = !new["schedule_slot"].is_null() || !new["upgrade_id"].is_null();
+            rotates && text(old, "status") == "in_progress" && text(new, "status") == "completed"
+        };
+        changes.iter().find(ends)?;
+        let meta = changes.iter().find(|change| change.key.1 == "META")?.old.as_ref()?;
+        let limit = self.limits.of(meta)?;
+        if meta["backup_count"].as_u64().unwrap_or(0) <= limit {
+            return None;
+        }
+        gives_way(self.backups_of(deployment))
+    }
+
+    /// The row of an upgrade's request was written.
+    pub(super) fn upgrade_changed(
+        &mut self,
+        now: Timestamp,
+        life: &Life,
+        (deployment, id): (u64, &str),
+        change: &Change,
+        reach: &mut Reach,
+    ) -> Verdict {
+        let key = (deployment, id.to_owned());
+        let Some(new) = change.new.as_ref() else {
+            return violated("upgrade-kept", format!("{life} removed the request {key:?}"));
+        };
+        if !self.schedules.upgrades.contains(&key) {
+            return violated("upgrade-unasked", format!("{life} made {new}"));
+        }
+        let state =
+            |row: &Option<RowRef>| row.as_ref().map_or("new", |row| text(row, "state")).to_owned();
+        let (from, to) = (state(&change.old), state(&change.new));
+        let legal = matches!(
+            (from.as_str(), to.as_str()),
+            ("new" | "waiting", "waiting" | "running" | "answered")
+                | ("running" | "answered", "answered")
+        );
+        let fixed = |name: &str| change.old.as_ref().is_none_or(|old| old[name] == new[name]);
+        let asked = time(new, "requested_at").unwrap_or(Timestamp::MIN);
+        let answer = |row: &Value| row["answer"].clone();
+        let again =
+            from == "answered" && change.old.as_ref().is_some_and(|old| answer(old) != answer(new));
+        if !legal || again || !["requested_at", "token", "upgrade_id"].iter().all(|one| fixed(one))
+        {
+            return violated("upgrade-edge", format!("{life}: {:?} became {new}", change.old));
+        }
+        if from != to {
+            reach.hit(&format!("upgrade {from}>{to}"));
+        }
+        let code = text(&new["answer"]["failure"], "code");
+        let busy = matches!(code, "backup_in_progress" | "restore_in_progress");
+        if from != "answered" && busy && now < asked + WAITS - SLACK {
+            return violated("upgrade-early", format!("{life} gave up at {now}: {new}"));
+        }
+        if to == "waiting" && self.is_smooth(asked) && now > asked + WAITS + EXPIRED {
+            return violated("upgrade-late", format!("{life} still waits at {now}: {new}"));
+        }
+        let due = time(new, "due_at").filter(|_| !new["due_shard"].is_null());
+        let open = to == "waiting" || items(&new["outbox"]).next().is_some();
+        if open && due.is_none_or(|due| due > now + LOOKS) {
+            return violated("upgrade-not-due", format!("{new}"));
+        }
+        self.schedules.requests.insert(key, Arc::clone(new));
+        Ok(())
+    }
+
+    /// A skipped slot is announced: one that the row says is skipped, under one id.
+    pub(super) fn skip_announced(&mut self, detail: &Value) -> Verdict {
+        let deployment = detail["deployment_id"].as_u64().unwrap_or(0);
+        let slot = text(detail, "schedule_slot").to_owned();
+        let rows = self.schedules.rows.get(&deployment).map_or(&[][..], Vec::as_slice);
+        let mut all = rows.iter().flat_map(|(_, row)| items(&row["outbox"]));
+        let said = all.find(|one| text(one, "slot") == slot);
+        let true_to = said.is_some_and(|one| {
+            ["announcement_id", "at", "node_id"].iter().all(|name| one[*name] == detail[*name])
+                && one["why"] == detail["failure"]
+        });
+        let nothing = ["backup_id", "restore_id", "upgrade_id"];
+        if !true_to
+            || nothing.iter().any(|name| !detail[*name].is_null())
+            || text(detail, "status") != "skipped"
+            || text(detail, "backup_type") != "scheduled"
+            || self.schedules.made.contains(&(deployment, slot.clone()))
+        {
+            return violated("announced-untrue", format!("{detail}, and it is {said:?}"));
+        }
+        let id = text(detail, "announcement_id").to_owned();
+        match self.schedules.told.insert((deployment, slot), id.clone()) {
+            Some(other) if other != id => {
+                violated("announced-twice", format!("{detail}, and before as {other}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An upgrade whose backup could not start is answered.
+    pub(super) fn refusal_announced(&mut self, detail: &Value) -> Verdict {
+        let id = text(detail, "upgrade_id").to_owned();
+        let key = (detail["deployment_id"].as_u64().unwrap_or(0), id);
+        let row = self.schedules.requests.get(&key);
+        let told = row.is_some_and(|row| {
+            let answer = &row["answer"];
+            ["announcement_id", "at", "failure"].iter().all(|name| answer[*name] == detail[*name])
+                && answer["backup_id"].is_null()
+                && row["tenant_id"] == detail["tenant_id"]
+        });
+        if told && text(detail, "status") == "failed" {
+            self.answered_upgrade(&key.1, detail);
+            return Ok(());
+        }
+        violated("announced-untrue", format!("{detail}, and it is {row:?}"))
+    }
+
+    /// The bus has an answer to an upgrade.
+    pub(super) fn answered_upgrade(&mut self, id: &str, detail: &Value) {
+        let key = (detail["deployment_id"].as_u64().unwrap_or(0), id.to_owned());
+        let said = text(detail, "announcement_id").to_owned();
+        self.schedules.answers.entry(key).or_insert((said, 0)).1 += 1;
+    }
+
+    /// Every request that came is answered, and every skipped slot told of.
+    pub(super) fn all_is_answered(&self) -> Verdict {
+        for (key, row) in &self.schedules.requests {
+            let answer = &row["answer"];
+            let told = self.schedules.answers.get(key);
+            let same = told.is_some_and(|(id, _)| answer["announcement_id"] == id.as_str());
+            if text(row, "state") != "answered" || !same {
+                return violated("upgrade-unanswered", format!("{key:?}: {row}, told {told:?}"));
+            }
+        }
+        for (deployment, rows) in &self.schedules.rows {
+            let all = rows.iter().flat_map(|(_, row)| items(&row["outbox"]));
+            for slot in all.map(|one| text(one, "slot").to_owned()) {
+                if !self.schedules.told.contains_key(&(*deployment, slot.clone())) {
+                    return violated("untold", format!("{slot} of {deployment} was skipped"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The versions of a schedule's setting between the question and now; null: none.
+    pub(super) fn settings_since(&self, asked: &Asked) -> Vec<Value> {
+        let rows = self.schedules.rows.get(&asked.deployment).map_or(&[][..], Vec::as_slice);
+        let first = rows.iter().rposition(|(at, _)| *at <= asked.at);
+        let mut all = if first.is_none() { vec![Value::Null] } else { Vec::new() };
+        all.extend(rows.iter().skip(first.unwrap_or(0)).map(|(_, row)| row["setting"].clone()));
+        all
+    }
+
+    /// A schedule is shown as it was at some moment of the request.
+    pub(super) fn schedule_is_true(&self, asked: &Asked, shown: &Value) -> Verdict {
+        let mut told = shown.clone();
+        let fields = told.as_object_mut().map(|fields| {
+            let all = ["next_run_at", "last_run_at", "last_outcome"];
+            all.map(|name| fields.remove(name)).iter().all(Option::is_some)
+        });
+        if fields == Some(true) && self.settings_since(asked).contains(&told) {
+            return Ok(());
+        }
+        violated("schedule-untrue", format!("{asked:?}: {shown}"))
+    }
+}
