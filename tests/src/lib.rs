@@ -22,6 +22,7 @@ pub mod http;
 mod process;
 mod rest;
 pub mod rows;
+pub mod schemas;
 pub mod sim;
 
 pub use self::cloud::{Cloud, MANY};

@@ -35,6 +35,9 @@ macro_rules! failure_codes {
         }
 
         impl FailureCode {
+            /// Every code.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
             /// As the API and the announcements write it.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }

@@ -10,24 +10,9 @@ use super::super::life::Life;
 use super::super::reach::Reach;
 use super::super::table::RowRef;
 use super::{DECIDED, Oracle, SLACK, Verdict, time, violated};
+use crate::Failed;
 use crate::rows::{items, text};
-
-/// What an announcement has, no more and no less.
-const FIELDS: [&str; 13] = [
-    "announcement_id",
-    "at",
-    "backup_id",
-    "backup_type",
-    "deployment_id",
-    "failure",
-    "node_id",
-    "restore_id",
-    "schedule_slot",
-    "status",
-    "tenant_id",
-    "upgrade_id",
-    "version",
-];
+use crate::schemas::Schemas;
 
 /// Each kind, and the status that a backup must have come to.
 pub(super) const KINDS: [(&str, &str); 6] = [
@@ -50,13 +35,16 @@ impl Oracle {
         reach: &mut Reach,
     ) -> Verdict {
         for entry in items(&call.json["Entries"]) {
-            if text(entry, "Source") != "supervisor.backups"
-                || text(entry, "EventBusName") != self.bus
-            {
+            let source = text(entry, "Source");
+            if source != "supervisor.backups" || text(entry, "EventBusName") != self.bus {
                 return violated("bus", format!("{life} sends {entry}"));
             }
             let kind = text(entry, "DetailType");
             let detail: Value = serde_json::from_str(text(entry, "Detail")).unwrap_or_default();
+            let schemas = Schemas::shared();
+            if let Err(Failed(why)) = schemas.and_then(|all| all.check(source, kind, &detail)) {
+                return violated("announcement-shape", format!("{life} sends {detail}: {why}"));
+            }
             if kind == "Operation Due" {
                 let id = |name: &str| detail[name].as_u64().unwrap_or(0);
                 let key = (id("deployment_id"), id("id"));
@@ -66,7 +54,7 @@ impl Oracle {
                     "upgrade" => self.knows_upgrade(key.0, text(&detail, "upgrade_id")),
                     _ => false,
                 };
-                if detail["version"] != 1 || !known {
+                if !known {
                     return violated("nudge", format!("{life} nudges for {detail}"));
                 }
                 continue;
@@ -81,11 +69,6 @@ impl Oracle {
     }
 
     fn announced(&mut self, now: Timestamp, kind: &str, detail: &Value, cloud: &Cloud) -> Verdict {
-        let fields: Vec<&str> =
-            detail.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-        if fields != FIELDS || detail["version"] != 1 {
-            return violated("announcement-shape", format!("{kind}: {detail}"));
-        }
         if kind.starts_with("Restore ") {
             return self.restore_announced(now, kind, detail);
         }
