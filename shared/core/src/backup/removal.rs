@@ -148,12 +148,13 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, now: Time) -> Step {
     if let Some(until) = backup.sweep_until
         && now < until
     {
-        return Step::Wait { until, note: None };
+        let note = backup.held.is_some().then(|| let_on(backup));
+        return Step::Wait { until, note };
     }
     if unsure {
         // Of one that still copies EC2 tells when it ends: until then it is looked at
         // less and less often.
-        let mut next = backup.clone();
+        let mut next = let_on(backup);
         next.rounds = next.rounds.saturating_add(1);
         return Step::Wait { until: now + backoff(next.rounds), note: Some(next) };
     }
@@ -183,6 +184,15 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, now: Time) -> Step {
         Status::Pending | Status::InProgress | Status::Completed => {}
     }
     Step::Record(next)
+}
+
+/// The row of a removal that only waits: AWS lets us look again, and nothing is refused.
+fn let_on(backup: &Backup) -> Backup {
+    let mut next = backup.clone();
+    if next.held.take().is_some() && next.status == Status::Deleting {
+        next.failure = None;
+    }
+    next
 }
 
 /// Whether the newest snapshot is surely visible, if it is there: each of a

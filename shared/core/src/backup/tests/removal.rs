@@ -179,3 +179,23 @@ fn an_expiry_takes_the_path_of_a_delete_and_says_so() {
     assert_eq!(row.outbox.last().map(|one| one.kind), Some(Kind::BackupExpired));
     assert_eq!(start_expiry(&in_progress(&[3]), after(999)), None);
 }
+
+/// Found by seed 27: a right to look that was missing for a while was still told when all
+/// that the delete waited for was the end of a snapshot.
+#[test]
+fn a_delete_that_only_waits_is_not_called_held_any_more() {
+    let mut row = in_progress(&[3]);
+    row.status = Status::Deleting;
+    for node in &mut row.nodes {
+        if let Take::Taken { set, .. } = &mut node.take {
+            for taken in set {
+                taken.asked = true;
+            }
+        }
+    }
+    let denied = CallError::Rejected { code: "UnauthorizedOperation".into(), message: "m".into() };
+    let (_, row) = noted(step(&row, Err(&denied), &Limits::default(), NOW));
+    assert!(row.held.is_some() && row.failure.is_some());
+    let (_, row) = noted(go(&row, &there(&row, "pending", 50), after(3600)));
+    assert_eq!((&row.held, &row.failure), (&None, &None));
+}
