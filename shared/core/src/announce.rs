@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::backup::{self, Backup, BackupType};
 use crate::id::{BackupId, DeploymentId, NodeId, Nonce, RestoreId, TenantId};
 use crate::operation::Why;
+use crate::reconcile::Reconciliation;
 use crate::restore::{Order, Restore};
 use crate::schedule::{Schedule, Skipped};
 use crate::time::Time;
@@ -22,6 +23,9 @@ pub const OPERATION_DUE: &str = "Operation Due";
 
 /// `detail-type` of an operator's order.
 pub const RESTORE_ORDERED: &str = "Restore Ordered";
+
+/// `detail-type` of an operator's order about what no row vouches for.
+pub const ORPHAN_REMOVAL_ORDERED: &str = "Orphan Removal Ordered";
 
 /// What happened, as `detail-type` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +69,9 @@ pub enum Kind {
     /// A slot of a schedule made no backup; `failure` says why.
     #[serde(rename = "Scheduled Backup Skipped")]
     ScheduledBackupSkipped,
+    /// Reconciliation found what no row vouches for, or more to delete than it may.
+    #[serde(rename = "Orphans Found")]
+    OrphansFound,
 }
 
 impl Kind {
@@ -83,6 +90,7 @@ impl Kind {
         Self::RestoreRolledBack,
         Self::RestoreStuck,
         Self::ScheduledBackupSkipped,
+        Self::OrphansFound,
     ];
 
     /// What the id of its announcement ends with.
@@ -97,6 +105,7 @@ impl Kind {
             Self::RestoreRolledBack => "rolled-back",
             Self::RestoreStuck => "stuck",
             Self::ScheduledBackupSkipped => "skipped",
+            Self::OrphansFound => "orphans-found",
         }
     }
 
@@ -116,6 +125,7 @@ impl Kind {
             Self::RestoreRolledBack => "Restore Rolled Back",
             Self::RestoreStuck => "Restore Stuck",
             Self::ScheduledBackupSkipped => "Scheduled Backup Skipped",
+            Self::OrphansFound => "Orphans Found",
         }
     }
 }
@@ -164,6 +174,35 @@ pub struct Detail {
     pub at: Time,
     /// Why it failed, or was skipped.
     pub failure: Option<Why>,
+    /// Of `Orphans Found` alone: how many. Absent from every other kind, whose shape it is
+    /// no part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphans: Option<Orphans>,
+}
+
+/// What a run of reconciliation found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Orphans {
+    /// Snapshots that no row vouches for.
+    pub snapshots: u64,
+    /// Volumes that no row vouches for.
+    pub volumes: u64,
+    /// Snapshots and volumes that went, on evidence that nobody needs them.
+    pub deleted: u64,
+    /// The same that stayed, since one run deletes only so many.
+    pub withheld: u64,
+}
+
+impl Orphans {
+    /// How many a person has to look at.
+    pub const fn count(&self) -> u64 {
+        self.snapshots + self.volumes + self.withheld
+    }
+
+    /// Whether anybody has to.
+    pub const fn are_worth_telling(&self) -> bool {
+        self.count() > 0
+    }
 }
 
 impl Detail {
@@ -199,6 +238,7 @@ impl Detail {
             status: Some("skipped".to_owned()),
             at: skipped.at,
             failure: Some(skipped.why.clone()),
+            orphans: None,
         }
     }
 
@@ -228,7 +268,29 @@ impl Detail {
             status: Some(status.as_str().to_owned()),
             at: answer.at,
             failure: answer.failure.clone(),
+            orphans: None,
         }
+    }
+
+    /// What the outbox of reconciliation announces: of no deployment.
+    pub fn all_of_reconciliation(row: &Reconciliation) -> Vec<(Kind, Self)> {
+        let of = |one: &crate::reconcile::Announced| Self {
+            version: 1,
+            announcement_id: one.announcement_id.clone(),
+            tenant_id: None,
+            deployment_id: None,
+            backup_id: None,
+            restore_id: None,
+            backup_type: None,
+            node_id: None,
+            upgrade_id: None,
+            schedule_slot: None,
+            status: None,
+            at: one.at,
+            failure: None,
+            orphans: Some(one.orphans),
+        };
+        row.outbox.iter().map(|one| (Kind::OrphansFound, of(one))).collect()
     }
 
     /// The detail of a backup's announcement.
@@ -247,6 +309,7 @@ impl Detail {
             status: Some(pending.status.as_str().to_owned()),
             at: pending.at,
             failure: pending.failure.clone(),
+            orphans: None,
         }
     }
 
@@ -266,6 +329,7 @@ impl Detail {
             status: Some(pending.status.as_str().to_owned()),
             at: pending.at,
             failure: pending.failure.clone(),
+            orphans: None,
         }
     }
 }
@@ -275,11 +339,11 @@ impl Detail {
 pub struct OperationDue {
     /// The shape's version: 1.
     pub version: u32,
-    /// Whose operation.
+    /// Whose operation. 0, which no deployment has, for the stack's own.
     pub deployment_id: DeploymentId,
-    /// `backup`, `restore`, or `upgrade`.
+    /// `backup`, `restore`, `upgrade`, or `reconciliation`.
     pub operation: String,
-    /// The backup's or the restore's id; 0 for an upgrade.
+    /// The backup's or the restore's id. 0 of the one that there is of its kind.
     pub id: u64,
     /// The upgrade's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -302,6 +366,21 @@ pub struct RestoreOrdered {
     /// What is to be done.
     pub order: Order,
 }
+
+/// The `detail` of [`ORPHAN_REMOVAL_ORDERED`]. As strict as [`RestoreOrdered`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrphanRemovalOrdered {
+    /// The shape's version: 1.
+    pub version: u32,
+    /// By which the answer is found.
+    pub order_id: Nonce,
+    /// Snapshots (`snap-…`) and volumes (`vol-…`), 1 to [`ORPHANS_AN_ORDER`].
+    pub ids: Vec<String>,
+}
+
+/// How many things one order is about at most: they are gone within one invocation.
+pub const ORPHANS_AN_ORDER: usize = 50;
 
 impl OperationDue {
     /// A nudge for a backup.
@@ -330,5 +409,11 @@ impl OperationDue {
     pub fn upgrade(deployment_id: DeploymentId, id: &str) -> Self {
         let (operation, upgrade_id) = ("upgrade".to_owned(), Some(id.to_owned()));
         Self { version: 1, deployment_id, operation, id: 0, upgrade_id }
+    }
+
+    /// A nudge for the stack's reconciliation.
+    pub fn reconciliation() -> Self {
+        let operation = "reconciliation".to_owned();
+        Self { version: 1, deployment_id: DeploymentId(0), operation, id: 0, upgrade_id: None }
     }
 }

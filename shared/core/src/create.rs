@@ -164,6 +164,7 @@ pub fn decide_for(
         gone: false,
         owners: Vec::new(),
         outbox: Vec::new(),
+        missing: None,
         due_at: None,
     };
     backup.announce_requested(now);

@@ -24,6 +24,7 @@ pub mod id;
 pub mod json;
 pub mod limits;
 pub mod operation;
+pub mod reconcile;
 pub mod restore;
 pub mod schedule;
 pub mod time;

@@ -85,3 +85,18 @@ pub const TOMBSTONE: Seconds = Seconds::days(30);
 /// How many tags a restore's new volume has of ours, beside those of the one that it
 /// replaces: stack, table, deployment, restore, token, and the platform's managed tag.
 pub const OUR_TAGS: usize = 6;
+
+/// How often the stack is reconciled, from beginning to beginning.
+pub const RECONCILE_EVERY: Seconds = Seconds::days(1);
+
+/// How old a snapshot or volume is before reconciliation judges it. Longer than any
+/// operation needs to write down what it has made, and any lag of a describe.
+pub const GRACE: Seconds = Seconds::days(1);
+
+/// How many deletes one run of reconciliation asks for at most. More than that is no
+/// litter, but a fault of the table or of this service.
+pub const RECONCILED_DELETES: u64 = 100;
+
+/// How long after `InvalidSnapshot.NotFound` the same snapshot of a completed backup is
+/// asked for again, before the backup is called failed.
+pub const MISSING_AGAIN: Seconds = Seconds::hours(1);

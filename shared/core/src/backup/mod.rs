@@ -3,8 +3,8 @@
 //! ```text
 //!             snapshots started            every one seen completed
 //!   pending ───────────────────▶ in_progress ─────────────────────▶ completed
-//!      │                              │                                │
-//!      └───────────▶ failed ◀─────────┘                                │
+//!      │                              │        a snapshot is missing   │
+//!      └───────────▶ failed ◀─────────┴────────────────────────────────┤
 //!                      │                                               │
 //!                      └────────────────▶ deleting ◀───────────────────┘
 //!                                            │ every snapshot seen gone,
@@ -18,6 +18,7 @@
 //! names the next thing to do; [`apply()`] puts the outcome of calls into the row.
 
 mod apply;
+mod missing;
 mod pending;
 mod progress;
 mod removal;
@@ -36,6 +37,7 @@ use crate::operation::{Failure, FailureCode, Lease, Why};
 use crate::time::{Seconds, Time};
 
 pub use apply::apply;
+pub use missing::{Missing, note_missing};
 pub use removal::{Deletion, start_delete, start_expiry};
 pub use seen::{Action, Instance, Outcome, Presence, Seen, Snapshot, Volume};
 pub use step::{Look, look, step};
@@ -89,6 +91,8 @@ impl Status {
             (Self::Pending, Self::InProgress | Self::Failed)
                 | (Self::InProgress, Self::Completed | Self::Failed)
                 | (Self::Completed | Self::Failed, Self::Deleting)
+                // By reconciliation alone: a snapshot was asked for twice, and is not there.
+                | (Self::Completed, Self::Failed)
         )
     }
 }
@@ -295,6 +299,11 @@ pub struct Backup {
     #[serde(default)]
     pub outbox: Vec<Announcement>,
 
+    /// A snapshot of the completed backup that EC2 said is not there. Of a failed one:
+    /// that is why it failed, and its other snapshots stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Missing>,
+
     /// When the row is due, as read. Written beside the row's value, never with it.
     #[serde(default, skip_serializing)]
     pub due_at: Option<Time>,
@@ -329,6 +338,7 @@ impl Backup {
         "gone",
         "owners",
         "outbox",
+        "missing",
     ];
 
     /// The snapshots that the backup has, ordered by node, then device.
@@ -369,19 +379,23 @@ impl Backup {
     /// finds it, and with the token for us. At most 255 characters (EC2 API
     /// reference, `CreateSnapshots`).
     pub fn description(&self, node: NodeId) -> String {
-        format!(
-            "LaserData backup {} of deployment {}, node {node}, {}",
-            self.id, self.deployment_id, self.token
-        )
+        described(self.deployment_id, self.id, node, &self.token)
     }
 
     /// Whether EC2 may still have something that this row must remove.
     pub fn removal_open(&self) -> bool {
         match self.status {
+            Status::Failed if self.is_lost() => self.sweep_until.is_some(),
             Status::Failed => self.sweep_until.is_some() || self.snapshots().next().is_some(),
             Status::Deleting => !self.gone,
             Status::Pending | Status::InProgress | Status::Completed => self.sweep_until.is_some(),
         }
+    }
+
+    /// Whether it was completed and failed since, for want of a snapshot: what is left of
+    /// its set may be all that there is, and goes only with a user's delete or its expiry.
+    pub fn is_lost(&self) -> bool {
+        self.status == Status::Failed && self.missing.is_some()
     }
 
     /// Puts an announcement of the present state into the outbox. Its id is
@@ -430,6 +444,16 @@ impl Backup {
         self.sweep_until = sweep;
         self.announce(Kind::BackupFailed, now);
     }
+}
+
+/// What a snapshot of a backup says of itself.
+pub fn described(
+    deployment: DeploymentId,
+    backup: BackupId,
+    node: NodeId,
+    token: &Nonce,
+) -> String {
+    format!("LaserData backup {backup} of deployment {deployment}, node {node}, {token}")
 }
 
 /// How long after a call with an unknown outcome its tags are looked for. The

@@ -46,6 +46,7 @@ pub fn start_delete(backup: &Backup) -> Result<Deletion, Refusal> {
             next.troubles = 0;
             next.rounds = 0;
             next.held = None;
+            next.missing = None;
             Ok(Deletion::Begin(Box::new(next)))
         }
     }
@@ -115,7 +116,7 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, now: Time) -> Step {
     let mut unsure = false;
     let asked: BTreeSet<&SnapshotId> =
         backup.snapshots().filter(|taken| taken.asked).map(|taken| &taken.snapshot_id).collect();
-    if backup.status != Status::Completed {
+    if backup.status != Status::Completed && !backup.is_lost() {
         for (id, presence) in &seen.snapshots {
             match presence {
                 // Deleted while pending, it goes when it completes (EC2 API
@@ -171,6 +172,7 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, now: Time) -> Step {
             next.failure = None;
             next.announce(Kind::BackupDeleted, now);
         }
+        Status::Failed if backup.is_lost() => {}
         Status::Failed => {
             // It holds no AWS resource any more, and shows none.
             next.size_bytes = None;

@@ -52,7 +52,13 @@ pub fn look(backup: &Backup, now: Time) -> Look {
             let confirm_missing = backup.taken_at.is_none_or(|at| now - at >= VISIBLE);
             Look { snapshots: ids(), tagged: sweeping, confirm_missing, ..Look::default() }
         }
-        Status::Completed => Look { tagged: sweeping, ..Look::default() },
+        Status::Completed => {
+            let again = super::missing::asked_again(backup, now);
+            let confirm_missing = again.is_some();
+            let snapshots = again.into_iter().cloned().collect();
+            Look { snapshots, tagged: sweeping, confirm_missing, ..Look::default() }
+        }
+        Status::Failed if backup.is_lost() => Look { tagged: sweeping, ..Look::default() },
         // Also by tag, always: whatever the row did not come to know goes with it.
         Status::Failed | Status::Deleting if backup.removal_open() => {
             // Of what was never complete EC2 may have denied the delete, not knowing it
@@ -83,9 +89,8 @@ pub fn step(backup: &Backup, seen: Result<&Seen, &CallError>, limits: &Limits, n
     match backup.status {
         Status::Pending => super::pending::advance(backup, seen, limits, now),
         Status::InProgress => super::progress::advance(backup, seen, limits, now),
-        Status::Completed | Status::Failed | Status::Deleting => {
-            super::removal::advance(backup, seen, now)
-        }
+        Status::Completed => super::missing::advance(backup, seen, now),
+        Status::Failed | Status::Deleting => super::removal::advance(backup, seen, now),
     }
 }
 

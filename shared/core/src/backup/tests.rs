@@ -1,6 +1,7 @@
 //! The life of a backup, step by step, against a hand-made EC2. Here is what the
 //! tests are made of; they stand by phase.
 
+mod missing;
 mod pending;
 mod progress;
 mod removal;
@@ -68,6 +69,7 @@ fn backup(nodes: &[u64]) -> Backup {
         gone: false,
         owners: Vec::new(),
         outbox: Vec::new(),
+        missing: None,
         due_at: None,
     };
     backup.announce_requested(NOW);

@@ -22,6 +22,8 @@ const EDGES: &[(&str, &str)] = &[
     ("in_progress", "completed"),
     ("in_progress", "failed"),
     ("completed", "deleting"),
+    // By reconciliation, which no run meets yet.
+    ("completed", "failed"),
     ("failed", "deleting"),
     ("deleting", "gone"),
 ];

@@ -46,7 +46,8 @@ fn every_status_change_of_the_rules_is_an_edge() {
         .flat_map(|from| Status::ALL.iter().map(move |to| (*from, *to)))
         .filter(|(from, to)| from.may_become(*to))
         .collect();
-    assert_eq!(legal.len(), 6);
+    assert_eq!(legal.len(), 7);
+    assert!(Status::Completed.may_become(Status::Failed), "by reconciliation");
     assert!(!Status::Deleting.may_become(Status::Completed));
 }
 
@@ -68,6 +69,7 @@ fn every_attribute_of_a_row_has_one_owner() {
             times: 1,
         }),
         strays_not_before: Some(NOW),
+        missing: Some(Missing { snapshot_id: SnapshotId::from("s"), at: NOW }),
         ..deleting()
     };
     let value = serde_json::to_value(row).expect("json");
