@@ -2,7 +2,8 @@
 
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use backups_core::announce::{
-    Detail, Kind, OPERATION_DUE, OperationDue, RESTORE_ORDERED, RestoreOrdered, SOURCE,
+    Detail, Kind, OPERATION_DUE, ORPHAN_REMOVAL_ORDERED, OperationDue, OrphanRemovalOrdered,
+    RESTORE_ORDERED, RestoreOrdered, SOURCE,
 };
 use backups_core::id::Nonce;
 use backups_core::operation::CallError;
@@ -103,6 +104,14 @@ impl Bus {
     /// The bus did not take it, or did not surely.
     pub async fn order(&self, ordered: &RestoreOrdered) -> Result<(), BusError> {
         self.put_one(RESTORE_ORDERED, ordered).await
+    }
+
+    /// Hands an operator's order about orphans to the worker.
+    ///
+    /// # Errors
+    /// The bus did not take it, or did not surely.
+    pub async fn order_removal(&self, ordered: &OrphanRemovalOrdered) -> Result<(), BusError> {
+        self.put_one(ORPHAN_REMOVAL_ORDERED, ordered).await
     }
 
     /// One entry of ours.

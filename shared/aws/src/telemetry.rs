@@ -34,6 +34,9 @@ pub enum Metric {
     VolumesKept,
     /// Slots of schedules that made no backup.
     SchedulesSkipped,
+    /// Snapshots and volumes that no row vouches for, and those that one run may not delete
+    /// any more: once a day, also when there are none.
+    OrphansFound,
     /// How long the oldest row of the `due` index has waited, in seconds.
     OldestDueSeconds,
     /// Events that were refused, counted at each of Lambda's tries; then they are
@@ -53,6 +56,7 @@ impl Metric {
             Self::RestoresHindered => ("RestoresHindered", "Count"),
             Self::VolumesKept => ("VolumesKept", "Count"),
             Self::SchedulesSkipped => ("SchedulesSkipped", "Count"),
+            Self::OrphansFound => ("OrphansFound", "Count"),
             Self::OldestDueSeconds => ("OldestDueSeconds", "Seconds"),
             Self::EventsRejected => ("EventsRejected", "Count"),
         }

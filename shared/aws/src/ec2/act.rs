@@ -42,7 +42,7 @@ impl Ec2 {
                 self.create_snapshots(*node_id, instance_id, *attempt, description, volumes, whose)
                     .await
             }
-            Action::DeleteSnapshot(id) => self.delete_snapshot(id).await,
+            Action::DeleteSnapshot(id) => self.delete_snapshot(id).await.map(|()| Outcome::Deleted),
         };
         result.unwrap_or_else(Outcome::Failed)
     }
@@ -91,14 +91,11 @@ impl Ec2 {
     }
 
     /// One `DeleteSnapshot`, idempotent: what is not there is deleted.
-    async fn delete_snapshot(&self, id: &SnapshotId) -> Result<Outcome, CallError> {
+    pub(super) async fn delete_snapshot(&self, id: &SnapshotId) -> Result<(), CallError> {
         let reply = self.client.delete_snapshot().snapshot_id(id.as_str()).send().await;
         match reply.map_err(|error| crate::error::sort(&error)) {
-            Ok(_) => Ok(Outcome::Deleted),
-            Err(CallError::Rejected { code, .. }) if code == "InvalidSnapshot.NotFound" => {
-                Ok(Outcome::Deleted)
-            }
-            Err(error) => Err(error),
+            Err(CallError::Rejected { code, .. }) if code == "InvalidSnapshot.NotFound" => Ok(()),
+            done => done.map(|_| ()),
         }
     }
 

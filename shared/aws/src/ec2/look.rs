@@ -141,7 +141,10 @@ impl Ec2 {
     }
 
     /// Asks for one snapshot by its id.
-    async fn confirm(&self, id: &SnapshotId) -> Result<(SnapshotId, Presence), CallError> {
+    pub(super) async fn confirm(
+        &self,
+        id: &SnapshotId,
+    ) -> Result<(SnapshotId, Presence), CallError> {
         let reply = self.client.describe_snapshots().snapshot_ids(id.as_str()).send().await;
         match reply {
             Ok(reply) => {

@@ -5,9 +5,12 @@
 
 mod act;
 mod look;
+mod reconcile;
 mod restore_act;
 mod restore_look;
 pub mod tags;
+
+pub use reconcile::{Deleted, Page};
 
 use backups_core::id::SnapshotId;
 
@@ -36,7 +39,12 @@ pub struct Ec2 {
 impl Ec2 {
     /// A client for the stack's Region.
     pub fn new(settings: &Settings, sdk: &SdkConfig) -> Self {
-        Self { client: sdk.ec2(), stack: settings.stack_name.clone() }
+        Self::of(&settings.stack_name, sdk)
+    }
+
+    /// The same for a stack of this name.
+    pub fn of(stack: &str, sdk: &SdkConfig) -> Self {
+        Self { client: sdk.ec2(), stack: stack.to_owned() }
     }
 }
 

@@ -184,6 +184,12 @@ impl Ec2 {
             ),
         }
     }
+
+    /// One `DeleteVolume`, idempotent: what is not there is deleted.
+    pub(super) async fn delete_volume(&self, id: &VolumeId) -> Result<(), CallError> {
+        let reply = self.client.delete_volume().volume_id(id.as_str()).send().await;
+        already(taken(reply), &["InvalidVolume.NotFound"])
+    }
 }
 
 /// What a call came to whose answer is of no further use.

@@ -269,7 +269,7 @@ impl Table {
         let tombstone = Put::builder()
             .table_name(&self.name)
             .item("pk", s(&pk))
-            .item("sk", s(format!("TOMBSTONE#{}", backup_sk(backup.id))))
+            .item("sk", s(super::reconciliation::tombstone_sk(backup.id)))
             .item("token", s(backup.token.as_str()))
             .item("deleted_at", s(now.to_string()))
             .item("ttl", n((now + TOMBSTONE).unix()))

@@ -12,6 +12,7 @@ use backups_core::restore::Restore;
 use backups_core::time::Time;
 
 use super::causes::{SCHEDULE, SCHEDULES, upgrade_sk};
+use super::reconciliation::{RECONCILIATION, STACK};
 use super::{
     Item, Table, TableError, backup_sk, call, deployment_pk, met_transaction, n, restore_sk, s,
 };
@@ -53,6 +54,11 @@ pub enum DueRow {
         /// Since when.
         due_at: Time,
     },
+    /// The stack's reconciliation wants to be worked.
+    Reconciliation {
+        /// Since when.
+        due_at: Time,
+    },
     /// A row that this release does not know.
     Unknown {
         /// Its partition key.
@@ -69,7 +75,8 @@ impl DueRow {
             Self::Backup { due_at, .. }
             | Self::Restore { due_at, .. }
             | Self::Schedule { due_at, .. }
-            | Self::Upgrade { due_at, .. } => Some(*due_at),
+            | Self::Upgrade { due_at, .. }
+            | Self::Reconciliation { due_at } => Some(*due_at),
             Self::Unknown { .. } => None,
         }
     }
@@ -89,6 +96,7 @@ impl DueRow {
             Self::Upgrade { deployment_id, id, .. } => {
                 (deployment_pk(*deployment_id), upgrade_sk(id))
             }
+            Self::Reconciliation { .. } => (STACK.to_owned(), RECONCILIATION.to_owned()),
             Self::Unknown { pk, sk } => (pk.clone(), sk.clone()),
         }
     }
@@ -152,7 +160,7 @@ impl Table {
         self.move_under(pk, restore_sk(restore.id), restore.revision, to).await
     }
 
-    async fn move_under(
+    pub(super) async fn move_under(
         &self,
         pk: String,
         sk: String,
@@ -223,9 +231,11 @@ fn row(item: &Item) -> DueRow {
     };
     let (pk, sk) = (text("pk"), text("sk"));
     let deployment = pk.strip_prefix("DEPLOYMENT#").and_then(|id| id.parse().ok());
-    let (Some(deployment_id), Ok(due_at)) = (deployment, text("due_at").parse()) else {
-        return DueRow::Unknown { pk, sk };
-    };
+    let Ok(due_at) = text("due_at").parse() else { return DueRow::Unknown { pk, sk } };
+    if pk == STACK && sk == RECONCILIATION {
+        return DueRow::Reconciliation { due_at };
+    }
+    let Some(deployment_id) = deployment else { return DueRow::Unknown { pk, sk } };
     if let Some(id) = sk.strip_prefix("BACKUP#").and_then(|id| id.parse().ok()) {
         DueRow::Backup { deployment_id, id: BackupId(id), due_at }
     } else if let Some(id) = sk.strip_prefix("RESTORE#").and_then(|id| id.parse().ok()) {

@@ -14,6 +14,8 @@
 //! | API key | `KEY#<sha256>` | `KEY` |
 //! | the stack's own facts | `STACK` | `TABLE` |
 //! | until when the releases of scheduled backups are given away | `STACK` | `RELEASES` |
+//! | the stack's reconciliation: its run, its place, its last report | `STACK` | `RECONCILIATION` |
+//! | the answer to an operator's order about orphans (TTL) | `STACK` | `ANSWER#<order>` |
 //!
 //! Every invariant is a condition of a write; none is a read followed by a write.
 
@@ -24,6 +26,7 @@ mod due;
 pub mod keys;
 mod operation;
 mod owners;
+mod reconciliation;
 mod restores;
 mod stack;
 
@@ -40,6 +43,7 @@ pub use backups::{Beside, Rotation};
 pub use deployments::Registered;
 pub use due::{DueRow, Shard};
 pub use operation::{Stored, Written};
+pub use reconciliation::{OrphanAnswer, Removal};
 pub use restores::Begun;
 
 /// A row as DynamoDB has it.

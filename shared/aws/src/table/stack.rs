@@ -5,10 +5,8 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValue};
 use backups_core::operation::CallError;
 
+use super::reconciliation::STACK;
 use super::{Item, Table, TableError, call, n, s};
-
-/// The partition of the stack's own rows.
-const STACK: &str = "STACK";
 
 /// The sort key of the releases.
 const RELEASES: &str = "RELEASES";
