@@ -26,13 +26,15 @@ use backups_core::operation::Lease;
 use backups_core::time::{Seconds, Time};
 use futures_util::StreamExt as _;
 use serde_json::Value;
-use tokio::sync::OnceCell;
 
 /// Until when a nudged row is not nudged again: one tick and a little.
 const NUDGED: Seconds = Seconds(75);
 
 /// When a row that cannot be read is met again.
 const UNREADABLE: Seconds = Seconds::hours(1);
+
+/// How often it is looked whether the stack's own rows are there.
+const CHECK_EVERY: Seconds = Seconds::hours(1);
 
 /// How many rows are handled side by side.
 const SIDE_BY_SIDE: usize = 20;
@@ -70,8 +72,9 @@ pub struct Scheduler {
     bus: Bus,
     clock: Clock,
     limits: Limits,
-    /// Set once the table has confirmed that no shard was left out.
-    shards_checked: OnceCell<()>,
+    /// When the table last confirmed that the stack's own rows are as they must be, in
+    /// seconds since the epoch.
+    checked_at: AtomicI64,
 }
 
 impl Scheduler {
@@ -82,7 +85,7 @@ impl Scheduler {
             bus: Bus::new(settings, sdk),
             clock,
             limits: settings.limits,
-            shards_checked: OnceCell::new(),
+            checked_at: AtomicI64::new(i64::MIN),
         }
     }
 }
@@ -113,9 +116,15 @@ async fn tick(
     until: tokio::time::Instant,
     oldest: &AtomicI64,
 ) -> Result<(), Error> {
-    let check = || async { scheduler.table.table_id().await.map(|_| ()) };
-    scheduler.shards_checked.get_or_try_init(check).await.map_err(Error::Table)?;
     let now = scheduler.clock.now();
+    if let Err(error) = stack_is_whole(scheduler, now).await {
+        let never = scheduler.checked_at.load(Ordering::Relaxed) == i64::MIN;
+        if never || matches!(error, TableError::Row { .. }) {
+            return Err(Error::Table(error));
+        }
+        // It was so an hour ago: what is due does not wait for it.
+        tracing::warn!(%error, "the stack's own rows could not be looked at; the next tick will");
+    }
     // Beside each other: schedules are released at a pace, and nothing waits for that.
     let (shards, released) = tokio::join!(
         all_shards(scheduler, now, until, oldest),
@@ -146,6 +155,20 @@ async fn all_shards(
         }
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// That no shard of the index was left out, and that the stack's reconciliation stands in
+/// it. Once an hour, and not once for each instance: of a table that was lost and made anew
+/// a warm instance must come to know too.
+async fn stack_is_whole(scheduler: &Scheduler, now: Time) -> Result<(), TableError> {
+    let checked = scheduler.checked_at.load(Ordering::Relaxed);
+    if (now - Time::from_unix(checked)).0.abs() < CHECK_EVERY.0 {
+        return Ok(());
+    }
+    let table_id = scheduler.table.table_id().await?;
+    scheduler.table.ensure_reconciliation(&table_id, now).await?;
+    scheduler.checked_at.store(now.unix(), Ordering::Relaxed);
+    Ok(())
 }
 
 /// What is due in one shard.
@@ -206,6 +229,7 @@ async fn one_row(scheduler: &Scheduler, row: &DueRow) -> Result<(), TableError> 
             scheduler.table.move_row(row, scheduler.clock.now() + NUDGED).await?;
             nudge(scheduler, row, &OperationDue::upgrade(*deployment_id, id), now).await
         }
+        DueRow::Reconciliation { .. } => reconciliation(scheduler, row).await,
         DueRow::Schedule { .. } | DueRow::Unknown { .. } => Err(TableError::Row {
             row: format!("{row:?}"),
             problem: "this release does not know it, or it is in the wrong shard".to_owned(),
@@ -254,6 +278,17 @@ async fn one_restore(
         return Ok(());
     }
     nudge(scheduler, hint, &OperationDue::restore(deployment_id, id), now).await
+}
+
+/// Sets the stack's reconciliation going.
+async fn reconciliation(scheduler: &Scheduler, hint: &DueRow) -> Result<(), TableError> {
+    let Some(row) = scheduler.table.reconciliation().await? else { return Ok(()) };
+    let now = scheduler.clock.now();
+    let (to, leased) = claimed(row.lease.as_ref(), now);
+    if !scheduler.table.move_reconciliation(&row, to).await? || leased {
+        return Ok(());
+    }
+    nudge(scheduler, hint, &OperationDue::reconciliation(), now).await
 }
 
 /// Until when a row that is nudged now is not nudged again, and whether somebody acts on

@@ -283,7 +283,12 @@ fn tell(worker: &Worker, before: Status, row: &Backup) {
 async fn prune_failed(worker: &Worker, newest: &Backup) -> bool {
     let table = &worker.table;
     let rows = match table.list(newest.deployment_id).await {
-        Ok(Some((_, rows))) => rows,
+        // Those that reconciliation has failed neither count nor go: they may hold all that
+        // there is.
+        Ok(Some((_, mut rows))) => {
+            rows.retain(|row| !row.is_lost());
+            rows
+        }
         Ok(None) => return true,
         Err(error) => {
             tracing::warn!(%error, "failed backups not pruned");

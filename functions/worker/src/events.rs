@@ -1,8 +1,9 @@
 //! What the worker is woken by, read from the EventBridge envelope.
 
-use backups_core::announce::{self, Kind, RestoreOrdered};
+use backups_core::announce::{self, Kind, ORPHANS_AN_ORDER, OrphanRemovalOrdered, RestoreOrdered};
 use backups_core::control_plane::{self, DeploymentChanged, DeploymentDeleted, UpgradeRequested};
 use backups_core::id::{BackupId, DeploymentId, Nonce, RestoreId, SnapshotId};
+use backups_core::reconcile::Thing;
 use backups_core::time::Time;
 use serde::Deserialize;
 use serde_json::Value;
@@ -32,6 +33,15 @@ pub(crate) enum Wake {
     Ordered {
         /// What.
         ordered: RestoreOrdered,
+        /// When the bus took it.
+        at: Time,
+    },
+    /// Look at the stack's reconciliation.
+    Reconciliation,
+    /// An operator orders that what no row vouches for goes.
+    RemovalOrdered {
+        /// What.
+        ordered: OrphanRemovalOrdered,
         /// When the bus took it.
         at: Time,
     },
@@ -129,6 +139,7 @@ pub(crate) fn read(event: Value) -> Result<Wake, String> {
                     Some(id) => Ok(Wake::Upgrade { deployment_id, id }),
                     None => Err(format!("{detail_type}: an upgrade without its upgrade_id")),
                 },
+                "reconciliation" => Ok(Wake::Reconciliation),
                 other => Err(format!("{detail_type}: no operation is called `{other}`")),
             }
         }
@@ -143,6 +154,12 @@ pub(crate) fn read(event: Value) -> Result<Wake, String> {
                 return Err(format!("{detail_type}: an order_id has 1 to {ORDER_ID} bytes"));
             }
             Ok(Wake::Ordered { ordered, at })
+        }
+        (announce::SOURCE, announce::ORPHAN_REMOVAL_ORDERED) => {
+            let at = time.ok_or_else(|| format!("{detail_type}: an event without a time"))?;
+            let ordered: OrphanRemovalOrdered = parsed(&detail_type, detail)?;
+            removal(&ordered).map_err(|why| format!("{detail_type}: {why}"))?;
+            Ok(Wake::RemovalOrdered { ordered, at })
         }
         (announce::SOURCE, kind) if kind == Kind::RestoreRequested.detail_type() => {
             let requested: RestoreRequested = parsed(&detail_type, detail)?;
@@ -181,6 +198,23 @@ pub(crate) fn read(event: Value) -> Result<Wake, String> {
         }
         _ => Ok(Wake::Foreign),
     }
+}
+
+/// Whether an order to remove orphans can be carried out at all.
+fn removal(ordered: &OrphanRemovalOrdered) -> Result<(), String> {
+    if ordered.version != 1 {
+        return Err(format!("version {} is not known", ordered.version));
+    }
+    if !(1..=ORDER_ID).contains(&ordered.order_id.as_str().len()) {
+        return Err(format!("an order_id has 1 to {ORDER_ID} bytes"));
+    }
+    if !(1..=ORPHANS_AN_ORDER).contains(&ordered.ids.len()) {
+        return Err(format!("an order is about 1 to {ORPHANS_AN_ORDER} ids"));
+    }
+    if ordered.ids.iter().all(|id| Thing::parse(id).is_some()) {
+        return Ok(());
+    }
+    Err("an id is that of a snapshot (snap-…) or a volume (vol-…)".to_owned())
 }
 
 /// Reads a detail as `T`.

@@ -9,6 +9,8 @@ mod advance;
 mod backups;
 mod events;
 mod operation;
+mod orphans;
+mod reconciliation;
 mod registry;
 mod restores;
 mod upgrades;
@@ -146,6 +148,10 @@ async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Resul
         }
         Ok(Wake::Deleted(event)) => {
             reject_counted(worker, registry::deleted(&worker.table, &event).await)?;
+        }
+        Ok(Wake::Reconciliation) => reconciliation::advance(worker, until).await?,
+        Ok(Wake::RemovalOrdered { ordered, at }) => {
+            reject_counted(worker, orphans::remove(worker, ordered, at, until).await)?;
         }
         Ok(Wake::Foreign) => tracing::debug!("an event that is not for us"),
         Err(reason) => return reject_counted(worker, Err(Error::Rejected(reason))),

@@ -5,6 +5,7 @@ use backups_core::announce::{Detail, Kind, OperationDue};
 use backups_core::backup::Backup;
 use backups_core::id::Nonce;
 use backups_core::operation::Lease;
+use backups_core::reconcile::Reconciliation;
 use backups_core::restore::Restore;
 use backups_core::time::Time;
 
@@ -135,6 +136,39 @@ impl Operation for Restore {
 
     async fn stored(&self, worker: &Worker, after: &Self) -> Result<(), TableError> {
         crate::restores::stored(worker, self, after);
+        Ok(())
+    }
+}
+
+impl Operation for Reconciliation {
+    fn nudge(&self) -> OperationDue {
+        OperationDue::reconciliation()
+    }
+
+    fn is_urgent(&self) -> bool {
+        false
+    }
+
+    shared_fields!();
+
+    fn announcements(&self) -> Vec<(Kind, Detail)> {
+        Detail::all_of_reconciliation(self)
+    }
+
+    async fn reread(&self, table: &Table) -> Result<Option<Self>, TableError> {
+        table.reconciliation().await
+    }
+
+    async fn write(
+        &self,
+        worker: &Worker,
+        after: Self,
+        due_at: Option<Time>,
+    ) -> Result<Stored<Self>, TableError> {
+        worker.table.write_reconciliation(self, after, due_at).await
+    }
+
+    async fn stored(&self, _: &Worker, _: &Self) -> Result<(), TableError> {
         Ok(())
     }
 }

@@ -26,7 +26,7 @@ use crate::{Error, Worker};
 const SOON: Seconds = Seconds(10);
 
 /// An order that is older does not count: what it was given for may be over.
-const ORDER_COUNTS: Seconds = Seconds::minutes(15);
+pub(crate) const ORDER_COUNTS: Seconds = Seconds::minutes(15);
 
 /// One invocation's work on one restore.
 struct Advancing<'a> {

@@ -133,6 +133,7 @@ impl Drive {
         }
         self.deliver_registrations().await?;
         let mut world = self.world.lock();
+        world.plant_reconciliation()?;
         if profile.unreadable {
             world.plant_unreadable()?;
         }

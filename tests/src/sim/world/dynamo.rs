@@ -32,6 +32,12 @@ impl World {
         (0..shards).try_for_each(|shard| self.plant_in(shard))
     }
 
+    /// The row of the stack's reconciliation, never due: the oracle does not know yet what
+    /// a run may do.
+    pub(crate) fn plant_reconciliation(&mut self) -> Result<()> {
+        self.table.plant(json!({"pk": {"S": "STACK"}, "sk": {"S": "RECONCILIATION"}}))
+    }
+
     fn plant_in(&mut self, shard: u32) -> Result<()> {
         self.unreadable += 1;
         self.table.plant(json!({
