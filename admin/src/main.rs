@@ -2,8 +2,9 @@
 //!
 //! It has no rights but those of the credentials that it is started with, and changes
 //! nothing itself: an order goes over the stack's bus to the worker, which looks at EC2
-//! before it obeys.
+//! before it obeys. Of EC2 it describes snapshots and volumes, for the list of orphans.
 
+mod orphans;
 mod restore;
 
 use std::process::ExitCode;
@@ -38,14 +39,19 @@ struct Stack {
 enum Command {
     /// Orders what becomes of a restore that is stuck, or of any other
     Restore(restore::Arguments),
+    /// Shows, and removes, snapshots and volumes that no row vouches for
+    #[command(subcommand)]
+    Orphans(orphans::Orphans),
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    let sdk = sdk::config(&Clock::system()).await;
+    let clock = Clock::system();
+    let sdk = sdk::config(&clock).await;
     let done = match options.command {
         Command::Restore(arguments) => restore::order(&arguments, &options.stack, &sdk).await,
+        Command::Orphans(orphans) => orphans::run(&orphans, &options.stack, &sdk, &clock).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
