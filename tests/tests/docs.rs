@@ -26,15 +26,13 @@ fn cells(line: &str) -> Option<Vec<&str>> {
     Some(inner.split('|').map(str::trim).collect())
 }
 
-#[test]
-fn each_row_of_what_can_fail_in_a_restore_names_tests_that_are_there() -> Result<()> {
+/// What is wrong with the tests that the rows of a table name in their last cell, and how
+/// many rows there are. `may_lack`: a row without any is said to have none for a reason.
+fn named_tests(text: &str, may_lack: impl Fn(&str) -> bool) -> Result<(usize, Vec<String>)> {
     let mut there = BTreeSet::new();
     for folder in ["shared", "tests/tests"] {
         functions(&root().join(folder), &mut there)?;
     }
-    let text = std::fs::read_to_string(root().join("docs/restore.md"))?;
-    let (_, text) = text.split_once("\n## What can fail\n").unwrap_or_default();
-    let (text, _) = text.split_once("\n## Deadlines\n").unwrap_or_default();
     let mut rows = 0;
     let mut faults = Vec::new();
     for cells in text.lines().filter_map(cells) {
@@ -46,13 +44,41 @@ fn each_row_of_what_can_fail_in_a_restore_names_tests_that_are_there() -> Result
         rows += 1;
         let names = last.split('`').skip(1).step_by(2).filter(|name| name.contains('_'));
         let names: Vec<&str> = names.collect();
-        if names.is_empty() && !last.contains("imulation: `") && !last.contains("the same") {
+        if names.is_empty() && !may_lack(last) {
             faults.push(format!("no test: {}", cells[0]));
         }
         let gone = names.iter().filter(|name| !there.contains(**name));
         faults.extend(gone.map(|name| format!("no such test: {name}")));
     }
+    Ok((rows, faults))
+}
+
+#[test]
+fn each_row_of_what_can_fail_in_a_restore_names_tests_that_are_there() -> Result<()> {
+    let text = std::fs::read_to_string(root().join("docs/restore.md"))?;
+    let (_, text) = text.split_once("\n## What can fail\n").unwrap_or_default();
+    let (text, _) = text.split_once("\n## Deadlines\n").unwrap_or_default();
+    let elsewhere = |last: &str| last.contains("imulation: `") || last.contains("the same");
+    let (rows, mut faults) = named_tests(text, elsewhere)?;
     if rows < 90 {
+        faults.push(format!("only {rows} rows were read"));
+    }
+    if faults.is_empty() { Ok(()) } else { fail(faults.join("\n")) }
+}
+
+#[test]
+fn each_rule_of_reconciliation_names_tests_that_are_there() -> Result<()> {
+    let text = std::fs::read_to_string(root().join("docs/reconciliation.md"))?;
+    let mut faults = Vec::new();
+    let mut rows = 0;
+    for heading in ["From EC2 to the table", "From the table to EC2"] {
+        let (_, part) = text.split_once(&format!("\n## {heading}\n")).unwrap_or_default();
+        let part = part.split("\n## ").next().unwrap_or_default();
+        let (count, found) = named_tests(part, |_| false)?;
+        rows += count;
+        faults.extend(found);
+    }
+    if rows < 25 {
         faults.push(format!("only {rows} rows were read"));
     }
     if faults.is_empty() { Ok(()) } else { fail(faults.join("\n")) }
