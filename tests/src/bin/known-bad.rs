@@ -25,8 +25,9 @@ use tokio::time::Instant;
 /// Where the patches are, from the repository's root.
 const PATCHES: &str = "tests/known-bad";
 
-/// The line of a patch that only seeds about restores can find.
-const RESTORES: &str = "# Seeds: restores";
+/// What a patch's line begins with that only seeds about one thing can find: `restores` or
+/// `schedules`, as the flag of the simulation.
+const ABOUT: &str = "# Seeds: ";
 
 /// How many seeds the copy must pass before anything is broken.
 const CLEAN: u64 = 50;
@@ -148,7 +149,7 @@ async fn all(options: &Options) -> Result<Vec<Row>> {
 
 /// The copy as it is must be clean: what finds fault with everything finds nothing.
 async fn unbroken(copied: &Copied, bar: &ProgressBar) -> Result<()> {
-    match tried(copied, "unpatched", CLEAN, false, bar).await? {
+    match tried(copied, "unpatched", CLEAN, None, bar).await? {
         Fate::Survived { .. } => Ok(()),
         Fate::Caught { check, seed, .. } => {
             fail(format!("unpatched, seed {seed} violates `{check}`: mend that first"))
@@ -164,8 +165,9 @@ async fn one(copied: &Copied, patch: &Path, seeds: u64, bar: &ProgressBar) -> Re
     let fate = if let Some(why) = copied.apply(patch, &[]).await? {
         Fate::Void(format!("does not apply: {why}"))
     } else {
-        let restores = std::fs::read_to_string(patch)?.lines().any(|line| line == RESTORES);
-        let fate = tried(copied, &name, seeds, restores, bar).await?;
+        let text = std::fs::read_to_string(patch)?;
+        let about = text.lines().find_map(|line| line.strip_prefix(ABOUT));
+        let fate = tried(copied, &name, seeds, about, bar).await?;
         if let Some(why) = copied.apply(patch, &["--reverse"]).await? {
             return fail(format!("{name} cannot be taken back: {why}"));
         }
@@ -179,7 +181,7 @@ async fn tried(
     copied: &Copied,
     name: &str,
     seeds: u64,
-    restores: bool,
+    about: Option<&str>,
     bar: &ProgressBar,
 ) -> Result<Fate> {
     bar.set_message(format!("{name}: building"));
@@ -187,7 +189,7 @@ async fn tried(
         return Ok(Fate::Void(why));
     }
     bar.set_message(format!("{name}: simulating"));
-    copied.simulate(seeds, restores).await
+    copied.simulate(seeds, about).await
 }
 
 /// The patches asked for, in order.
@@ -301,12 +303,12 @@ impl Copied {
     }
 
     /// Runs seeds until one violates a check.
-    async fn simulate(&self, seeds: u64, restores: bool) -> Result<Fate> {
+    async fn simulate(&self, seeds: u64, about: Option<&str>) -> Result<Fate> {
         let profile = if self.release { "release" } else { "debug" };
         let simulate = self.target.join("known-bad").join(profile).join("simulate");
         let run = Command::new(simulate)
             .args(["--seeds", &seeds.to_string(), "--from", "0", "--first", "--json"])
-            .args(restores.then_some("--restores"))
+            .args(about.map(|about| format!("--{about}")))
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .kill_on_drop(true)
