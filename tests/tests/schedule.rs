@@ -207,8 +207,40 @@ async fn a_slot_that_cannot_run_is_recorded_and_announced() -> Result<()> {
     here.tick().await?;
     here.until_status(6, "completed").await?;
     let told = announced(&here, "Scheduled Backup Skipped").await?;
-    assert_eq!((told.len(), &told[1]["failure"]["code"]), (2, &json!("unavailable")));
+    let passed: BTreeSet<&str> = told[1..]
+        .iter()
+        .filter(|one| one["failure"]["code"] == "unavailable")
+        .filter_map(|one| one["schedule_slot"].as_str())
+        .collect();
+    assert_eq!(passed.len(), 23, "each of the day's but the latest: {told:?}");
     assert_eq!(kept(&here).await?.len(), 5);
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_due_slot_is_told_of_when_its_schedule_changes_and_a_schedule_goes_with_its_deployment()
+-> Result<()> {
+    let here = here().await?;
+    put(&here, &json!({"cron": "0 * * * *"})).await?;
+    let slot = get(&here).await?["next_run_at"].clone();
+    here.advance(3_700).await?;
+    // No tick has come by now.
+    put(&here, &json!({"cron": "0 4 * * *", "enabled": false})).await?;
+    let last = get(&here).await?["last_outcome"].clone();
+    assert_eq!((&last["result"], &last["code"]), (&json!("skipped"), &json!("superseded")));
+    assert_eq!(last["slot"], slot);
+    here.tick().await?;
+    let told = announced(&here, "Scheduled Backup Skipped").await?;
+    assert_eq!((told.len(), &told[0]["schedule_slot"]), (1, &slot));
+    // Disabled it is never due: the control plane's word alone takes it away.
+    let deployment = here.demo.deployment_id;
+    let gone = json!({"version": 1_000, "deployment_id": deployment});
+    here.put_event("supervisor.control-plane", "Deployment Deleted", &gone).await?;
+    here.settle(20).await?;
+    assert_eq!(call(&here, "GET", None).await?.code(), "deployment_not_found");
+    here.register(deployment, 1_001, &json!({})).await?;
+    assert_eq!(call(&here, "GET", None).await?.code(), "schedule_not_found");
     here.stop().await;
     Ok(())
 }

@@ -11,17 +11,17 @@ use std::time::Duration;
 use backups_aws::random;
 use backups_aws::table::{DueRow, Shard, Stored, TableError, Written};
 use backups_aws::telemetry::{self, Metric};
-use backups_core::announce::Detail;
+use backups_core::announce::{Detail, Kind};
 use backups_core::backup::Backup;
 use backups_core::deployment::Deployment;
-use backups_core::id::DeploymentId;
+use backups_core::id::{DeploymentId, Nonce};
 use backups_core::schedule::{Schedule, Sight, Turn, gives_way};
 use backups_core::time::Time;
 
 use crate::{Scheduler, UNREADABLE};
 
 /// How long after its start a tick still releases. The next one goes on.
-const RELEASES: Duration = Duration::from_secs(57);
+const RELEASES: Duration = Duration::from_secs(59);
 
 /// How often a row that somebody else wrote is decided on anew.
 const TRIES: u32 = 4;
@@ -36,6 +36,15 @@ enum Next {
     Stop,
 }
 
+/// One tick's releases.
+struct Releasing<'a> {
+    scheduler: &'a Scheduler,
+    until: tokio::time::Instant,
+    /// The bus has not answered in this tick: it is not waited for again, or a few backups
+    /// would take all of the time. Their rows are due.
+    silent: bool,
+}
+
 /// Decides on the slots that are due.
 pub(crate) async fn release(
     scheduler: &Scheduler,
@@ -43,6 +52,7 @@ pub(crate) async fn release(
     until: tokio::time::Instant,
 ) -> Result<(), TableError> {
     let until = until.min(tokio::time::Instant::now() + RELEASES);
+    let mut releasing = Releasing { scheduler, until, silent: false };
     let mut page = None;
     loop {
         let (rows, next) = scheduler.table.due(Shard::Schedules, now, page).await?;
@@ -51,12 +61,15 @@ pub(crate) async fn release(
                 tracing::warn!("the tick's time is over; other schedules stay due");
                 return Ok(());
             }
-            match one_row(scheduler, &row, until).await {
+            match releasing.row(&row).await {
                 Ok(Next::Row) => {}
                 Ok(Next::Stop) => return Ok(()),
                 Err(error @ TableError::Row { .. }) => {
                     tracing::error!(%error, ?row, "a due row cannot be read");
-                    scheduler.table.move_row(&row, scheduler.clock.now() + UNREADABLE).await?;
+                    let to = scheduler.clock.now() + UNREADABLE;
+                    if let Err(error) = scheduler.table.move_row(&row, to).await {
+                        tracing::error!(%error, ?row, "and cannot be moved on");
+                    }
                 }
                 Err(error) => tracing::error!(%error, ?row, "a schedule could not be handled"),
             }
@@ -68,62 +81,158 @@ pub(crate) async fn release(
     }
 }
 
-/// Decides on one schedule's slot.
-async fn one_row(
-    scheduler: &Scheduler,
-    row: &DueRow,
-    until: tokio::time::Instant,
-) -> Result<Next, TableError> {
-    let DueRow::Schedule { deployment_id, .. } = row else {
-        let problem = "it stands where schedules stand".to_owned();
-        return Err(TableError::Row { row: format!("{row:?}"), problem });
-    };
-    one_schedule(scheduler, *deployment_id, until).await
-}
+impl Releasing<'_> {
+    /// Decides on one schedule's slot.
+    async fn row(&mut self, row: &DueRow) -> Result<Next, TableError> {
+        let DueRow::Schedule { deployment_id, .. } = row else {
+            let problem = "it stands where schedules stand".to_owned();
+            return Err(TableError::Row { row: format!("{row:?}"), problem });
+        };
+        self.schedule(*deployment_id).await
+    }
 
-#[tracing::instrument(skip_all, fields(%deployment_id))]
-async fn one_schedule(
-    scheduler: &Scheduler,
-    deployment_id: DeploymentId,
-    until: tokio::time::Instant,
-) -> Result<Next, TableError> {
-    for attempt in 0..TRIES {
-        if attempt > 0 {
-            scheduler.clock.sleep(random::jitter(Duration::from_millis(100))).await;
-        }
-        let table = &scheduler.table;
-        let Some(read) = table.schedule(deployment_id).await? else { return Ok(Next::Row) };
-        let mut row = read.clone();
-        announce(scheduler, &mut row).await;
-        let now = scheduler.clock.now();
-        let (deployment, turn) = if row.wants_turn(now) {
-            decide(scheduler, &row, now).await?
-        } else {
-            (None, Turn::Rest)
-        };
-        let stored = match (deployment, turn) {
-            (Some(deployment), Turn::Start { schedule, backup, room }) => {
-                if !wait_for_place(scheduler, &backup, until).await? {
-                    return Ok(Next::Stop);
-                }
-                let due = schedule.due(now);
-                let new = (&*backup, room);
-                let done = table.start_scheduled(&deployment, &read, *schedule, due, new).await?;
-                if done == Written::Stored {
-                    tracing::info!(backup_id = %backup.id, slot = ?backup.schedule_slot, "a slot's backup is requested");
-                    publish(scheduler, &backup).await;
-                }
-                done == Written::Stored
+    #[tracing::instrument(skip_all, fields(%deployment_id))]
+    async fn schedule(&mut self, deployment_id: DeploymentId) -> Result<Next, TableError> {
+        let table = &self.scheduler.table;
+        // A place that was taken is kept for the next try.
+        let mut place = false;
+        let mut tried = None;
+        for attempt in 0..TRIES {
+            if attempt > 0 {
+                let pause = random::jitter(Duration::from_millis(100));
+                self.scheduler.clock.sleep(pause).await;
             }
-            (_, Turn::Record(next)) => store(scheduler, &read, *next, now).await?,
-            _ => store(scheduler, &read, row, now).await?,
-        };
-        if stored {
-            return Ok(Next::Row);
+            let Some(read) = table.schedule(deployment_id).await? else { return Ok(Next::Row) };
+            if tried.is_some() && read.last_run_at == tried {
+                tracing::info!("another tick releases; this one leaves it to that");
+                return Ok(Next::Stop);
+            }
+            let mut row = read.clone();
+            self.announce(&mut row).await;
+            let now = self.scheduler.clock.now();
+            let (deployment, turn) = if row.wants_turn(now) {
+                decide(self.scheduler, &row, now).await?
+            } else {
+                (None, Turn::Rest)
+            };
+            let stored = match (deployment, turn) {
+                (Some(deployment), Turn::Start { schedule, backup, room }) => {
+                    place = place || self.place(&backup).await?;
+                    if !place {
+                        return Ok(Next::Stop);
+                    }
+                    tried = backup.schedule_slot;
+                    self.start(&deployment, &read, *schedule, (&*backup, room)).await?
+                }
+                (_, Turn::Record(next)) => self.store(&read, *next, now).await?,
+                _ => self.store(&read, row, now).await?,
+            };
+            if stored {
+                return Ok(Next::Row);
+            }
+        }
+        tracing::warn!("others write the schedule's row all the time; it stays due");
+        Ok(Next::Row)
+    }
+
+    /// Stores a slot's backup, and tells of it. False: somebody else was faster.
+    async fn start(
+        &mut self,
+        deployment: &Deployment,
+        read: &Schedule,
+        next: Schedule,
+        new: (&Backup, u64),
+    ) -> Result<bool, TableError> {
+        let (backup, _) = new;
+        let due = next.due(self.scheduler.clock.now());
+        let skipped = skipped(read, &next);
+        let table = &self.scheduler.table;
+        if table.start_scheduled(deployment, read, next, due, new).await? != Written::Stored {
+            return Ok(false);
+        }
+        tracing::info!(backup_id = %backup.id, slot = ?backup.schedule_slot, "a slot's backup is requested");
+        self.count(skipped);
+        // What was skipped before it stands in the row, which is due for that.
+        self.publish(&Detail::all_of(backup)).await;
+        Ok(true)
+    }
+
+    /// Stores the row, and announces what stands in it.
+    async fn store(
+        &mut self,
+        read: &Schedule,
+        next: Schedule,
+        now: Time,
+    ) -> Result<bool, TableError> {
+        let due = next.due(now);
+        if next == *read && due == read.due_at {
+            return Ok(true);
+        }
+        let skipped = skipped(read, &next);
+        let table = &self.scheduler.table;
+        match table.write_schedule(Some(read), next, due).await? {
+            Stored::Yes(stored) => {
+                self.count(skipped);
+                let mut told = (*stored).clone();
+                self.announce(&mut told).await;
+                if told != *stored {
+                    let due = told.due(now);
+                    table.write_schedule(Some(&stored), told, due).await?;
+                }
+                Ok(true)
+            }
+            Stored::Conflict => Ok(false),
         }
     }
-    tracing::warn!("others write the schedule's row all the time; it stays due");
-    Ok(Next::Row)
+
+    /// Counts slots that make no backup.
+    fn count(&self, skipped: usize) {
+        if skipped > 0 {
+            tracing::warn!(skipped, "slots were skipped");
+            let count = i64::try_from(skipped).unwrap_or(i64::MAX);
+            telemetry::count(Metric::SchedulesSkipped, count, self.scheduler.clock.timestamp());
+        }
+    }
+
+    /// Announces what the row has skipped, and takes out what the bus has.
+    async fn announce(&mut self, row: &mut Schedule) {
+        let taken = self.publish(&Detail::all_of_schedule(row)).await;
+        row.forget(&taken);
+    }
+
+    /// Puts announcements on the bus, unless it was silent in this tick. Gives those that
+    /// it has taken; the others stay in their rows, which are due.
+    async fn publish(&mut self, open: &[(Kind, Detail)]) -> Vec<Nonce> {
+        if open.is_empty() || self.silent {
+            return Vec::new();
+        }
+        if let Ok(taken) = tokio::time::timeout(BUS, self.scheduler.bus.publish(open)).await {
+            return taken;
+        }
+        tracing::warn!("the bus did not answer; announcements stay in their outboxes");
+        self.silent = true;
+        Vec::new()
+    }
+
+    /// Waits until as many snapshots may be started as the backup has nodes. False: not in
+    /// this tick.
+    async fn place(&self, backup: &Backup) -> Result<bool, TableError> {
+        let now = self.scheduler.clock.timestamp().as_millisecond();
+        let left = self.until.saturating_duration_since(tokio::time::Instant::now()).as_millis();
+        let last = now.saturating_add(i64::try_from(left).unwrap_or(0));
+        let calls = u64::try_from(backup.nodes.len()).unwrap_or(u64::MAX);
+        let Some(begin) = self.scheduler.table.reserve(calls, now, last).await? else {
+            tracing::info!("the places of this minute are taken; other schedules stay due");
+            return Ok(false);
+        };
+        let span = u64::try_from(begin.saturating_sub(now)).unwrap_or(0);
+        Ok(span == 0 || self.scheduler.clock.sleep(Duration::from_millis(span)).await)
+    }
+}
+
+/// How many slots `next` has skipped that `read` had not.
+fn skipped(read: &Schedule, next: &Schedule) -> usize {
+    next.outbox.iter().filter(|one| !read.outbox.contains(one)).count()
 }
 
 /// What becomes of the slot, and the deployment on which that was decided: the start of a
@@ -146,77 +255,4 @@ async fn decide(
     let sight = Sight { deployment: found.as_ref(), gives_way: way };
     let turn = schedule.turn(&sight, limits, random::nonce(), now);
     Ok((found, turn))
-}
-
-/// Stores the row, and what is announced in it.
-async fn store(
-    scheduler: &Scheduler,
-    read: &Schedule,
-    next: Schedule,
-    now: Time,
-) -> Result<bool, TableError> {
-    let due = next.due(now);
-    if next == *read && due == read.due_at {
-        return Ok(true);
-    }
-    let skipped = next.outbox.iter().filter(|one| !read.outbox.contains(one)).count();
-    match scheduler.table.write_schedule(Some(read), next, due).await? {
-        Stored::Yes(stored) => {
-            if skipped > 0 {
-                let why = stored.outbox.last().map(|one| one.why.code.as_str());
-                tracing::warn!(why, "slots were skipped");
-                let count = i64::try_from(skipped).unwrap_or(i64::MAX);
-                telemetry::count(Metric::SchedulesSkipped, count, scheduler.clock.timestamp());
-            }
-            let mut told = (*stored).clone();
-            announce(scheduler, &mut told).await;
-            if told != *stored {
-                let due = told.due(now);
-                scheduler.table.write_schedule(Some(&stored), told, due).await?;
-            }
-            Ok(true)
-        }
-        Stored::Conflict => Ok(false),
-    }
-}
-
-/// Publishes what the row has skipped, and takes out what the bus has.
-async fn announce(scheduler: &Scheduler, row: &mut Schedule) {
-    let open = Detail::all_of_schedule(row);
-    if open.is_empty() {
-        return;
-    }
-    if let Ok(taken) = tokio::time::timeout(BUS, scheduler.bus.publish(&open)).await {
-        row.forget(&taken);
-    } else {
-        tracing::warn!("the bus did not answer; announcements stay in the outbox");
-    }
-}
-
-/// Tells of a new backup, which sets it going. If the bus does not take it the row is due.
-async fn publish(scheduler: &Scheduler, backup: &Backup) {
-    let open = Detail::all_of(backup);
-    if tokio::time::timeout(BUS, scheduler.bus.publish(&open)).await.is_err() {
-        tracing::warn!("the bus did not answer; the next tick nudges");
-    }
-}
-
-/// Waits until as many snapshots may be started as the backup has nodes. False: not in
-/// this tick.
-async fn wait_for_place(
-    scheduler: &Scheduler,
-    backup: &Backup,
-    until: tokio::time::Instant,
-) -> Result<bool, TableError> {
-    let now = scheduler.clock.timestamp().as_millisecond();
-    let left = until.saturating_duration_since(tokio::time::Instant::now()).as_millis();
-    let last = now.saturating_add(i64::try_from(left).unwrap_or(0));
-    let calls = u64::try_from(backup.nodes.len()).unwrap_or(u64::MAX);
-    match scheduler.table.reserve(calls, now, last).await? {
-        None => Ok(false),
-        Some(begin) => {
-            let span = u64::try_from(begin.saturating_sub(now)).unwrap_or(0);
-            Ok(span == 0 || scheduler.clock.sleep(Duration::from_millis(span)).await)
-        }
-    }
 }

@@ -212,16 +212,30 @@ async fn end(
 ) -> Result<Stored<Backup>, TableError> {
     let (table, id) = (&worker.table, before.deployment_id);
     let mut beside = Beside::default();
+    // A row that this release cannot read must not keep the backup from its end, and with
+    // it the deployment's slot for ever.
     if before.schedule_slot.is_some() {
-        beside.schedule = table.schedule(id).await?;
+        beside.schedule = readable(table.schedule(id).await)?.flatten();
     }
     if let Some(upgrade) = &before.upgrade_id {
-        beside.upgrade = table.upgrade(id, upgrade).await?;
+        beside.upgrade = readable(table.upgrade(id, upgrade).await)?.flatten();
     }
     if after.status == Status::Completed {
-        beside.rotation = rotation(worker, id).await?;
+        beside.rotation = readable(rotation(worker, id).await)?.flatten();
     }
     table.end_backup(before, after, due_at, &beside).await
+}
+
+/// None for a row that this release cannot read.
+fn readable<T>(read: Result<T, TableError>) -> Result<Option<T>, TableError> {
+    match read {
+        Ok(row) => Ok(Some(row)),
+        Err(error @ TableError::Row { .. }) => {
+            tracing::error!(%error, "a backup ends without telling its cause, or without another giving way");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// What gives way now that one more completes.

@@ -147,7 +147,8 @@ async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Resul
             reject_counted(worker, registry::changed(&worker.table, &worker.region, event).await)?;
         }
         Ok(Wake::Deleted(event)) => {
-            reject_counted(worker, registry::deleted(&worker.table, &event).await)?;
+            let now = worker.clock.now();
+            reject_counted(worker, registry::deleted(&worker.table, &event, now).await)?;
         }
         Ok(Wake::Reconciliation) => reconciliation::advance(worker, until).await?,
         Ok(Wake::RemovalOrdered { ordered, at }) => {

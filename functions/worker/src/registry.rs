@@ -1,9 +1,14 @@
 //! Control-plane events: they keep the registry's part of a deployment true.
 
-use backups_aws::table::{Registered, Table};
+use backups_aws::table::{Registered, Stored, Table, TableError};
 use backups_core::control_plane::{DeploymentChanged, DeploymentDeleted};
+use backups_core::id::DeploymentId;
+use backups_core::time::Time;
 
 use crate::Error;
+
+/// How often a schedule that somebody else wrote is read again.
+const TRIES: u32 = 8;
 
 /// Stores how a deployment is now.
 ///
@@ -37,12 +42,35 @@ pub(crate) async fn changed(
 ///
 /// # Errors
 /// As [`changed`].
-pub(crate) async fn deleted(table: &Table, event: &DeploymentDeleted) -> Result<(), Error> {
+pub(crate) async fn deleted(
+    table: &Table,
+    event: &DeploymentDeleted,
+    now: Time,
+) -> Result<(), Error> {
     let (id, version) = (event.deployment_id, event.version);
     if id.0 == 0 || version == 0 {
         return Err(Error::Rejected("deployment_id and version count from 1".to_owned()));
     }
     let registered = table.unregister(id, version).await?;
     tracing::info!(deployment_id = %id, version, ?registered, "deployment deleted");
-    Ok(())
+    // Also if the event is doubled: the first may have ended here.
+    for _ in 0..TRIES {
+        if unscheduled(table, id, now).await? {
+            return Ok(());
+        }
+    }
+    let problem = format!("others write it all the time ({TRIES} tries)");
+    Err(Error::Table(TableError::Row { row: "SCHEDULE".to_owned(), problem }))
+}
+
+/// A deleted deployment's schedule goes: one that is disabled or yearly would outlive it.
+/// False: somebody else wrote it meanwhile.
+async fn unscheduled(table: &Table, id: DeploymentId, now: Time) -> Result<bool, TableError> {
+    let deleted = table.deployment(id).await?.is_none_or(|found| found.registry.deleted);
+    let schedule = table.schedule(id).await?.filter(|one| one.setting.is_some() && deleted);
+    let Some(schedule) = schedule else { return Ok(true) };
+    let mut after = schedule.clone();
+    (after.setting, after.waiting) = (None, None);
+    let due = after.due(now);
+    Ok(matches!(table.write_schedule(Some(&schedule), after, due).await?, Stored::Yes(_)))
 }

@@ -35,8 +35,12 @@ const FIRST_PAUSE: Seconds = Seconds(30);
 /// The longest pause of a slot that waits.
 const LONGEST_PAUSE: Seconds = Seconds(240);
 
-/// When the bus has not taken an announcement: how long until it is tried again.
-const ANNOUNCE_AGAIN: Seconds = Seconds(60);
+/// How long a slot waits for a deployment that is not ready: as long as an upgrade may
+/// take. One that is switched off for a month is told of much sooner.
+const READY: Seconds = Seconds::hours(1);
+
+/// Of the slots that an outage passed over, how many are told of one by one.
+const PASSED: usize = 24;
 
 /// The most announcements that a row keeps. A bus that takes none for months must not
 /// make the row grow for ever: the oldest go.
@@ -188,7 +192,7 @@ impl Schedule {
         match before {
             Some(before) if before.setting.as_ref() == Some(&setting) => before,
             Some(mut next) => {
-                next.drop_waiting("The schedule was changed while the slot waited.", now);
+                next.drop_open("The schedule was changed before the slot could run.", now);
                 next.setting = Some(setting);
                 next.set_at = now;
                 next
@@ -213,7 +217,7 @@ impl Schedule {
     /// The row after a DELETE.
     #[must_use]
     pub fn unset(mut self, now: Time) -> Self {
-        self.drop_waiting("The schedule was deleted while the slot waited.", now);
+        self.drop_open("The schedule was deleted before the slot could run.", now);
         self.setting = None;
         self
     }
@@ -236,7 +240,8 @@ impl Schedule {
 
     /// When the row must be looked at.
     pub fn due(&self, now: Time) -> Option<Time> {
-        let announce = (!self.outbox.is_empty()).then(|| now + ANNOUNCE_AGAIN);
+        // At the next tick, and at each until the bus takes it.
+        let announce = (!self.outbox.is_empty()).then_some(now);
         let behind = self.waiting.as_ref().map_or(self.behind(), |waiting| waiting.slot);
         let next = self.running().and_then(|setting| setting.plan.next_after(behind));
         let again = self.waiting.as_ref().map(|waiting| waiting.again_at);
@@ -264,12 +269,11 @@ impl Schedule {
         let mut next = self.clone();
         let Some(deployment) = sight.deployment.filter(|found| !found.registry.deleted) else {
             // Its deployment is deleted: so is the schedule.
-            next.drop_waiting("The deployment was deleted.", now);
+            next.waiting = None;
             next.setting = None;
             return self.changed_to(next);
         };
         let Some(setting) = self.running().cloned() else {
-            next.drop_waiting("The schedule was switched off.", now);
             return self.changed_to(next);
         };
         let Some(slot) = next.candidate(&setting, now) else { return self.changed_to(next) };
@@ -294,7 +298,7 @@ impl Schedule {
                 });
                 Turn::Start { schedule: Box::new(next), backup: Box::new(backup), room }
             }
-            Err(refusal) if passes(refusal.code) => {
+            Err(refusal) if passes(refusal.code, now - slot) => {
                 let tries = next.waiting.as_ref().map_or(0, |waiting| waiting.tries);
                 let again_at = now + pause(tries);
                 let tries = tries.saturating_add(1);
@@ -319,14 +323,32 @@ impl Schedule {
         }
         let behind = self.behind();
         let slot = setting.plan.latest_in(behind, now)?;
-        let first = setting.plan.next_after(behind).filter(|first| *first < slot);
-        if let Some(first) = first {
-            let reason = format!(
-                "The service did not get to the slots from {first} to before {slot}; of these only the latest runs."
-            );
-            self.skip(first, Why { code: Code::Unavailable.as_str().to_owned(), reason }, now);
-        }
+        self.pass_over(setting, slot, now);
         Some(slot)
+    }
+
+    /// An outage has passed over the slots before this one: each is told of, and of many
+    /// the latest, the first of which speaks for those before it.
+    fn pass_over(&mut self, setting: &Setting, slot: Time, now: Time) {
+        let behind = self.behind();
+        let mut passed = Vec::new();
+        let mut at = slot;
+        while let Some(before) = setting.plan.latest_in(behind, at + Seconds(-1)) {
+            at = before;
+            passed.push(before);
+            if passed.len() == PASSED {
+                break;
+            }
+        }
+        let first = setting.plan.next_after(behind).filter(|first| *first < at);
+        for (index, one) in passed.into_iter().rev().enumerate() {
+            let mut reason =
+                format!("The service did not get to it before {slot}, and only the latest runs.");
+            if let Some(first) = first.filter(|_| index == 0) {
+                reason.push_str(&format!(" So it is with all slots before it, from {first} on."));
+            }
+            self.skip(one, Why { code: Code::Unavailable.as_str().to_owned(), reason }, now);
+        }
     }
 
     /// A slot makes no backup: recorded and announced.
@@ -347,12 +369,17 @@ impl Schedule {
         self.outbox.drain(..over);
     }
 
-    /// What waits is dropped for a person's change, and told.
-    fn drop_waiting(&mut self, reason: &str, now: Time) {
+    /// What waits, or is due and not decided on, is dropped for a person's change, and told.
+    fn drop_open(&mut self, reason: &str, now: Time) {
+        let code = FailureCode::Superseded.as_str().to_owned();
         if let Some(waiting) = self.waiting.take() {
-            let code = FailureCode::Superseded.as_str().to_owned();
             let reason = format!("{reason} It waited because: {}", waiting.why.reason);
-            self.skip(waiting.slot, Why { code, reason }, now);
+            self.skip(waiting.slot, Why { code: code.clone(), reason }, now);
+        }
+        let Some(setting) = self.running().cloned() else { return };
+        if let Some(slot) = setting.plan.latest_in(self.behind(), now) {
+            self.pass_over(&setting, slot, now);
+            self.skip(slot, Why { code, reason: reason.to_owned() }, now);
         }
     }
 
@@ -400,9 +427,13 @@ pub fn gives_way<'a>(backups: impl IntoIterator<Item = &'a Backup>) -> Option<&'
     of_schedule.min_by_key(|one| one.id)
 }
 
-/// Whether the refusal passes by itself, so that the slot waits.
-const fn passes(code: Code) -> bool {
-    matches!(code, Code::BackupInProgress | Code::RestoreInProgress | Code::DeploymentNotReady)
+/// Whether the refusal passes by itself, so that a slot waits that is `late` by so much.
+fn passes(code: Code, late: Seconds) -> bool {
+    match code {
+        Code::BackupInProgress | Code::RestoreInProgress => true,
+        Code::DeploymentNotReady => late < READY,
+        _ => false,
+    }
 }
 
 /// How long a slot waits after so many tries.

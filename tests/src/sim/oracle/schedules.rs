@@ -37,6 +37,9 @@ pub(crate) const ZONES: [&str; 3] = ["UTC", "Asia/Kathmandu", "Australia/Lord_Ho
 /// For so long after the beginning slots are known: longer than any such run.
 const WINDOW: i64 = 12 * 86_400;
 
+/// So many slots that an outage has passed over are told of one by one (docs/schedules.md).
+const PASSED: usize = 24;
+
 /// An upgrade waits so long for a busy slot (the contract's).
 const WAITS: SignedDuration = SignedDuration::from_mins(15);
 
@@ -176,12 +179,12 @@ impl Oracle {
         if revision(new) != revision(old) + 1 {
             return violated("revision", format!("{life}: {old} became {new}"));
         }
+        let rows = self.deployments.get(&deployment).map(|one| one.rows.as_slice());
+        let deleted = rows.and_then(<[_]>::last).is_some_and(|(_, row)| row["deleted"] == true);
         if old["setting"] != new["setting"] {
             let asked = self.schedules.asked.get(&deployment).into_iter().flatten();
             let wanted = asked.into_iter().any(|one| *one == new["setting"]);
-            let rows = self.deployments.get(&deployment).map(|one| one.rows.as_slice());
-            let deleted = rows.and_then(<[_]>::last).is_some_and(|(_, row)| row["deleted"] == true);
-            let ends = new["setting"].is_null() && deleted && life.function == Name::Scheduler;
+            let ends = new["setting"].is_null() && deleted && life.function != Name::Api;
             if !ends && !(wanted && life.function == Name::Api) {
                 return violated(
                     "schedule-unasked",
@@ -197,7 +200,7 @@ impl Oracle {
         if old["waiting"].is_null() && !new["waiting"].is_null() {
             reach.hit("schedule waits");
         }
-        self.slots_are_told_of(now, old, new, reach)?;
+        self.slots_are_told_of(now, (old, new), deleted, reach)?;
         self.schedule_is_due(now, new)?;
         let rows = self.schedules.rows.entry(deployment).or_default();
         rows.push((now, Arc::clone(new)));
@@ -209,12 +212,18 @@ impl Oracle {
     fn slots_are_told_of(
         &mut self,
         now: Timestamp,
-        old: &Value,
-        new: &Value,
+        (old, new): (&Value, &Value),
+        deleted: bool,
         reach: &mut Reach,
     ) -> Verdict {
         let (before, after) = (time(old, "decided"), time(new, "decided"));
         if before == after {
+            // Who changes a schedule does not take its due slots away without a word.
+            let changed = !old.is_null() && old["setting"] != new["setting"];
+            let open = self.schedules.between(&old["setting"], behind(old), now - SLACK);
+            if changed && !deleted && !open.is_empty() {
+                return violated("slot-dropped", format!("of {open:?} nothing is told: {new}"));
+            }
             return Ok(());
         }
         let Some(decided) = after.filter(|after| before.is_none_or(|before| *after > before))
@@ -244,11 +253,9 @@ impl Oracle {
         if !ran && !told.contains(&slot.as_str()) {
             return violated("slot-dropped", format!("of {slot} nothing is told: {old}, {new}"));
         }
-        // The one that waited by itself, and of the others the first.
-        let waited = time(&old["waiting"], "slot");
-        let passed = open.iter().filter(|one| **one < decided && Some(**one) != waited).min();
-        let named = [waited.filter(|one| *one < decided), passed.copied()];
-        for one in named.into_iter().flatten() {
+        // Each that was passed over, the latest of very many.
+        let passed = open.iter().rev().filter(|one| **one < decided).take(PASSED);
+        for one in passed {
             if !told.contains(&one.to_string().as_str()) {
                 return violated("slot-dropped", format!("of {one} nothing is told: {old}, {new}"));
             }

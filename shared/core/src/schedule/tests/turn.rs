@@ -120,6 +120,15 @@ fn a_restore_and_a_deployment_that_is_not_ready_are_waited_for_and_nothing_else_
         let waits = recorded(turn_on(&hourly(), &other, at(0, 0)));
         assert_eq!(waits.waiting.expect(code).why.code, code);
     }
+    // A deployment that is switched off is not waited for until the next month.
+    let mut off = deployment();
+    off.registry.status = "stopped".into();
+    let set = setting("0 0 1 * *");
+    let monthly = Schedule::set(None, &deployment(), set, Nonce::from("n"), at(-1, 30));
+    let waits = recorded(turn_on(&monthly, &off, at(0, 59)));
+    assert!(waits.waiting.is_some());
+    let told = recorded(turn_on(&waits, &off, at(1, 4)));
+    assert_eq!(skipped(&told), [(at(0, 0), "deployment_not_ready")]);
     let mut basic = deployment();
     basic.registry.plan = "basic".into();
     let mut local = deployment();
@@ -151,10 +160,16 @@ fn after_an_outage_only_the_latest_slot_runs_and_the_others_are_told_of() {
     let now = at(100, 20);
     let (after, backup) = started(turn_on(&hourly(), &deployment(), now));
     assert_eq!(backup.schedule_slot, Some(at(100, 0)));
-    assert_eq!(skipped(&after), [(at(0, 0), "unavailable")]);
-    assert!(after.outbox[0].why.reason.contains("2026-12-05T04:00:00Z"), "{after:?}");
+    let told: Vec<_> = (100 - 24..100).map(|hour| (at(hour, 0), "unavailable")).collect();
+    assert_eq!(skipped(&after), told, "the last day's, one by one");
+    let reasons: Vec<&str> = after.outbox.iter().map(|one| one.why.reason.as_str()).collect();
+    assert!(reasons[0].contains("from 2026-12-01T00:00:00Z on"), "{reasons:?}");
+    assert!(reasons[1..].iter().all(|reason| !reason.contains("all slots")), "{reasons:?}");
+    let (after_two, _) = started(turn_on(&hourly(), &deployment(), at(2, 1)));
+    assert_eq!(skipped(&after_two).len(), 2);
+    assert!(!after_two.outbox[0].why.reason.contains("all slots"));
     assert_eq!(turn_on(&after, &deployment(), now), Turn::Rest);
-    assert_eq!(after.due(now), Some(now + ANNOUNCE_AGAIN), "the next slot is not nearer");
+    assert_eq!(after.due(now), Some(now), "what is to be announced is due at the next tick");
 }
 
 #[test]
@@ -171,6 +186,17 @@ fn a_change_drops_what_waits_and_says_so_and_the_same_again_changes_nothing() {
         assert_eq!(skipped(&changed), [(at(0, 0), "superseded")]);
         assert_eq!(turn_on(&changed, &deployment(), at(0, 6)), Turn::Rest);
     }
+    // One that is due, and that no tick has come to yet: the same.
+    let daily = Schedule::set(
+        Some(hourly()),
+        &deployment(),
+        setting("0 4 * * *"),
+        Nonce::from("n"),
+        at(0, 0) + Seconds(20),
+    );
+    assert_eq!(skipped(&daily), [(at(0, 0), "superseded")]);
+    assert_eq!(skipped(&hourly().unset(at(0, 1))), [(at(0, 0), "superseded")]);
+    assert_eq!(skipped(&hourly().unset(at(-1, 59))), [], "none was due");
     // Switched on again three hours later: no catch-up.
     let on = Schedule::set(
         Some(set(off)),
