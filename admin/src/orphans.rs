@@ -13,7 +13,7 @@ use backups_aws::table::{OrphanAnswer, Table};
 use backups_core::announce::{ORPHANS_AN_ORDER, OrphanRemovalOrdered};
 use backups_core::id::Nonce;
 use backups_core::limits::GRACE;
-use backups_core::reconcile::{Tags, Verdict, judge_snapshot, judge_volume};
+use backups_core::reconcile::{Tags, Thing, Verdict, judge_snapshot, judge_volume};
 use backups_core::time::Time;
 use serde_json::{Value, json};
 
@@ -74,6 +74,10 @@ pub(crate) async fn run(
             if ids.len() > ORPHANS_AN_ORDER {
                 return Err(format!("{ORPHANS_AN_ORDER} at a time at most"));
             }
+            // The worker refuses the whole of an order with one of these, and nobody answers.
+            if let Some(id) = ids.iter().find(|id| Thing::parse(id).is_none()) {
+                return Err(format!("`{id}` is no id of a snapshot (snap-…) or a volume (vol-…)"));
+            }
             if !yes && !confirmed(ids)? {
                 return Err("nothing was ordered".to_owned());
             }
@@ -95,14 +99,16 @@ async fn list(
     let ec2 = Ec2::of(name, sdk);
     let table_id = table.known_id().await.map_err(|error| error.to_string())?;
     let table_id = table_id.ok_or("the table has no id: no function has run yet")?;
-    let now = clock.now() + GRACE;
+    // What is newer than this machine's clock is shown too: clocks differ, and the local
+    // mode's is pushed.
+    let now = |made: Option<Time>| clock.now().max(made.unwrap_or(clock.now())) + GRACE;
     let mut found = Vec::new();
     let mut token = None;
     loop {
         let page = ec2.tagged_snapshots(token).await.map_err(|error| error.to_string())?;
         for one in &page.found {
             let vouching = table.vouching(&one.tags).await.map_err(|error| error.to_string())?;
-            let verdict = judge_snapshot(one, &table_id, &vouching, now);
+            let verdict = judge_snapshot(one, &table_id, &vouching, now(one.started_at));
             let (id, gib) = (one.id.as_str(), one.size_gib);
             found.extend(shown("snapshot", id, gib, one.started_at, &one.tags, verdict));
         }
@@ -115,7 +121,7 @@ async fn list(
         let page = ec2.tagged_volumes(token).await.map_err(|error| error.to_string())?;
         for one in &page.found {
             let row = table.vouching_restore(&one.tags).await.map_err(|error| error.to_string())?;
-            let verdict = judge_volume(one, &table_id, &row, now);
+            let verdict = judge_volume(one, &table_id, &row, now(one.created_at));
             let (id, gib) = (one.id.as_str(), one.size_gib);
             let shown = shown("volume", id, gib, one.created_at, &one.tags, verdict);
             found.extend(shown.map(|mut shown| {

@@ -78,7 +78,7 @@ impl UpgradeRequested {
             || self.upgrade_id.trim().is_empty()
         {
             return Err(Rejected(format!(
-                "deployment {}: an upgrade_id has 1 to {UPGRADE_ID} characters, none of them a control character",
+                "deployment {}: an upgrade_id has 1 to {UPGRADE_ID} characters, not only blanks, none of them a control character",
                 self.deployment_id
             )));
         }

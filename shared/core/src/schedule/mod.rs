@@ -342,11 +342,13 @@ impl Schedule {
         }
         let first = setting.plan.next_after(behind).filter(|first| *first < at);
         for (index, one) in passed.into_iter().rev().enumerate() {
-            let mut reason =
-                format!("The service did not get to it before {slot}, and only the latest runs.");
-            if let Some(first) = first.filter(|_| index == 0) {
-                reason.push_str(&format!(" So it is with all slots before it, from {first} on."));
-            }
+            let others = first
+                .filter(|_| index == 0)
+                .map(|first| format!(" So it is with all slots before it, from {first} on."));
+            let reason = format!(
+                "The service did not get to it before {slot}, and only the latest runs.{}",
+                others.unwrap_or_default()
+            );
             self.skip(one, Why { code: Code::Unavailable.as_str().to_owned(), reason }, now);
         }
     }

@@ -185,7 +185,7 @@ impl Oracle {
             let asked = self.schedules.asked.get(&deployment).into_iter().flatten();
             let wanted = asked.into_iter().any(|one| *one == new["setting"]);
             let ends = new["setting"].is_null() && deleted && life.function != Name::Api;
-            if !ends && !(wanted && life.function == Name::Api) {
+            if !(ends || wanted && life.function == Name::Api) {
                 return violated(
                     "schedule-unasked",
                     format!("{life} set {}, nobody asked for it", new["setting"]),
