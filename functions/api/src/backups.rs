@@ -68,11 +68,7 @@ pub(crate) async fn create(
     Span::current().record("backup_id", display(backup.id));
     tracing::info!(backup_type = ?backup.backup_type, "a backup was requested");
     // What the bus does not take stays in the row's outbox.
-    let announcements = Detail::all_of(&backup);
-    let announced = api.bus.publish(&announcements);
-    if tokio::time::timeout(BUS, announced).await.is_err() {
-        tracing::warn!("the bus did not answer in time; the tick announces the backup");
-    }
+    api.bus.publish(&Detail::all_of(&backup), BUS).await;
     Ok((StatusCode::NO_CONTENT, [(LD_BACKUP, backup.id.to_string())]).into_response())
 }
 
@@ -89,10 +85,8 @@ pub(crate) async fn delete(
     if begin_delete(&api, id, backup_id).await? {
         tracing::info!("the backup is being deleted");
         let nudge = OperationDue::backup(id, backup_id);
-        match tokio::time::timeout(BUS, api.bus.due(&nudge)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the tick starts the delete"),
-            Err(_) => tracing::warn!("the bus did not answer in time; the tick starts the delete"),
+        if let Err(error) = api.bus.due(&nudge, BUS).await {
+            tracing::warn!(%error, "the tick starts the delete");
         }
     }
     Ok(StatusCode::NO_CONTENT)

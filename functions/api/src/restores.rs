@@ -49,9 +49,7 @@ pub(crate) async fn create(
     let mut announcements = Detail::all_of_restore(&restore);
     announcements.extend(safety.iter().flat_map(Detail::all_of));
     // What the bus does not take stays in the rows' outboxes.
-    if tokio::time::timeout(BUS, api.bus.publish(&announcements)).await.is_err() {
-        tracing::warn!("the bus did not answer in time; the tick announces the restore");
-    }
+    api.bus.publish(&announcements, BUS).await;
     let mut headers = vec![(LD_RESTORE, restore.id.to_string())];
     headers.extend(safety.map(|safety| (LD_BACKUP, safety.id.to_string())));
     let mut response = StatusCode::NO_CONTENT.into_response();

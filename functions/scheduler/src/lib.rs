@@ -39,6 +39,9 @@ const CHECK_EVERY: Seconds = Seconds::hours(1);
 /// How many rows are handled side by side.
 const SIDE_BY_SIDE: usize = 20;
 
+/// How long the bus may take: what it does not take is due at the next tick.
+const BUS: Duration = Duration::from_secs(3);
+
 /// What is kept of the invocation's time.
 const RESERVE: Duration = Duration::from_secs(5);
 
@@ -307,7 +310,7 @@ async fn nudge(
     due: &OperationDue,
     now: Time,
 ) -> Result<(), TableError> {
-    if let Err(error) = scheduler.bus.due(due).await {
+    if let Err(error) = scheduler.bus.due(due, BUS).await {
         tracing::warn!(%error, "not nudged; the next tick will");
         scheduler.table.move_row(hint, now).await?;
     }

@@ -18,16 +18,13 @@ use backups_core::id::{DeploymentId, Nonce};
 use backups_core::schedule::{Schedule, Sight, Turn, gives_way};
 use backups_core::time::Time;
 
-use crate::{Scheduler, UNREADABLE};
+use crate::{BUS, Scheduler, UNREADABLE};
 
 /// How long after its start a tick still releases. The next one goes on.
 const RELEASES: Duration = Duration::from_secs(59);
 
 /// How often a row that somebody else wrote is decided on anew.
 const TRIES: u32 = 4;
-
-/// How long the bus may take: what it does not take stays in the row.
-const BUS: Duration = Duration::from_secs(3);
 
 /// Whether there is more to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,12 +203,9 @@ impl Releasing<'_> {
         if open.is_empty() || self.silent {
             return Vec::new();
         }
-        if let Ok(taken) = tokio::time::timeout(BUS, self.scheduler.bus.publish(open)).await {
-            return taken;
-        }
-        tracing::warn!("the bus did not answer; announcements stay in their outboxes");
-        self.silent = true;
-        Vec::new()
+        let taken = self.scheduler.bus.publish(open, BUS).await;
+        self.silent = taken.is_none();
+        taken.unwrap_or_default()
     }
 
     /// Waits until as many snapshots may be started as the backup has nodes. False: not in

@@ -44,7 +44,7 @@ pub(crate) const LOOK: Duration = OPERATION;
 const GLANCE: Duration = Duration::from_secs(8);
 
 /// How long the bus may take: the row is due whether it answers or not.
-const BUS: Duration = Duration::from_secs(3);
+pub(crate) const BUS: Duration = Duration::from_secs(3);
 
 /// How often a store that met another's is tried anew with what EC2 answered.
 const MERGES: u32 = 5;
@@ -159,13 +159,8 @@ impl<'a> Advance<'a> {
     pub(crate) async fn publish(&mut self, row: &impl Operation) {
         let open = self.without_published(row).announcements();
         if !open.is_empty() {
-            let publish = self.worker.bus.publish(&open);
-            match tokio::time::timeout(BUS, publish).await {
-                Ok(taken) => self.published.extend(taken),
-                Err(_) => {
-                    tracing::warn!("the bus did not answer; announcements stay in the outbox");
-                }
-            }
+            let taken = self.worker.bus.publish(&open, BUS).await;
+            self.published.extend(taken.unwrap_or_default());
         }
     }
 
@@ -231,12 +226,11 @@ impl<'a> Advance<'a> {
         // Of two that hand over one nudges, the one that wrote: else each of them
         // would go on in another for ever, and a doubled event would double them.
         let wrote = self.store(&row, next, Some(now + pause)).await?.is_some();
-        if got_on && wrote {
-            match tokio::time::timeout(BUS, self.worker.bus.due(&due)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "not nudged; the tick will"),
-                Err(_) => tracing::warn!("the bus did not answer; the tick nudges"),
-            }
+        if got_on
+            && wrote
+            && let Err(error) = self.worker.bus.due(&due, BUS).await
+        {
+            tracing::warn!(%error, "not nudged; the tick will");
         }
         Ok(())
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use backups_aws::random;
 use backups_aws::table::{Stored, TableError, Written};
 use backups_core::announce::Detail;
-use backups_core::backup::Backup;
 use backups_core::control_plane::UpgradeRequested;
 use backups_core::deployment::Deployment;
 use backups_core::id::DeploymentId;
@@ -13,13 +12,11 @@ use backups_core::schedule::gives_way;
 use backups_core::time::Time;
 use backups_core::upgrade::{Turn, Upgrade};
 
+use crate::advance::BUS;
 use crate::{Error, Worker};
 
 /// How often a row that somebody else wrote is decided on anew.
 const TRIES: u32 = 8;
-
-/// How long the bus may take: what it does not take stays in the row.
-const BUS: Duration = Duration::from_secs(3);
 
 /// A request of the control plane: the first one of its id begins a backup, any other
 /// gets the answer again.
@@ -88,7 +85,8 @@ async fn turned(
             let done = table.start_upgrade(&found, read.as_ref(), *upgrade, new).await?;
             if done == Written::Stored {
                 tracing::info!(backup_id = %backup.id, "the backup before the upgrade is requested");
-                publish(worker, &backup).await;
+                // It sets it going, too. If the bus does not take it the row is due.
+                worker.bus.publish(&Detail::all_of(&backup), BUS).await;
             }
             return Ok(done == Written::Stored);
         }
@@ -131,22 +129,12 @@ async fn store(
     if open.is_empty() {
         return Ok(true);
     }
-    if let Ok(taken) = tokio::time::timeout(BUS, worker.bus.publish(&open)).await {
+    if let Some(taken) = worker.bus.publish(&open, BUS).await {
         let mut told = stored.clone();
         told.forget(&taken);
         let due = told.due(now);
         // If somebody else wrote it, they have the outbox too, and announce it again.
         worker.table.write_upgrade(Some(&stored), told, due).await?;
-    } else {
-        tracing::warn!("the bus did not answer; the tick comes back to it");
     }
     Ok(true)
-}
-
-/// Tells of a new backup, which sets it going. If the bus does not take it the row is due.
-async fn publish(worker: &Worker, backup: &Backup) {
-    let open = Detail::all_of(backup);
-    if tokio::time::timeout(BUS, worker.bus.publish(&open)).await.is_err() {
-        tracing::warn!("the bus did not answer; the next tick nudges");
-    }
 }

@@ -1,5 +1,7 @@
 //! The stack's bus: announcements for the world, nudges for the worker.
 
+use std::time::Duration;
+
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use backups_core::announce::{
     Detail, Kind, OPERATION_DUE, ORPHAN_REMOVAL_ORDERED, OperationDue, OrphanRemovalOrdered,
@@ -51,8 +53,22 @@ impl Bus {
     }
 
     /// Publishes announcements, and tells which of them the bus took, by their ids: only
-    /// those may leave their outbox.
-    pub async fn publish(&self, announcements: &[(Kind, Detail)]) -> Vec<Nonce> {
+    /// those may leave their outbox. None: it did not answer within `most`, and what it
+    /// took is not known.
+    pub async fn publish(
+        &self,
+        announcements: &[(Kind, Detail)],
+        most: Duration,
+    ) -> Option<Vec<Nonce>> {
+        let taken = tokio::time::timeout(most, self.publish_all(announcements)).await.ok();
+        if taken.is_none() {
+            tracing::warn!("the bus did not answer; announcements stay in the outbox");
+        }
+        taken
+    }
+
+    /// As [`Bus::publish`], as long as it takes.
+    async fn publish_all(&self, announcements: &[(Kind, Detail)]) -> Vec<Nonce> {
         let mut taken = Vec::new();
         for chunk in announcements.chunks(ENTRIES) {
             let entries: Vec<_> =
@@ -81,9 +97,12 @@ impl Bus {
     /// Nudges the worker to look at an operation.
     ///
     /// # Errors
-    /// The bus did not take it. The row is due all the same: the tick nudges again.
-    pub async fn due(&self, due: &OperationDue) -> Result<(), BusError> {
-        self.put_one(OPERATION_DUE, due).await
+    /// The bus did not take it, or did not answer within `most`. The row is due all the
+    /// same: the tick nudges again.
+    pub async fn due(&self, due: &OperationDue, most: Duration) -> Result<(), BusError> {
+        tokio::time::timeout(most, self.put_one(OPERATION_DUE, due))
+            .await
+            .unwrap_or_else(|_| Err(BusError(format!("no answer within {} s", most.as_secs()))))
     }
 
     async fn put_one(
