@@ -15,7 +15,7 @@ use backups_core::announce::{Detail, Kind};
 use backups_core::backup::Backup;
 use backups_core::deployment::Deployment;
 use backups_core::id::{DeploymentId, Nonce};
-use backups_core::schedule::{Schedule, Sight, Turn, gives_way};
+use backups_core::schedule::{Schedule, Sight, Turn};
 use backups_core::time::Time;
 
 use crate::{BUS, Scheduler, UNREADABLE};
@@ -236,17 +236,9 @@ async fn decide(
     schedule: &Schedule,
     now: Time,
 ) -> Result<(Option<Deployment>, Turn), TableError> {
-    let (id, limits) = (schedule.deployment_id, &scheduler.limits);
-    let mut found = scheduler.table.deployment(id).await?;
-    let mut way = false;
-    let is_full = |found: &Deployment| {
-        found.registry.backup_limit(limits).is_some_and(|limit| found.backup_count >= limit)
-    };
-    if found.as_ref().is_some_and(is_full) {
-        let (deployment, backups) = scheduler.table.list(id).await?.unzip();
-        (found, way) = (deployment, gives_way(&backups.unwrap_or_default()).is_some());
-    }
-    let sight = Sight { deployment: found.as_ref(), gives_way: way };
+    let limits = &scheduler.limits;
+    let (found, gives_way) = scheduler.table.room(schedule.deployment_id, limits).await?;
+    let sight = Sight { deployment: found.as_ref(), gives_way };
     let turn = schedule.turn(&sight, limits, random::nonce(), now);
     Ok((found, turn))
 }

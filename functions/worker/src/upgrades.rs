@@ -8,7 +8,6 @@ use backups_core::announce::Detail;
 use backups_core::control_plane::UpgradeRequested;
 use backups_core::deployment::Deployment;
 use backups_core::id::DeploymentId;
-use backups_core::schedule::gives_way;
 use backups_core::time::Time;
 use backups_core::upgrade::{Turn, Upgrade};
 
@@ -103,9 +102,8 @@ async fn decide(
     row: &Upgrade,
     now: Time,
 ) -> Result<(Option<Deployment>, Turn), TableError> {
-    let (found, backups) = worker.table.list(row.deployment_id).await?.unzip();
-    let way = gives_way(&backups.unwrap_or_default()).is_some();
-    let turn = row.turn(found.as_ref(), way, &worker.limits, random::nonce(), now);
+    let (found, gives_way) = worker.table.room(row.deployment_id, &worker.limits).await?;
+    let turn = row.turn(found.as_ref(), gives_way, &worker.limits, random::nonce(), now);
     Ok((found, turn))
 }
 

@@ -111,6 +111,11 @@ impl Registry {
         Some(self.backup_limit.unwrap_or(of_plan))
     }
 
+    /// Whether so many backups are all that the deployment may have.
+    pub fn is_full(&self, backups: u64, limits: &Limits) -> bool {
+        self.backup_limit(limits).is_some_and(|limit| backups >= limit)
+    }
+
     /// Whether the control plane says that the deployment is ready.
     pub fn ready(&self) -> bool {
         self.status == "initialized"

@@ -10,7 +10,8 @@ use aws_sdk_dynamodb::types::{
 use backups_core::backup::Backup;
 use backups_core::deployment::Deployment;
 use backups_core::id::{DeploymentId, Nonce};
-use backups_core::schedule::Schedule;
+use backups_core::limits::Limits;
+use backups_core::schedule::{Schedule, gives_way};
 use backups_core::time::Time;
 use backups_core::upgrade::Upgrade;
 
@@ -39,47 +40,40 @@ trait Cause: serde::Serialize + Clone {
     fn next(&mut self, revision: u64, due_at: Option<Time>);
 }
 
+/// What is the same field of either row.
+macro_rules! shared_fields {
+    () => {
+        fn deployment(&self) -> DeploymentId {
+            self.deployment_id
+        }
+
+        fn revision(&self) -> u64 {
+            self.revision
+        }
+
+        fn nonce(&self) -> &Nonce {
+            &self.nonce
+        }
+
+        fn next(&mut self, revision: u64, due_at: Option<Time>) {
+            (self.revision, self.nonce, self.due_at) = (revision, crate::random::nonce(), due_at);
+        }
+    };
+}
+
 impl Cause for Schedule {
-    fn deployment(&self) -> DeploymentId {
-        self.deployment_id
-    }
+    shared_fields!();
 
     fn sk(&self) -> String {
         SCHEDULE.to_owned()
     }
-
-    fn revision(&self) -> u64 {
-        self.revision
-    }
-
-    fn nonce(&self) -> &Nonce {
-        &self.nonce
-    }
-
-    fn next(&mut self, revision: u64, due_at: Option<Time>) {
-        (self.revision, self.nonce, self.due_at) = (revision, crate::random::nonce(), due_at);
-    }
 }
 
 impl Cause for Upgrade {
-    fn deployment(&self) -> DeploymentId {
-        self.deployment_id
-    }
+    shared_fields!();
 
     fn sk(&self) -> String {
         upgrade_sk(&self.upgrade_id)
-    }
-
-    fn revision(&self) -> u64 {
-        self.revision
-    }
-
-    fn nonce(&self) -> &Nonce {
-        &self.nonce
-    }
-
-    fn next(&mut self, revision: u64, due_at: Option<Time>) {
-        (self.revision, self.nonce, self.due_at) = (revision, crate::random::nonce(), due_at);
     }
 }
 
@@ -119,6 +113,22 @@ impl Table {
         due_at: Option<Time>,
     ) -> Result<Stored<Upgrade>, TableError> {
         self.write_cause(before, after, due_at).await
+    }
+
+    /// The deployment that a turn is decided on, and whether one of its backups would give
+    /// way to a new one. They are read only if the deployment is full: else none need to.
+    pub async fn room(
+        &self,
+        id: DeploymentId,
+        limits: &Limits,
+    ) -> Result<(Option<Deployment>, bool), TableError> {
+        let found = self.deployment(id).await?;
+        let is_full = |one: &Deployment| one.registry.is_full(one.backup_count, limits);
+        if !found.as_ref().is_some_and(is_full) {
+            return Ok((found, false));
+        }
+        let (found, backups) = self.list(id).await?.unzip();
+        Ok((found, gives_way(&backups.unwrap_or_default()).is_some()))
     }
 
     /// Stores a slot's backup and the schedule that has decided on it.
