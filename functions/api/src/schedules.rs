@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use backups_aws::random;
 use backups_aws::table::Stored;
 use backups_aws::table::keys::Permission;
 use backups_core::body;
@@ -98,10 +97,8 @@ pub(crate) async fn put(
     let limits = &api.settings.limits;
     let setting = body::schedule(&body, limits.schedule_apart)?;
     may_have(&deployment, &setting, limits)?;
-    change(&api, id, |before, now| {
-        Ok(Schedule::set(before, &deployment, setting.clone(), random::nonce(), now))
-    })
-    .await?;
+    change(&api, id, |before, now| Ok(Schedule::set(before, &deployment, setting.clone(), now)))
+        .await?;
     tracing::info!(cron = %setting.plan.cron, zone = %setting.plan.zone, enabled = setting.enabled, "the schedule is set");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -13,6 +13,7 @@ use futures_util::future::try_join_all;
 
 use crate::Worker;
 use crate::advance::{Advance, Deadline, LOOK, looked};
+use crate::readable;
 
 /// How many rows are written side by side.
 const SIDE_BY_SIDE: usize = 8;
@@ -213,7 +214,8 @@ async fn end(
     let (table, id) = (&worker.table, before.deployment_id);
     let mut beside = Beside::default();
     // A row that this release cannot read must not keep the backup from its end, and with
-    // it the deployment's slot for ever.
+    // it the deployment's slot for ever: it ends without telling its cause, or without
+    // another giving way.
     if before.schedule_slot.is_some() {
         beside.schedule = readable(table.schedule(id).await)?.flatten();
     }
@@ -224,18 +226,6 @@ async fn end(
         beside.rotation = readable(rotation(worker, id).await)?.flatten();
     }
     table.end_backup(before, after, due_at, &beside).await
-}
-
-/// None for a row that this release cannot read.
-fn readable<T>(read: Result<T, TableError>) -> Result<Option<T>, TableError> {
-    match read {
-        Ok(row) => Ok(Some(row)),
-        Err(error @ TableError::Row { .. }) => {
-            tracing::error!(%error, "a backup ends without telling its cause, or without another giving way");
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// What gives way now that one more completes.

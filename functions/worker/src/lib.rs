@@ -25,6 +25,7 @@ use backups_aws::settings::Settings;
 use backups_aws::table::{Table, TableError};
 use backups_aws::telemetry::{self, Metric};
 use backups_core::limits::Limits;
+use backups_core::time::{Seconds, Time};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 use tracing::Instrument as _;
@@ -35,6 +36,9 @@ use events::Wake;
 /// counted from the invocation's start: the context's deadline is not an epoch
 /// time everywhere (`cargo lambda watch` sends a constant).
 pub const TIMEOUT: Duration = Duration::from_secs(45);
+
+/// An order that is older does not count: what it was given for may be over.
+const ORDER_COUNTS: Seconds = Seconds::minutes(15);
 
 /// Why an invocation failed. Lambda runs it again, and then puts it into the
 /// dead-letter queue with this text.
@@ -97,6 +101,28 @@ impl Worker {
     /// The table's id, read once.
     async fn table_id(&self) -> Result<&str, TableError> {
         self.table_id.get_or_try_init(|| self.table.table_id()).await.map(String::as_str)
+    }
+
+    /// That an operator's order of that time counts.
+    fn order_counts(&self, at: Time) -> Result<(), Error> {
+        let age = self.clock.now() - at;
+        if age.0.abs() > ORDER_COUNTS.0 {
+            let reason = format!("the order is of {at}; look again, and order anew");
+            return Err(Error::Rejected(reason));
+        }
+        Ok(())
+    }
+}
+
+/// What was read, or None for a row that this release cannot read: nothing follows from it.
+fn readable<T>(read: Result<T, TableError>) -> Result<Option<T>, TableError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error @ TableError::Row { .. }) => {
+            tracing::error!(%error, "nothing follows from a row that cannot be read");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -10,7 +10,6 @@ use backups_core::reconcile::{Thing, judge_snapshot, judge_volume, removable};
 use backups_core::time::Time;
 
 use crate::advance::{Deadline, LOOK, looked};
-use crate::restores::ORDER_COUNTS;
 use crate::{Error, Worker};
 
 /// Why nothing was done about a thing for want of time.
@@ -28,11 +27,7 @@ pub(crate) async fn remove(
     at: Time,
     until: Deadline,
 ) -> Result<(), Error> {
-    let age = worker.clock.now() - at;
-    if age.0.abs() > ORDER_COUNTS.0 {
-        let reason = format!("the order is of {at}; look again, and order anew");
-        return Err(Error::Rejected(reason));
-    }
+    worker.order_counts(at)?;
     // An event may come twice. What is deleted twice is deleted; the answer is the first.
     if worker.table.orphan_answer(&ordered.order_id).await?.is_some() {
         return Ok(());

@@ -30,6 +30,7 @@ use futures_util::future::join_all;
 
 use crate::Worker;
 use crate::advance::{Advance, Deadline, LOOK, looked};
+use crate::readable;
 
 /// How many rows are read or written side by side.
 const SIDE_BY_SIDE: usize = 10;
@@ -330,18 +331,6 @@ impl Reconciling<'_> {
             tracing::debug!("changed while it came to rest");
         }
         Ok(())
-    }
-}
-
-/// What was read, or that the row is not this release's: then nothing is known of it.
-fn readable<T>(read: Result<T, TableError>) -> Result<Option<T>, TableError> {
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(error @ TableError::Row { .. }) => {
-            tracing::error!(%error, "nothing follows from a row that cannot be read");
-            Ok(None)
-        }
-        Err(error) => Err(error),
     }
 }
 

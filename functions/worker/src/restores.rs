@@ -25,9 +25,6 @@ use crate::{Error, Worker};
 /// A wait of a restore's downtime.
 const SOON: Seconds = Seconds(10);
 
-/// An order that is older does not count: what it was given for may be over.
-pub(crate) const ORDER_COUNTS: Seconds = Seconds::minutes(15);
-
 /// One invocation's work on one restore.
 struct Advancing<'a> {
     advance: Advance<'a>,
@@ -63,11 +60,7 @@ pub(crate) async fn obey(
     at: Time,
     until: Deadline,
 ) -> Result<(), Error> {
-    let age = worker.clock.now() - at;
-    if age.0.abs() > ORDER_COUNTS.0 {
-        let reason = format!("the order is of {at}; look again, and order anew");
-        return Err(Error::Rejected(reason));
-    }
+    worker.order_counts(at)?;
     let found = worker.table.restore(ordered.deployment_id, ordered.restore_id).await?;
     let Some(row) = found else {
         return Err(Error::Rejected("there is no such restore".to_owned()));

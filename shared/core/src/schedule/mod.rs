@@ -182,13 +182,7 @@ pub enum Turn {
 
 impl Schedule {
     /// The row after a PUT. The same setting again changes nothing: what waits goes on.
-    pub fn set(
-        before: Option<Self>,
-        deployment: &Deployment,
-        setting: Setting,
-        nonce: Nonce,
-        now: Time,
-    ) -> Self {
+    pub fn set(before: Option<Self>, deployment: &Deployment, setting: Setting, now: Time) -> Self {
         match before {
             Some(before) if before.setting.as_ref() == Some(&setting) => before,
             Some(mut next) => {
@@ -201,7 +195,8 @@ impl Schedule {
                 deployment_id: deployment.deployment_id,
                 tenant_id: deployment.registry.tenant_id.clone(),
                 revision: 0,
-                nonce,
+                // The first write gives it its own.
+                nonce: Nonce::from(""),
                 setting: Some(setting),
                 set_at: now,
                 decided: None,

@@ -26,7 +26,7 @@ fn setting(cron: &str) -> Setting {
 
 /// Hourly, set half an hour before midnight.
 fn hourly() -> Schedule {
-    Schedule::set(None, &deployment(), setting("0 * * * *"), Nonce::from("n"), at(-1, 30))
+    Schedule::set(None, &deployment(), setting("0 * * * *"), at(-1, 30))
 }
 
 fn turn_on(schedule: &Schedule, deployment: &Deployment, now: Time) -> Turn {
@@ -73,13 +73,7 @@ fn a_slot_makes_one_backup_and_is_never_decided_again() {
     // Deleted and set anew a minute later: the slot is past.
     let gone = after.unset(at(0, 1));
     assert_eq!((gone.due(at(0, 1)), gone.next_run(at(0, 1))), (None, None));
-    let again = Schedule::set(
-        Some(gone),
-        &deployment(),
-        setting("*/30 * * * *"),
-        Nonce::from("n"),
-        at(0, 0),
-    );
+    let again = Schedule::set(Some(gone), &deployment(), setting("*/30 * * * *"), at(0, 0));
     assert_eq!(turn_on(&again, &deployment(), at(0, 2)), Turn::Rest);
     assert_eq!(again.due(at(0, 2)), Some(at(0, 30)));
 }
@@ -124,7 +118,7 @@ fn a_restore_and_a_deployment_that_is_not_ready_are_waited_for_and_nothing_else_
     let mut off = deployment();
     off.registry.status = "stopped".into();
     let set = setting("0 0 1 * *");
-    let monthly = Schedule::set(None, &deployment(), set, Nonce::from("n"), at(-1, 30));
+    let monthly = Schedule::set(None, &deployment(), set, at(-1, 30));
     let waits = recorded(turn_on(&monthly, &off, at(0, 59)));
     assert!(waits.waiting.is_some());
     let told = recorded(turn_on(&waits, &off, at(1, 4)));
@@ -175,9 +169,7 @@ fn after_an_outage_only_the_latest_slot_runs_and_the_others_are_told_of() {
 #[test]
 fn a_change_drops_what_waits_and_says_so_and_the_same_again_changes_nothing() {
     let waits = recorded(turn_on(&hourly(), &busy(), at(0, 0)));
-    let set = |to: Setting| {
-        Schedule::set(Some(waits.clone()), &deployment(), to, Nonce::from("n"), at(0, 5))
-    };
+    let set = |to: Setting| Schedule::set(Some(waits.clone()), &deployment(), to, at(0, 5));
     assert_eq!(set(setting("0 * * * *")), waits);
     let mut off = setting("0 * * * *");
     off.enabled = false;
@@ -187,24 +179,13 @@ fn a_change_drops_what_waits_and_says_so_and_the_same_again_changes_nothing() {
         assert_eq!(turn_on(&changed, &deployment(), at(0, 6)), Turn::Rest);
     }
     // One that is due, and that no tick has come to yet: the same.
-    let daily = Schedule::set(
-        Some(hourly()),
-        &deployment(),
-        setting("0 4 * * *"),
-        Nonce::from("n"),
-        at(0, 0) + Seconds(20),
-    );
+    let daily =
+        Schedule::set(Some(hourly()), &deployment(), setting("0 4 * * *"), at(0, 0) + Seconds(20));
     assert_eq!(skipped(&daily), [(at(0, 0), "superseded")]);
     assert_eq!(skipped(&hourly().unset(at(0, 1))), [(at(0, 0), "superseded")]);
     assert_eq!(skipped(&hourly().unset(at(-1, 59))), [], "none was due");
     // Switched on again three hours later: no catch-up.
-    let on = Schedule::set(
-        Some(set(off)),
-        &deployment(),
-        setting("0 * * * *"),
-        Nonce::from("n"),
-        at(3, 5),
-    );
+    let on = Schedule::set(Some(set(off)), &deployment(), setting("0 * * * *"), at(3, 5));
     assert_eq!(turn_on(&on, &deployment(), at(3, 5)), Turn::Rest);
     assert_eq!(on.next_run(at(3, 5)), Some(at(4, 0)));
 }
