@@ -4,6 +4,7 @@
 //! nothing itself: an order goes over the stack's bus to the worker, which looks at EC2
 //! before it obeys. Of EC2 it describes snapshots and volumes, for the list of orphans.
 
+mod brake;
 mod orphans;
 mod restore;
 
@@ -42,6 +43,12 @@ enum Command {
     /// Shows, and removes, snapshots and volumes that no row vouches for
     #[command(subcommand)]
     Orphans(orphans::Orphans),
+    /// Pauses deletions, schedules, or every EC2 write of the stack
+    Pause(brake::Pause),
+    /// Lets what was paused go on
+    Resume(brake::Resume),
+    /// Shows what is paused
+    Brake(brake::Show),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -52,6 +59,9 @@ async fn main() -> ExitCode {
     let done = match options.command {
         Command::Restore(arguments) => restore::order(&arguments, &options.stack, &sdk).await,
         Command::Orphans(orphans) => orphans::run(&orphans, &options.stack, &sdk, &clock).await,
+        Command::Pause(wanted) => brake::pause(&wanted, &options.stack, &sdk, &clock).await,
+        Command::Resume(wanted) => brake::resume(&wanted, &options.stack, &sdk, &clock).await,
+        Command::Brake(show) => brake::show(&show, &options.stack, &sdk).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::http::{Call, Reply};
 use crate::rows::{self, Row};
-use crate::{Failed, Result, fail};
+use crate::{Failed, Result, binary, fail};
 
 /// As often as a fault strikes that stays.
 pub const MANY: u64 = 1_000_000;
@@ -319,6 +319,21 @@ impl Cloud {
         ]
         .map(|(name, value)| (name, value.to_owned()))
         .into()
+    }
+
+    /// The operator's command, as it is typed. Gives what it printed.
+    ///
+    /// # Errors
+    /// It failed: with what it printed.
+    pub async fn admin(&self, arguments: &[&str]) -> Result<String> {
+        let output = tokio::process::Command::new(binary("admin")?)
+            .args(arguments)
+            .envs(self.environment())
+            .output()
+            .await?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).trim().to_owned();
+        if output.status.success() { Ok(said) } else { fail(said) }
     }
 
     /// Puts an event on the stack's bus.

@@ -26,6 +26,20 @@ impl Cloud {
         .await
     }
 
+    /// Pushes the clock, a minute and a tick at a time: what is due is worked, and what is
+    /// held stays so. Nothing is waited for but a moment after each.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn minutes(&self, minutes: u64) -> Result<()> {
+        for _ in 0..minutes {
+            self.advance(STEP).await?;
+            self.tick().await?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
     /// Waits, without touching the clock, until a backup of the demo's
     /// deployment has a status.
     ///

@@ -83,3 +83,15 @@ fn each_rule_of_reconciliation_names_tests_that_are_there() -> Result<()> {
     }
     if faults.is_empty() { Ok(()) } else { fail(faults.join("\n")) }
 }
+
+#[test]
+fn each_thing_that_the_brake_holds_names_tests_that_are_there() -> Result<()> {
+    let text = std::fs::read_to_string(root().join("docs/brake.md"))?;
+    let (_, text) = text.split_once("\n## What stands still\n").unwrap_or_default();
+    let (text, _) = text.split_once("\n## What counts\n").unwrap_or_default();
+    let (rows, mut faults) = named_tests(text, |_| false)?;
+    if rows < 10 {
+        faults.push(format!("only {rows} rows were read"));
+    }
+    if faults.is_empty() { Ok(()) } else { fail(faults.join("\n")) }
+}

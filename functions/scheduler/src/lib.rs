@@ -20,6 +20,7 @@ use backups_aws::table::{DueRow, Shard, Stored, Table, TableError};
 use backups_aws::telemetry::{self, Metric};
 use backups_core::announce::OperationDue;
 use backups_core::backup::{self, Backup, Status};
+use backups_core::brake::{HELD, Switch};
 use backups_core::id::{BackupId, DeploymentId, RestoreId};
 use backups_core::limits::Limits;
 use backups_core::operation::Lease;
@@ -87,7 +88,7 @@ impl Scheduler {
             table: Table::new(settings, sdk),
             bus: Bus::new(settings, sdk),
             clock,
-            limits: settings.limits,
+            limits: settings.limits.clone(),
             checked_at: AtomicI64::new(i64::MIN),
         }
     }
@@ -128,11 +129,27 @@ async fn tick(
         // It was so an hour ago: what is due does not wait for it.
         tracing::warn!(%error, "the stack's own rows could not be looked at; the next tick will");
     }
+    let brake = scheduler.table.brake().await.map_err(Error::Table)?;
+    if let Some(since) = brake.since() {
+        telemetry::count(Metric::PausedSeconds, (now - since).0, scheduler.clock.timestamp());
+        let mut seen = brake.clone();
+        if seen.seen(now)
+            && let Err(error) = scheduler.table.write_brake(&brake, seen).await
+        {
+            tracing::warn!(%error, "how long writes are paused is not stored; the next tick will");
+        }
+    }
+    let limits = Limits { hold: brake.hold(), ..scheduler.limits.clone() };
+    let released = async {
+        if brake.on(Switch::Schedules).is_some() {
+            tracing::info!("an operator has paused schedules");
+            return Ok(());
+        }
+        schedules::release(scheduler, &limits, now, until).await
+    };
     // Beside each other: schedules are released at a pace, and nothing waits for that.
-    let (shards, released) = tokio::join!(
-        all_shards(scheduler, now, until, oldest),
-        schedules::release(scheduler, now, until)
-    );
+    let (shards, released) =
+        tokio::join!(all_shards(scheduler, &limits, now, until, oldest), released);
     if let Err(error) = &released {
         tracing::error!(%error, "the due schedules could not be read");
     }
@@ -142,6 +159,7 @@ async fn tick(
 /// What is due in all shards.
 async fn all_shards(
     scheduler: &Scheduler,
+    limits: &Limits,
     now: Time,
     until: tokio::time::Instant,
     oldest: &AtomicI64,
@@ -152,7 +170,7 @@ async fn all_shards(
     let first = u32::try_from((now.unix() / 60) % i64::from(shards)).unwrap_or(0);
     for offset in 0..shards {
         let shard = (first + offset) % shards;
-        if let Err(error) = one_shard(scheduler, shard, now, until, oldest).await {
+        if let Err(error) = one_shard(scheduler, limits, shard, now, until, oldest).await {
             tracing::error!(%error, shard, "a shard of the due index could not be read");
             failed = Some(error);
         }
@@ -177,6 +195,7 @@ async fn stack_is_whole(scheduler: &Scheduler, now: Time) -> Result<(), TableErr
 /// What is due in one shard.
 async fn one_shard(
     scheduler: &Scheduler,
+    limits: &Limits,
     shard: u32,
     now: Time,
     until: tokio::time::Instant,
@@ -193,7 +212,7 @@ async fn one_shard(
         // One bad row never stops the rest.
         futures_util::stream::iter(rows)
             .for_each_concurrent(SIDE_BY_SIDE, |row| async move {
-                match one_row(scheduler, &row).await {
+                match one_row(scheduler, limits, &row).await {
                     Ok(()) => {}
                     Err(error @ TableError::Row { .. }) => {
                         tracing::error!(%error, ?row, "a due row cannot be read");
@@ -218,11 +237,11 @@ async fn one_shard(
 }
 
 /// Sets one row going.
-async fn one_row(scheduler: &Scheduler, row: &DueRow) -> Result<(), TableError> {
+async fn one_row(scheduler: &Scheduler, limits: &Limits, row: &DueRow) -> Result<(), TableError> {
     let now = scheduler.clock.now();
     match row {
         DueRow::Backup { deployment_id, id, .. } => {
-            one_backup(scheduler, row, *deployment_id, *id).await
+            one_backup(scheduler, limits, row, *deployment_id, *id).await
         }
         DueRow::Restore { deployment_id, id, .. } => {
             one_restore(scheduler, row, *deployment_id, *id).await
@@ -244,6 +263,7 @@ async fn one_row(scheduler: &Scheduler, row: &DueRow) -> Result<(), TableError> 
 #[tracing::instrument(skip_all, fields(%deployment_id, backup_id = %id))]
 async fn one_backup(
     scheduler: &Scheduler,
+    limits: &Limits,
     hint: &DueRow,
     deployment_id: DeploymentId,
     id: BackupId,
@@ -251,6 +271,11 @@ async fn one_backup(
     let Some(row) = scheduler.table.backup(deployment_id, id).await? else { return Ok(()) };
     let now = scheduler.clock.now();
     if expired(&row, now) {
+        if limits.hold.deletions {
+            // It stays what it is: also its owner may still change its mind.
+            scheduler.table.move_due(&row, now + HELD).await?;
+            return Ok(());
+        }
         let Some(next) = backup::start_expiry(&row, now) else { return Ok(()) };
         match scheduler.table.write_backup(&row, next, Some(now + NUDGED)).await? {
             Stored::Yes(_) => tracing::info!("expired"),

@@ -15,6 +15,7 @@ use backups_core::announce::{Detail, Kind};
 use backups_core::backup::Backup;
 use backups_core::deployment::Deployment;
 use backups_core::id::{DeploymentId, Nonce};
+use backups_core::limits::Limits;
 use backups_core::schedule::{Schedule, Sight, Turn};
 use backups_core::time::Time;
 
@@ -36,6 +37,7 @@ enum Next {
 /// One tick's releases.
 struct Releasing<'a> {
     scheduler: &'a Scheduler,
+    limits: &'a Limits,
     until: tokio::time::Instant,
     /// The bus has not answered in this tick: it is not waited for again, or a few backups
     /// would take all of the time. Their rows are due.
@@ -45,11 +47,12 @@ struct Releasing<'a> {
 /// Decides on the slots that are due.
 pub(crate) async fn release(
     scheduler: &Scheduler,
+    limits: &Limits,
     now: Time,
     until: tokio::time::Instant,
 ) -> Result<(), TableError> {
     let until = until.min(tokio::time::Instant::now() + RELEASES);
-    let mut releasing = Releasing { scheduler, until, silent: false };
+    let mut releasing = Releasing { scheduler, limits, until, silent: false };
     let mut page = None;
     loop {
         let (rows, next) = scheduler.table.due(Shard::Schedules, now, page).await?;
@@ -108,7 +111,7 @@ impl Releasing<'_> {
             self.announce(&mut row).await;
             let now = self.scheduler.clock.now();
             let (deployment, turn) = if row.wants_turn(now) {
-                decide(self.scheduler, &row, now).await?
+                decide(self.scheduler, self.limits, &row, now).await?
             } else {
                 (None, Turn::Rest)
             };
@@ -233,10 +236,10 @@ fn skipped(read: &Schedule, next: &Schedule) -> usize {
 /// backup compares it.
 async fn decide(
     scheduler: &Scheduler,
+    limits: &Limits,
     schedule: &Schedule,
     now: Time,
 ) -> Result<(Option<Deployment>, Turn), TableError> {
-    let limits = &scheduler.limits;
     let (found, gives_way) = scheduler.table.room(schedule.deployment_id, limits).await?;
     let sight = Sight { deployment: found.as_ref(), gives_way };
     let turn = schedule.turn(&sight, limits, random::nonce(), now);

@@ -17,8 +17,9 @@ use std::time::Duration;
 use backups_aws::random;
 use backups_aws::sdk::{OPERATION, QUICK_OPERATION};
 use backups_aws::table::{Stored, TableError};
+use backups_core::brake::Brake;
 use backups_core::id::Nonce;
-use backups_core::limits::LEASE;
+use backups_core::limits::{LEASE, Limits};
 use backups_core::operation::{CallError, Lease};
 use backups_core::time::{Seconds, Time};
 
@@ -73,6 +74,10 @@ impl Deadline {
 /// One invocation's work on one operation.
 pub(crate) struct Advance<'a> {
     pub(crate) worker: &'a Worker,
+    /// What an operator has paused, read once for the invocation.
+    pub(crate) brake: Brake,
+    /// The stack's limits, as that holds them up.
+    pub(crate) limits: Limits,
     /// Holds the leases of this invocation.
     owner: Nonce,
     /// Announcements that the bus surely has, and that the next store takes out.
@@ -84,9 +89,18 @@ pub(crate) struct Advance<'a> {
 }
 
 impl<'a> Advance<'a> {
-    pub(crate) fn new(worker: &'a Worker, announced: Option<Nonce>, until: Deadline) -> Self {
+    /// # Errors
+    /// The brake could not be read: then it is not known what may be done.
+    pub(crate) async fn begin(
+        worker: &'a Worker,
+        announced: Option<Nonce>,
+        until: Deadline,
+    ) -> Result<Self, TableError> {
+        let brake = worker.table.brake().await?;
+        let limits = worker.limits_under(brake.hold());
         let published = announced.into_iter().collect();
-        Self { worker, owner: random::nonce(), published, got_on: false, until }
+        let owner = random::nonce();
+        Ok(Self { worker, brake, limits, owner, published, got_on: false, until })
     }
 
     /// Whether somebody else acts on the row.
@@ -108,9 +122,9 @@ impl<'a> Advance<'a> {
         due_at: Option<Time>,
     ) -> Result<Option<O>, TableError> {
         let next = self.without_published(&next);
-        match row.write(self.worker, next, due_at).await? {
+        match row.write(self, next, due_at).await? {
             Stored::Yes(stored) => {
-                row.stored(self.worker, &stored).await?;
+                row.stored(self, &stored).await?;
                 Ok(Some(*stored))
             }
             Stored::Conflict => Ok(None),

@@ -5,6 +5,7 @@ use backups_aws::sdk::ATTEMPT;
 use backups_aws::table::{Beside, Rotation, Stored, TableError, Written};
 use backups_aws::telemetry::{self, Metric};
 use backups_core::backup::{self, Action, Backup, Deletion, Status, Step};
+use backups_core::brake::HELD;
 use backups_core::id::{BackupId, DeploymentId, Nonce};
 use backups_core::limits::{FAILED_KEPT, LEASE};
 use backups_core::schedule::gives_way;
@@ -43,7 +44,7 @@ pub(crate) async fn advance(
         deployment: deployment_id,
         backup: id,
     };
-    let advance = Advance::new(worker, announced, until);
+    let advance = Advance::begin(worker, announced, until).await?;
     // Boxed: its state is kilobytes, and callers move it around.
     Box::pin(Advancing { advance, whose }.run(row)).await
 }
@@ -94,6 +95,11 @@ impl Advancing<'_> {
     /// Looks, and decides.
     async fn next_step(&self, row: &Backup) -> Step {
         let now = self.advance.worker.clock.now();
+        let limits = &self.advance.limits;
+        if backup::is_held(row, &limits.hold) {
+            tracing::info!("an operator has paused it");
+            return Step::Wait { until: now + HELD, note: None };
+        }
         let look = backup::look(row, now);
         let seen = if look.is_empty() {
             Ok(backup::Seen::default())
@@ -104,7 +110,7 @@ impl Advancing<'_> {
         if let Err(error) = &seen {
             tracing::warn!(%error, "EC2 could not be looked at");
         }
-        backup::step(row, seen.as_ref(), &self.advance.worker.limits, now)
+        backup::step(row, seen.as_ref(), limits, now)
     }
 
     /// Stores the intent under a lease, makes the calls, and stores what they
@@ -138,11 +144,12 @@ impl Advancing<'_> {
             return Ok(());
         }
         if row.status == Status::Failed {
-            kept |= !prune_failed(self.advance.worker, &row).await;
+            kept |= !prune_failed(&self.advance, &row).await;
         }
         // What the bus has not taken is a reason to come back, and one failed
         // backup too many is too.
-        let due_at = kept.then(|| self.advance.worker.clock.now() + Seconds(60));
+        let pause = if self.advance.limits.hold.deletions { HELD } else { Seconds(60) };
+        let due_at = kept.then(|| self.advance.worker.clock.now() + pause);
         if self.advance.store(&row, next, due_at).await?.is_none() {
             // A newer row has its own due time.
             tracing::debug!("changed while it came to rest");
@@ -190,7 +197,7 @@ impl Advancing<'_> {
 /// asked for tells them, and one of the schedule's gives way if it completes above the
 /// limit: all in one transaction.
 pub(crate) async fn write(
-    worker: &Worker,
+    advance: &Advance<'_>,
     before: &Backup,
     after: Backup,
     due_at: Option<Time>,
@@ -198,20 +205,21 @@ pub(crate) async fn write(
     let ends = before.status.active() && !after.status.active();
     if ends && before.rotates() {
         // Boxed: every write would bear the size of this rare one.
-        Box::pin(end(worker, before, after, due_at)).await
+        Box::pin(end(advance, before, after, due_at)).await
     } else {
-        worker.table.write_backup(before, after, due_at).await
+        advance.worker.table.write_backup(before, after, due_at).await
     }
 }
 
 /// The last write of a backup that a schedule or an upgrade asked for.
 async fn end(
-    worker: &Worker,
+    advance: &Advance<'_>,
     before: &Backup,
     after: Backup,
     due_at: Option<Time>,
 ) -> Result<Stored<Backup>, TableError> {
-    let (table, id) = (&worker.table, before.deployment_id);
+    let (worker, id) = (advance.worker, before.deployment_id);
+    let table = &worker.table;
     let mut beside = Beside::default();
     // A row that this release cannot read must not keep the backup from its end, and with
     // it the deployment's slot for ever: it ends without telling its cause, or without
@@ -222,7 +230,9 @@ async fn end(
     if let Some(upgrade) = &before.upgrade_id {
         beside.upgrade = readable(table.upgrade(id, upgrade).await)?.flatten();
     }
-    if after.status == Status::Completed {
+    // While nothing may be deleted nothing gives way: there is one above the limit then, as
+    // above one that was lowered.
+    if after.status == Status::Completed && !advance.limits.hold.deletions {
         beside.rotation = readable(rotation(worker, id).await)?.flatten();
     }
     table.end_backup(before, after, due_at, &beside).await
@@ -245,10 +255,11 @@ async fn rotation(worker: &Worker, id: DeploymentId) -> Result<Option<Rotation>,
 
 /// What follows from a write of a backup.
 pub(crate) async fn stored(
-    worker: &Worker,
+    advance: &Advance<'_>,
     before: &Backup,
     after: &Backup,
 ) -> Result<(), TableError> {
+    let worker = advance.worker;
     let held = |row: &Backup| row.held.as_ref().map_or(0, |held| held.times);
     if held(after) > held(before) {
         telemetry::count(Metric::DeletesHeld, 1, worker.clock.timestamp());
@@ -264,7 +275,7 @@ pub(crate) async fn stored(
         tell(worker, before.status, after);
         if after.status == Status::Failed {
             // For now; that it is done is seen to when this one rests.
-            prune_failed(worker, after).await;
+            prune_failed(advance, after).await;
         }
     }
     Ok(())
@@ -284,7 +295,8 @@ fn tell(worker: &Worker, before: Status, row: &Backup) {
 
 /// Failed backups beyond the newest few go by themselves. False: not all of
 /// them, this time.
-async fn prune_failed(worker: &Worker, newest: &Backup) -> bool {
+async fn prune_failed(advance: &Advance<'_>, newest: &Backup) -> bool {
+    let worker = advance.worker;
     let table = &worker.table;
     let rows = match table.list(newest.deployment_id).await {
         // Those that reconciliation has failed neither count nor go: they may hold all that
@@ -302,6 +314,9 @@ async fn prune_failed(worker: &Worker, newest: &Backup) -> bool {
     let mut all = true;
     let failed = rows.iter().filter(|row| row.status == Status::Failed);
     for row in failed.skip(FAILED_KEPT) {
+        if advance.limits.hold.deletions {
+            return false;
+        }
         let Ok(Deletion::Begin(next)) = backup::start_delete(row) else { continue };
         let now = worker.clock.now();
         match table.write_backup(row, *next, Some(now)).await {

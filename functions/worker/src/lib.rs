@@ -24,6 +24,7 @@ use backups_aws::sdk::SdkConfig;
 use backups_aws::settings::Settings;
 use backups_aws::table::{Table, TableError};
 use backups_aws::telemetry::{self, Metric};
+use backups_core::brake::Hold;
 use backups_core::limits::Limits;
 use backups_core::time::{Seconds, Time};
 use serde_json::Value;
@@ -91,7 +92,7 @@ impl Worker {
             ec2: Ec2::new(settings, sdk),
             bus: Bus::new(settings, sdk),
             clock,
-            limits: settings.limits,
+            limits: settings.limits.clone(),
             region: sdk.region().to_owned(),
             managed_tag: settings.managed_tag.clone(),
             table_id: OnceCell::new(),
@@ -101,6 +102,11 @@ impl Worker {
     /// The table's id, read once.
     async fn table_id(&self) -> Result<&str, TableError> {
         self.table_id.get_or_try_init(|| self.table.table_id()).await.map(String::as_str)
+    }
+
+    /// The stack's limits, with what an operator holds.
+    fn limits_under(&self, hold: Hold) -> Limits {
+        Limits { hold, ..self.limits.clone() }
     }
 
     /// That an operator's order of that time counts.

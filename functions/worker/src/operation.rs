@@ -9,7 +9,7 @@ use backups_core::reconcile::Reconciliation;
 use backups_core::restore::Restore;
 use backups_core::time::Time;
 
-use crate::Worker;
+use crate::advance::Advance;
 
 /// An operation's row.
 pub(crate) trait Operation: Clone + PartialEq + Send + Sync {
@@ -36,14 +36,14 @@ pub(crate) trait Operation: Clone + PartialEq + Send + Sync {
     /// Stores `after` over this one.
     fn write(
         &self,
-        worker: &Worker,
+        advance: &Advance<'_>,
         after: Self,
         due_at: Option<Time>,
     ) -> impl Future<Output = Result<Stored<Self>, TableError>> + Send;
     /// What follows from a write: rows beside it, a log line, a count.
     fn stored(
         &self,
-        worker: &Worker,
+        advance: &Advance<'_>,
         after: &Self,
     ) -> impl Future<Output = Result<(), TableError>> + Send;
 }
@@ -94,15 +94,15 @@ impl Operation for Backup {
 
     async fn write(
         &self,
-        worker: &Worker,
+        advance: &Advance<'_>,
         after: Self,
         due_at: Option<Time>,
     ) -> Result<Stored<Self>, TableError> {
-        crate::backups::write(worker, self, after, due_at).await
+        crate::backups::write(advance, self, after, due_at).await
     }
 
-    async fn stored(&self, worker: &Worker, after: &Self) -> Result<(), TableError> {
-        crate::backups::stored(worker, self, after).await
+    async fn stored(&self, advance: &Advance<'_>, after: &Self) -> Result<(), TableError> {
+        crate::backups::stored(advance, self, after).await
     }
 }
 
@@ -127,15 +127,15 @@ impl Operation for Restore {
 
     async fn write(
         &self,
-        worker: &Worker,
+        advance: &Advance<'_>,
         after: Self,
         due_at: Option<Time>,
     ) -> Result<Stored<Self>, TableError> {
-        worker.table.write_restore(self, after, due_at, None).await
+        advance.worker.table.write_restore(self, after, due_at, None).await
     }
 
-    async fn stored(&self, worker: &Worker, after: &Self) -> Result<(), TableError> {
-        crate::restores::stored(worker, self, after);
+    async fn stored(&self, advance: &Advance<'_>, after: &Self) -> Result<(), TableError> {
+        crate::restores::stored(advance.worker, self, after);
         Ok(())
     }
 }
@@ -161,14 +161,14 @@ impl Operation for Reconciliation {
 
     async fn write(
         &self,
-        worker: &Worker,
+        advance: &Advance<'_>,
         after: Self,
         due_at: Option<Time>,
     ) -> Result<Stored<Self>, TableError> {
-        worker.table.write_reconciliation(self, after, due_at).await
+        advance.worker.table.write_reconciliation(self, after, due_at).await
     }
 
-    async fn stored(&self, _: &Worker, _: &Self) -> Result<(), TableError> {
+    async fn stored(&self, _: &Advance<'_>, _: &Self) -> Result<(), TableError> {
         Ok(())
     }
 }

@@ -15,6 +15,9 @@ use crate::{Error, Worker};
 /// Why nothing was done about a thing for want of time.
 const LATE: &str = "the time was over: order again";
 
+/// Why nothing was done while an operator's brake is on.
+const PAUSED: &str = "deletions are paused: resume them first (`admin brake`)";
+
 /// Removes what was ordered, or stores why not.
 ///
 /// # Errors
@@ -33,9 +36,12 @@ pub(crate) async fn remove(
         return Ok(());
     }
     let table_id = worker.table.table_id().await?;
+    let paused = worker.table.brake().await?.hold().deletions;
     let mut things = Vec::with_capacity(ordered.ids.len());
     for id in ordered.ids {
-        let refused = if until.fits(LOOK + ATTEMPT) {
+        let refused = if paused {
+            Some(PAUSED.to_owned())
+        } else if until.fits(LOOK + ATTEMPT) {
             one(worker, &id, &table_id, until).await?.err()
         } else {
             Some(LATE.to_owned())

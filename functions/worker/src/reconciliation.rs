@@ -52,7 +52,7 @@ pub(crate) async fn advance(worker: &Worker, until: Deadline) -> Result<(), Tabl
     // Read anew, and not kept from an earlier invocation: the table may have been lost and
     // made anew since.
     let table_id = worker.table.table_id().await?;
-    let advance = Advance::new(worker, None, until);
+    let advance = Advance::begin(worker, None, until).await?;
     Box::pin(Reconciling { advance, table_id }.run(row)).await
 }
 
@@ -215,7 +215,11 @@ impl Reconciling<'_> {
         sorted: Sorted,
     ) -> Result<(Reconciliation, Judged, bool), Trouble> {
         let Sorted { mut doomed, mut judged } = sorted;
-        let allowance = row.run.as_ref().map_or(0, Run::allowance);
+        let allowance = match &row.run {
+            // Withheld today, and judged anew tomorrow.
+            _ if self.advance.limits.hold.deletions => 0,
+            run => run.as_ref().map_or(0, Run::allowance),
+        };
         let within = usize::try_from(allowance).unwrap_or(usize::MAX).min(doomed.len());
         judged.withheld = count(doomed.len() - within);
         doomed.truncate(within);

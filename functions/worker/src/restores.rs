@@ -12,7 +12,7 @@ use backups_aws::table::{Stored, TableError};
 use backups_aws::telemetry::{self, Metric};
 use backups_core::announce::RestoreOrdered;
 use backups_core::id::{DeploymentId, Nonce, RestoreId};
-use backups_core::limits::LEASE;
+use backups_core::limits::{LEASE, Limits};
 use backups_core::operation::CallError;
 use backups_core::restore::{self, Action, Fate, Look, Restore, Safety, Seen, Status, Step};
 use backups_core::time::{Seconds, Time};
@@ -87,7 +87,15 @@ impl<'a> Advancing<'a> {
             token: row.token.clone(),
             managed: worker.managed_tag.clone(),
         };
-        Ok(Self { advance: Advance::new(worker, announced, until), whose })
+        Ok(Self { advance: Advance::begin(worker, announced, until).await?, whose })
+    }
+
+    /// The limits as they hold up this restore: from its first stop to its end only what an
+    /// operator has said of such.
+    fn limits(&self, row: &Restore) -> Limits {
+        let active = row.status.active() || row.status == Status::Stuck;
+        let stopped_at = row.touched_at.filter(|_| active);
+        self.advance.worker.limits_under(self.advance.brake.hold_of_restore(stopped_at))
     }
 
     /// The row with the order obeyed, or with why not. None: the time was over before.
@@ -109,7 +117,7 @@ impl<'a> Advancing<'a> {
                 match self.looked(&row, &look).await? {
                     Ok(seen) => {
                         let order_id = ordered.order_id.clone();
-                        let limits = &worker.limits;
+                        let limits = &self.limits(&row);
                         let next = restore::obey(&row, ordered.order, order_id, &seen, limits, now);
                         let answer = next.answer_to(&ordered.order_id);
                         let refused = answer.and_then(|one| one.refused.as_deref());
@@ -222,7 +230,7 @@ impl<'a> Advancing<'a> {
             }
             tracing::warn!(%error, "EC2 could not be looked at");
         }
-        Ok(restore::step(row, seen.as_ref(), &worker.limits, now))
+        Ok(restore::step(row, seen.as_ref(), &self.limits(row), now))
     }
 
     /// Sees all that is asked for, in the time that there is.
@@ -289,7 +297,8 @@ impl<'a> Advancing<'a> {
         let worker = self.advance.worker;
         let outcomes = worker.ec2.act_for_restore(actions, &self.whose, may_begin).await;
         let got_on = outcomes.iter().any(|(_, one)| one.is_success());
-        let put = |row: &mut Restore, now| restore::apply(row, &outcomes, &worker.limits, now);
+        let limits = self.limits(&row);
+        let put = |row: &mut Restore, now| restore::apply(row, &outcomes, &limits, now);
         // If every round is lost: each call is safe to repeat.
         self.advance.merge(row, got_on, put).await
     }

@@ -102,8 +102,9 @@ async fn decide(
     row: &Upgrade,
     now: Time,
 ) -> Result<(Option<Deployment>, Turn), TableError> {
-    let (found, gives_way) = worker.table.room(row.deployment_id, &worker.limits).await?;
-    let turn = row.turn(found.as_ref(), gives_way, &worker.limits, random::nonce(), now);
+    let limits = worker.limits_under(worker.table.brake().await?.hold());
+    let (found, gives_way) = worker.table.room(row.deployment_id, &limits).await?;
+    let turn = row.turn(found.as_ref(), gives_way, &limits, random::nonce(), now);
     Ok((found, turn))
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use backups_core::brake::Hold;
 use backups_core::limits::Limits;
 use backups_core::time::Seconds;
 
@@ -83,6 +84,7 @@ impl Settings {
                 starting: Seconds::minutes(number("STARTING_DEADLINE_MINUTES", 1)?.into()),
                 old_volumes: Seconds::hours(number("OLD_VOLUME_HOURS", 1)?.into()),
                 schedule_apart: Seconds::minutes(number("MIN_SCHEDULE_MINUTES", 1)?.into()),
+                hold: Hold::default(),
             },
             due_shards: number("DUE_SHARDS", 1)?,
         })

@@ -39,6 +39,9 @@ pub enum Metric {
     OrphansFound,
     /// How long the oldest row of the `due` index has waited, in seconds.
     OldestDueSeconds,
+    /// For how long an operator has paused anything, in seconds: with each tick, while it
+    /// lasts.
+    PausedSeconds,
     /// Events that were refused, counted at each of Lambda's tries; then they are
     /// in the dead-letter queue.
     EventsRejected,
@@ -58,6 +61,7 @@ impl Metric {
             Self::SchedulesSkipped => ("SchedulesSkipped", "Count"),
             Self::OrphansFound => ("OrphansFound", "Count"),
             Self::OldestDueSeconds => ("OldestDueSeconds", "Seconds"),
+            Self::PausedSeconds => ("PausedSeconds", "Seconds"),
             Self::EventsRejected => ("EventsRejected", "Count"),
         }
     }

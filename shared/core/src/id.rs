@@ -119,6 +119,13 @@ text_id!(
     Nonce
 );
 
+impl Default for Nonce {
+    /// That of a row which was never written.
+    fn default() -> Self {
+        Self(String::new())
+    }
+}
+
 impl SnapshotId {
     /// The snapshot's id out of an ARN. Events carry three shapes of it
     /// (`arn:aws:ec2::R:snapshot/ID`, `arn:aws:ec2:R::snapshot/ID`,

@@ -16,6 +16,7 @@
 pub mod announce;
 pub mod backup;
 pub mod body;
+pub mod brake;
 pub mod control_plane;
 pub mod create;
 pub mod deployment;

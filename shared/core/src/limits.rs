@@ -1,9 +1,11 @@
 //! The stack parameters that the rules read, and the spans that AWS dictates.
 
-use crate::time::Seconds;
+use crate::brake::Hold;
+use crate::time::{Seconds, Time};
 
-/// Limits and deadlines, as the stack's parameters set them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Limits and deadlines, as the stack's parameters set them and an operator's brake holds
+/// them up.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Backups per deployment on the Pro plan.
     pub pro_backups: u64,
@@ -27,6 +29,17 @@ pub struct Limits {
     pub old_volumes: Seconds,
     /// The least time between two slots of a schedule.
     pub schedule_apart: Seconds,
+    /// What an operator has paused: read anew for each advance, and nothing where nobody
+    /// asks.
+    pub hold: Hold,
+}
+
+impl Limits {
+    /// How much of a deadline has passed: the time since its beginning, but that in which
+    /// an operator let nothing be done.
+    pub fn passed(&self, since: Time, now: Time) -> Seconds {
+        Seconds((now - since).0 - self.hold.held(since, now).0)
+    }
 }
 
 impl Default for Limits {
@@ -44,6 +57,7 @@ impl Default for Limits {
             starting: Seconds::minutes(30),
             old_volumes: Seconds::hours(24),
             schedule_apart: Seconds::minutes(60),
+            hold: Hold::default(),
         }
     }
 }

@@ -192,9 +192,9 @@ impl Upgrade {
             }
             Err(refusal) => {
                 let busy = matches!(refusal.code, Code::BackupInProgress | Code::RestoreInProgress);
-                if busy && now - self.requested_at < WAITS {
-                    let last = self.requested_at + WAITS;
-                    next.state = State::Waiting { again_at: (now + PAUSE).min(last) };
+                let left = Seconds(WAITS.0 - limits.passed(self.requested_at, now).0);
+                if busy && left > Seconds(0) {
+                    next.state = State::Waiting { again_at: now + PAUSE.min(left) };
                 } else {
                     next.fail(refusal.into(), now);
                 }

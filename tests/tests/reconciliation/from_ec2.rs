@@ -95,6 +95,26 @@ async fn a_run_deletes_a_hundred_at_most_and_says_what_it_left() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_run_deletes_nothing_while_deletions_are_paused_and_says_so() -> Result<()> {
+    for switch in ["deletions", "writes"] {
+        let here = backed_up().await?;
+        let token = backup(&here, 1).await?.text("token").to_owned();
+        let strays = made_by_hand(&here, 1, &token).await?;
+        here.advance(DAY).await?;
+        here.admin(&["pause", switch]).await?;
+        let all = snapshots(&here).await?;
+        let run = next_run(&here).await?;
+        assert_eq!((&run["deleted"], &run["withheld"]), (&json!(0), &json!(strays.len())), "{run}");
+        assert_eq!(snapshots(&here).await?, all);
+        here.admin(&["resume", switch]).await?;
+        assert_eq!(next_run(&here).await?["deleted"], strays.len());
+        assert!(snapshots(&here).await?.is_disjoint(&strays));
+        here.stop().await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_ec2_does_not_let_go_is_tried_again_the_next_day() -> Result<()> {
     let here = backed_up().await?;
     let token = backup(&here, 1).await?.text("token").to_owned();

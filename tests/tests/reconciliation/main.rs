@@ -165,17 +165,9 @@ async fn lose(here: &Here, which: impl Fn(&Row) -> bool) -> Result<()> {
     Ok(())
 }
 
-/// The operator's command, as it is typed. Gives what it printed.
+/// The operator's command about orphans.
 async fn admin(here: &Here, arguments: &[&str]) -> Result<String> {
-    let output = tokio::process::Command::new(tests::binary("admin")?)
-        .args(["orphans"])
-        .args(arguments)
-        .envs(here.environment())
-        .output()
-        .await?;
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).trim().to_owned();
-    if output.status.success() { Ok(said) } else { fail(said) }
+    here.admin(&[&["orphans"], arguments].concat()).await
 }
 
 /// Waits a little, as whoever looks at what goes on by itself.

@@ -3,24 +3,14 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::{Failed, Here, Result, binary, fail};
+use tests::{Failed, Here, Result, fail};
 
-use super::{all_say, backed_up, over, refused, restore, row, starting, until};
+use super::{all_say, backed_up, get, over, refused, restore, row, starting, until};
 
-/// The operator's command, as it is typed. Gives what it printed.
+/// An operator's order about restore 1.
 async fn admin(here: &Here, order: &str) -> Result<String> {
-    let output = tokio::process::Command::new(binary("admin")?)
-        .args(["restore", order, &here.demo.deployment_id.to_string(), "1", "--wait", "60"])
-        .envs(here.environment())
-        .env("AWS_ENDPOINT_URL", &here.demo.aws_endpoint)
-        .env("AWS_REGION", &here.demo.region)
-        .env("TABLE_NAME", &here.demo.table)
-        .env("EVENT_BUS_NAME", &here.demo.event_bus)
-        .output()
-        .await?;
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).trim().to_owned();
-    if output.status.success() { Ok(said) } else { fail(said) }
+    let deployment = here.demo.deployment_id.to_string();
+    here.admin(&["restore", order, &deployment, "1", "--wait", "60"]).await
 }
 
 /// A restore that is stuck: one node runs on the backup's data, the start of another is
@@ -132,6 +122,57 @@ async fn an_operator_calls_a_stuck_restore_back() -> Result<()> {
         .iter()
         .filter(|one| one["content"].as_str().unwrap_or_default().starts_with("first "));
     assert_eq!(kept.count(), 6);
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pause_of_writes_lets_a_restore_past_its_first_stop_go_on_to_its_end() -> Result<()> {
+    let here = backed_up().await?;
+    assert_eq!(restore(&here, &Value::Null).await?.status, 204);
+    until(&here, "restores/1", |one| one["phase"] == "swapping").await?;
+    here.admin(&["pause", "writes"]).await?;
+    super::completes(&here).await?;
+    // And the next one waits before it touches anything.
+    assert_eq!(restore(&here, &Value::Null).await?.status, 204);
+    until(&here, "restores/2", |one| one["phase"] == "preparing").await?;
+    here.minutes(30).await?;
+    let held = get(&here, "restores/2").await?.json();
+    let stands = (&held["status"], &held["phase"], &held["stopped_at"]);
+    assert_eq!(stands, (&json!("in_progress"), &json!("preparing"), &Value::Null), "{held}");
+    here.admin(&["resume", "writes"]).await?;
+    until(&here, "restores/2", |one| one["status"] == "completed").await?;
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pause_that_holds_even_restores_holds_one_in_its_downtime() -> Result<()> {
+    let here = backed_up().await?;
+    assert_eq!(restore(&here, &Value::Null).await?.status, 204);
+    until(&here, "restores/1", |one| one["phase"] == "stopping").await?;
+    here.admin(&["pause", "writes", "--even-restores"]).await?;
+    let calls = async || -> Result<usize> {
+        let calls = here.calls().await?;
+        let changes = |one: &&Value| {
+            ["StartInstances", "AttachVolume"].iter().any(|name| one["operation"] == *name)
+        };
+        Ok(calls.iter().filter(changes).count())
+    };
+    // Whoever had begun before it is done.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = calls().await?;
+    // Beyond the deadlines of stopping and swapping.
+    here.minutes(45).await?;
+    let held = get(&here, "restores/1").await?.json();
+    assert_eq!(
+        (&held["status"], &held["failure"]),
+        (&json!("in_progress"), &Value::Null),
+        "{held}"
+    );
+    assert_eq!(calls().await?, before);
+    here.admin(&["resume", "writes"]).await?;
+    super::completes(&here).await?;
     here.stop().await;
     Ok(())
 }

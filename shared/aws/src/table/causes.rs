@@ -124,7 +124,8 @@ impl Table {
     ) -> Result<(Option<Deployment>, bool), TableError> {
         let found = self.deployment(id).await?;
         let is_full = |one: &Deployment| one.registry.is_full(one.backup_count, limits);
-        if !found.as_ref().is_some_and(is_full) {
+        // Nothing gives way while nothing may be deleted.
+        if limits.hold.deletions || !found.as_ref().is_some_and(is_full) {
             return Ok((found, false));
         }
         let (found, backups) = self.list(id).await?.unzip();

@@ -20,6 +20,7 @@
 //! Every invariant is a condition of a write; none is a read followed by a write.
 
 mod backups;
+mod brake;
 mod causes;
 mod deployments;
 mod due;

@@ -22,7 +22,7 @@ pub(super) fn overdue(
     limits: &Limits,
     now: Time,
 ) -> Option<(FailureCode, String)> {
-    let age = now - backup.created_at;
+    let age = limits.passed(backup.created_at, now);
     let lost = backup.throttled + backup.throttled_since.map_or(Seconds(0), |since| now - since);
     let said = match &backup.trouble {
         Some(trouble) => {

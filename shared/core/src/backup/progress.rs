@@ -17,7 +17,7 @@ pub(super) fn overdue(
     now: Time,
 ) -> Option<(FailureCode, String)> {
     let since = backup.moved_at.unwrap_or(backup.created_at);
-    if now - since < limits.in_progress {
+    if limits.passed(since, now) < limits.in_progress {
         return None;
     }
     let span = limits.in_progress;

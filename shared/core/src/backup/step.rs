@@ -1,6 +1,7 @@
 //! What to look at, and what follows from what was seen.
 
-use super::{Backup, Seen, Status, Step, Take};
+use super::{Action, Backup, Seen, Status, Step, Take};
+use crate::brake::{HELD, Hold};
 use crate::id::{InstanceId, SnapshotId};
 use crate::limits::{LOOK_EVERY, Limits, VISIBLE};
 use crate::operation::{CallError, backoff};
@@ -86,11 +87,41 @@ pub fn step(backup: &Backup, seen: Result<&Seen, &CallError>, limits: &Limits, n
         Ok(seen) => seen,
         Err(error) => return blind(backup, error, limits, now),
     };
-    match backup.status {
+    let step = match backup.status {
         Status::Pending => super::pending::advance(backup, seen, limits, now),
         Status::InProgress => super::progress::advance(backup, seen, limits, now),
         Status::Completed => super::missing::advance(backup, seen, now),
         Status::Failed | Status::Deleting => super::removal::advance(backup, seen, now),
+    };
+    match step {
+        Step::Act { intent, actions } => held_back(intent, actions, &limits.hold, now),
+        other => other,
+    }
+}
+
+/// The calls that an operator has not paused. The intent is stored with the first of them,
+/// and dropped without one: of deletes it says nothing.
+fn held_back(intent: Backup, mut actions: Vec<Action>, hold: &Hold, now: Time) -> Step {
+    actions.retain(|action| match action {
+        Action::CreateSnapshots { .. } => !hold.writes,
+        Action::DeleteSnapshot(_) => !hold.deletions,
+    });
+    if actions.is_empty() {
+        return Step::Wait { until: now + HELD, note: None };
+    }
+    Step::Act { intent, actions }
+}
+
+/// Whether an operator has paused all that `backup` is about, so that EC2 need not be looked
+/// at: of many that wait, each look would be for nothing.
+pub fn is_held(backup: &Backup, hold: &Hold) -> bool {
+    match backup.status {
+        Status::Pending => {
+            let open = backup.nodes.iter().all(|node| matches!(node.take, Take::Open { .. }));
+            hold.writes && open && backup.sweep_until.is_none()
+        }
+        Status::Failed | Status::Deleting => hold.deletions && backup.removal_open(),
+        Status::InProgress | Status::Completed => false,
     }
 }
 

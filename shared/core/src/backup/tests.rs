@@ -1,6 +1,7 @@
 //! The life of a backup, step by step, against a hand-made EC2. Here is what the
 //! tests are made of; they stand by phase.
 
+mod brake;
 mod missing;
 mod pending;
 mod progress;

@@ -67,7 +67,7 @@ pub(super) fn overdue(
     limits: &Limits,
     now: Time,
 ) -> Option<(FailureCode, String)> {
-    if now - restore.since(now) < limits.preparing {
+    if limits.passed(restore.since(now), now) < limits.preparing {
         return None;
     }
     let said = restore.trouble.as_deref().map_or(String::new(), |trouble| {

@@ -1,10 +1,12 @@
 //! What to look at, and what follows from what was seen.
 
 use super::{
-    Fate, Look, Phase, Restore, Safety, Seen, Setting, Status, end, prepare, progress, stuck, swap,
+    Call, Fate, Look, Phase, Restore, Safety, Seen, Setting, Status, end, prepare, progress, stuck,
+    swap,
 };
 use crate::announce::Kind;
 use crate::backup;
+use crate::brake::{HELD, HELD_DOWN};
 use crate::deployment;
 use crate::limits::{Limits, VISIBLE};
 use crate::operation::{CallError, FailureCode};
@@ -144,7 +146,24 @@ pub fn step(
         Ok(seen) => seen,
         Err(error) => return blind(restore, error, limits, now),
     };
-    progress::told(decide(restore, seen, limits, now), restore, seen)
+    let step = progress::told(decide(restore, seen, limits, now), restore, seen);
+    held_back(step, restore, limits, now)
+}
+
+/// The step without the calls that an operator has paused. Nothing is frozen either, which
+/// would be out of date when it may go on.
+fn held_back(step: Step, restore: &Restore, limits: &Limits, now: Time) -> Step {
+    let hold = &limits.hold;
+    let pause = if restore.is_urgent() { HELD_DOWN } else { HELD };
+    let wait = Step::Wait { until: now + pause, note: None };
+    match step {
+        Step::Act { .. } | Step::Freeze { .. } if hold.writes => wait,
+        Step::Act { intent, mut actions } if hold.deletions => {
+            actions.retain(|action| !matches!(action.call, Call::DeleteVolume(_)));
+            if actions.is_empty() { wait } else { Step::Act { intent, actions } }
+        }
+        step => step,
+    }
 }
 
 fn decide(restore: &Restore, seen: &Seen, limits: &Limits, now: Time) -> Step {

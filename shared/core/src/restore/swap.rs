@@ -216,7 +216,7 @@ fn overdue(
         format!(" The last word from AWS was: {}.", trouble.trim_end_matches('.'))
     });
     match phase {
-        Phase::Stopping if now - since >= limits.stopping => {
+        Phase::Stopping if limits.passed(since, now) >= limits.stopping => {
             let slow = restore.nodes.iter().find(|node| {
                 seen.instances.get(&node.instance_id).is_some_and(|one| one.state != "stopped")
             });
@@ -229,7 +229,7 @@ fn overdue(
                 ),
             ))
         }
-        Phase::Swapping => (now - since >= limits.swapping).then(|| {
+        Phase::Swapping => (limits.passed(since, now) >= limits.swapping).then(|| {
             (
                 FailureCode::AttachFailed,
                 format!(
@@ -241,7 +241,7 @@ fn overdue(
         Phase::Starting => {
             let late = restore.nodes.iter().filter(|node| !node.missing).find(|node| {
                 let start = &node.start;
-                start.overdue_since.is_some_and(|since| now - since >= limits.starting)
+                start.overdue_since.is_some_and(|since| limits.passed(since, now) >= limits.starting)
                     // What became of the last one is not known yet.
                     && !start.is_open(now)
             })?;

@@ -2,6 +2,7 @@
 
 mod after;
 mod begin;
+mod brake;
 mod downtime;
 mod drive;
 mod making;

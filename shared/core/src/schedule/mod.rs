@@ -195,8 +195,7 @@ impl Schedule {
                 deployment_id: deployment.deployment_id,
                 tenant_id: deployment.registry.tenant_id.clone(),
                 revision: 0,
-                // The first write gives it its own.
-                nonce: Nonce::from(""),
+                nonce: Nonce::default(),
                 setting: Some(setting),
                 set_at: now,
                 decided: None,

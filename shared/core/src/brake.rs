@@ -1,0 +1,353 @@
+//! The brake: what an operator has paused, since when, and what was paused before.
+//!
+//! It is one row of the stack, read anew for each advance. Nothing of it is stored with an
+//! operation: how long a deadline was held up follows from the pauses that lie in it, to the
+//! second, however late a worker came to know.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Nonce;
+use crate::time::{Seconds, Time};
+
+/// When what is held is looked at again.
+pub const HELD: Seconds = Seconds(120);
+
+/// The same while a deployment is down.
+pub const HELD_DOWN: Seconds = Seconds(30);
+
+/// How many pauses that are over are remembered. Of more the two oldest become one, which
+/// errs towards patience.
+const REMEMBERED: usize = 40;
+
+/// How long they are: no deadline is as long as this.
+const REMEMBERED_FOR: Seconds = Seconds::days(30);
+
+/// What can be paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Switch {
+    /// Nothing is deleted: no expiry, no rotation, no removal of what is left over.
+    Deletions,
+    /// No slot of a schedule is decided on.
+    Schedules,
+    /// No call that changes anything in EC2, deletions among them.
+    Writes,
+}
+
+impl Switch {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::Deletions, Self::Schedules, Self::Writes];
+
+    /// As the operator writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deletions => "deletions",
+            Self::Schedules => "schedules",
+            Self::Writes => "writes",
+        }
+    }
+}
+
+impl fmt::Display for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Switch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = Self::ALL.into_iter().find(|one| one.as_str() == text);
+        named.ok_or_else(|| "one of deletions, schedules, writes".to_owned())
+    }
+}
+
+/// A pause that lasts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct On {
+    /// When the operator said so, by the operator's clock, or a tick before that.
+    pub since: Time,
+    /// The last tick that saw it, by the functions' clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_at: Option<Time>,
+    /// Of [`Switch::Writes`]: also restores that have stopped nodes are held.
+    #[serde(default)]
+    pub even_restores: bool,
+    /// The operator's reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// A pause of [`Switch::Writes`] that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Its beginning.
+    pub from: Time,
+    /// Its end.
+    pub to: Time,
+    /// Whether it held restores that had stopped nodes.
+    #[serde(default)]
+    pub even_restores: bool,
+}
+
+/// The row.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Brake {
+    /// Grows with each write.
+    pub revision: u64,
+    /// The last write's mark.
+    #[serde(default)]
+    pub nonce: Nonce,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deletions: Option<On>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    schedules: Option<On>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    writes: Option<On>,
+    /// Pauses of writes that are over, the oldest first.
+    #[serde(default)]
+    past: Vec<Pause>,
+}
+
+impl Brake {
+    /// The attributes of the row.
+    pub const OWNED: &[&str] = &["revision", "nonce", "deletions", "schedules", "writes", "past"];
+
+    /// The pause, if it lasts.
+    pub const fn on(&self, switch: Switch) -> Option<&On> {
+        match switch {
+            Switch::Deletions => self.deletions.as_ref(),
+            Switch::Schedules => self.schedules.as_ref(),
+            Switch::Writes => self.writes.as_ref(),
+        }
+    }
+
+    /// Since when anything has been paused.
+    pub fn since(&self) -> Option<Time> {
+        Switch::ALL.into_iter().filter_map(|one| self.on(one)).map(|on| on.since).min()
+    }
+
+    /// Pauses. One that lasts goes on, with the new reason if there is one; whether it
+    /// holds restores may change, and that counts from now.
+    pub fn pause(&mut self, switch: Switch, even_restores: bool, why: Option<String>, now: Time) {
+        let even_restores = even_restores && switch == Switch::Writes;
+        let why = why.or_else(|| self.on(switch).and_then(|on| on.why.clone()));
+        if self.on(switch).is_some_and(|on| on.even_restores != even_restores) {
+            self.resume(switch, now);
+        }
+        let on = self.place(switch).get_or_insert(On {
+            since: now,
+            seen_at: None,
+            even_restores,
+            why: None,
+        });
+        on.why = why;
+    }
+
+    /// A tick has seen it. The operator's clock may be wrong, and what it says of deadlines
+    /// that the functions' clock measures then too: a pause lasts at least from the first
+    /// tick to the last one that saw it. True: that is to be stored.
+    pub fn seen(&mut self, now: Time) -> bool {
+        let Some(on) = &mut self.writes else { return false };
+        (on.since, on.seen_at) = (on.since.min(now), on.seen_at.max(Some(now)));
+        true
+    }
+
+    /// Ends a pause, if there is one.
+    pub fn resume(&mut self, switch: Switch, now: Time) {
+        let Some(on) = self.place(switch).take() else { return };
+        if switch != Switch::Writes {
+            return;
+        }
+        self.past.retain(|one| now - one.to <= REMEMBERED_FOR);
+        let to = now.max(on.seen_at.unwrap_or(now));
+        // Of an operator's clock that went back nothing follows.
+        if to > on.since {
+            self.past.push(Pause { from: on.since, to, even_restores: on.even_restores });
+        }
+        while self.past.len() > REMEMBERED {
+            let first = self.past.remove(0);
+            self.past[0].from = first.from;
+            self.past[0].even_restores |= first.even_restores;
+        }
+    }
+
+    const fn place(&mut self, switch: Switch) -> &mut Option<On> {
+        match switch {
+            Switch::Deletions => &mut self.deletions,
+            Switch::Schedules => &mut self.schedules,
+            Switch::Writes => &mut self.writes,
+        }
+    }
+
+    /// What it holds of anything but a restore that has stopped nodes.
+    pub fn hold(&self) -> Hold {
+        self.hold_from(None)
+    }
+
+    /// What it holds of a restore that stopped its first node at `stopped_at`: from then on
+    /// only what was to hold even such a one.
+    pub fn hold_of_restore(&self, stopped_at: Option<Time>) -> Hold {
+        self.hold_from(stopped_at)
+    }
+
+    fn hold_from(&self, stopped_at: Option<Time>) -> Hold {
+        let past = self.past.iter().map(|one| (one.from, Some(one.to), one.even_restores));
+        let on = self.writes.iter().map(|on| (on.since, None, on.even_restores));
+        let spans = past.chain(on).map(|(from, to, even)| match stopped_at {
+            Some(at) if !even => (from, Some(to.map_or(at, |to| to.min(at)))),
+            _ => (from, to),
+        });
+        let spans = spans.collect();
+        let writes =
+            self.writes.as_ref().is_some_and(|on| on.even_restores || stopped_at.is_none());
+        // A restore goes on to its end, and what is deleted after it is no part of it.
+        let deletions = self.deletions.is_some() || self.writes.is_some();
+        Hold { deletions, writes, spans }
+    }
+}
+
+/// What is held now, and what was before.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hold {
+    /// Nothing may be deleted, nor begin to be. Also if no write may be made.
+    pub deletions: bool,
+    /// No call may be made that changes anything.
+    pub writes: bool,
+    /// The pauses of writes, with no end if it lasts.
+    spans: Vec<(Time, Option<Time>)>,
+}
+
+impl Hold {
+    /// How much of the time between the two no write could be made.
+    pub fn held(&self, since: Time, now: Time) -> Seconds {
+        let within = |(from, to): &(Time, Option<Time>)| {
+            let to = to.map_or(now, |to| to.min(now));
+            (to - since.max(*from)).max(Seconds(0)).0
+        };
+        Seconds(self.spans.iter().map(within).sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(seconds: i64) -> Time {
+        Time::from_unix(1_800_000_000 + seconds)
+    }
+
+    fn held(hold: &Hold, since: i64, now: i64) -> i64 {
+        hold.held(at(since), at(now)).0
+    }
+
+    #[test]
+    fn a_deadline_is_held_up_by_what_lies_in_it_of_each_pause() {
+        let mut brake = Brake::default();
+        brake.pause(Switch::Writes, false, None, at(100));
+        assert_eq!(held(&brake.hold(), 0, 50), 0, "not begun");
+        assert_eq!(held(&brake.hold(), 0, 130), 30);
+        assert_eq!(held(&brake.hold(), 120, 130), 10, "what began within it");
+        brake.resume(Switch::Writes, at(200));
+        brake.pause(Switch::Writes, false, None, at(1_000));
+        let hold = brake.hold();
+        assert!(hold.writes && hold.deletions);
+        assert_eq!(held(&hold, 0, 1_500), 600);
+        assert_eq!(held(&hold, 150, 1_500), 550);
+        assert_eq!(held(&hold, 300, 900), 0, "between them");
+        brake.resume(Switch::Writes, at(1_600));
+        assert_eq!(brake.hold(), Hold { deletions: false, writes: false, ..brake.hold() });
+        assert_eq!(held(&brake.hold(), 0, 9_000), 700);
+    }
+
+    #[test]
+    fn schedules_and_deletions_hold_up_no_deadline() {
+        let mut brake = Brake::default();
+        brake.pause(Switch::Deletions, true, None, at(0));
+        brake.pause(Switch::Schedules, false, None, at(0));
+        let hold = brake.hold();
+        assert!(hold.deletions && !hold.writes);
+        assert_eq!(held(&hold, 0, 500), 0);
+        assert!(!brake.on(Switch::Deletions).expect("it is on").even_restores);
+        brake.resume(Switch::Deletions, at(9));
+        assert_eq!(brake.hold(), Hold::default());
+        assert_eq!(brake.since(), Some(at(0)));
+        brake.resume(Switch::Schedules, at(9));
+        assert_eq!(brake.since(), None);
+    }
+
+    #[test]
+    fn a_restore_that_has_stopped_nodes_goes_on_unless_it_is_said() {
+        let mut brake = Brake::default();
+        brake.pause(Switch::Writes, false, Some("a storm".to_owned()), at(100));
+        let (before, after) = (brake.hold_of_restore(None), brake.hold_of_restore(Some(at(150))));
+        assert!(before.writes && !after.writes && after.deletions);
+        assert_eq!(held(&before, 0, 300), 200);
+        assert_eq!(held(&after, 0, 300), 50, "until its first stop");
+        // Said later, it counts from then; and the reason stays.
+        brake.pause(Switch::Writes, true, None, at(200));
+        let after = brake.hold_of_restore(Some(at(150)));
+        assert!(after.writes);
+        assert_eq!(held(&after, 0, 300), 150);
+        assert_eq!(held(&brake.hold(), 0, 300), 200);
+        let on = brake.on(Switch::Writes).expect("it is on");
+        assert_eq!((on.since, on.why.as_deref()), (at(200), Some("a storm")));
+        brake.resume(Switch::Writes, at(400));
+        assert_eq!(held(&brake.hold_of_restore(Some(at(150))), 0, 500), 250);
+    }
+
+    #[test]
+    fn to_pause_twice_is_to_pause_once() {
+        let mut brake = Brake::default();
+        brake.pause(Switch::Writes, false, Some("one".to_owned()), at(0));
+        brake.pause(Switch::Writes, false, Some("two".to_owned()), at(50));
+        let on = brake.on(Switch::Writes).expect("it is on");
+        assert_eq!((on.since, on.why.as_deref()), (at(0), Some("two")));
+        assert_eq!(held(&brake.hold(), 0, 100), 100);
+        brake.resume(Switch::Writes, at(100));
+        brake.resume(Switch::Writes, at(200));
+        assert_eq!(held(&brake.hold(), 0, 300), 100);
+    }
+
+    #[test]
+    fn the_memory_of_pauses_is_bounded_and_errs_towards_patience() {
+        let mut brake = Brake::default();
+        for round in 0..1_000 {
+            brake.pause(Switch::Writes, false, None, at(round * 10));
+            brake.resume(Switch::Writes, at(round * 10 + 1));
+        }
+        assert_eq!(brake.past.len(), REMEMBERED);
+        assert_eq!(held(&brake.hold(), 9_900, 10_000), 10);
+        assert!(held(&brake.hold(), 0, 10_000) >= 1_000, "never less than there was");
+        let later = REMEMBERED_FOR.0 + 20_000;
+        brake.pause(Switch::Writes, false, None, at(later));
+        brake.resume(Switch::Writes, at(later + 5));
+        assert_eq!(brake.past.len(), 1, "those of long ago are forgotten");
+    }
+
+    #[test]
+    fn an_operator_s_wrong_clock_takes_nothing_from_what_the_ticks_saw() {
+        for wrong in [-5_000, 5_000] {
+            let mut brake = Brake::default();
+            assert!(!brake.seen(at(10)));
+            brake.pause(Switch::Writes, false, None, at(100 + wrong));
+            assert!(brake.seen(at(120)) && brake.seen(at(180)));
+            brake.resume(Switch::Writes, at(200 + wrong));
+            assert!(held(&brake.hold(), 120, 400) >= 60, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_takes_nothing_from_a_deadline() {
+        let mut brake = Brake::default();
+        brake.pause(Switch::Writes, false, None, at(100));
+        brake.resume(Switch::Writes, at(90));
+        assert_eq!(held(&brake.hold(), 0, 500), 0);
+        brake.pause(Switch::Writes, false, None, at(1_000));
+        assert!(brake.hold().writes, "it holds by what was said, whatever the clocks say");
+        assert_eq!(held(&brake.hold(), 0, 500), 0);
+    }
+}
