@@ -38,6 +38,7 @@ mod scene;
 mod scheduling;
 mod shrink;
 mod spells;
+mod strangers;
 pub mod sweep;
 mod table;
 mod templates;

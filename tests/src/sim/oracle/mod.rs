@@ -17,6 +17,7 @@
 mod answers;
 mod bus;
 mod calls;
+mod deployments;
 mod failures;
 mod lives;
 mod rest;
