@@ -68,17 +68,18 @@ pub(crate) async fn run(plan: &Plan) -> Result<Outcome> {
     fastrand::seed(plan.seed);
     let profile = Profile::draw(plan);
     let template = templates::of(&profile.parameters)?;
+    let epoch = profile.clocks.begin;
     let world = Shared::new(World::new(plan, profile, template)?);
     let functions = Arc::new(Functions::new(world.clone()));
     let mut drive = Drive {
-        next_tick: World::epoch(),
+        next_tick: epoch,
         world: world.clone(),
         functions,
         seed: plan.seed,
         happenings: Vec::new(),
         people: Arc::default(),
         calm: false,
-        next_order: World::epoch(),
+        next_order: epoch,
         orders: 0,
         rounds: 0,
     };
@@ -99,7 +100,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<Outcome> {
         reach: std::mem::take(&mut world.reach),
         violation: world.violation.clone(),
         trace: world.trace.take(),
-        simulated: world.now().duration_since(World::epoch()),
+        simulated: world.now().duration_since(epoch),
     })
 }
 

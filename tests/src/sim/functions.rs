@@ -23,7 +23,7 @@ use super::life::Life;
 use super::oracle::Violation;
 use super::reply::Reply;
 use super::wire;
-use super::world::{Shared, World};
+use super::world::Shared;
 use crate::{Failed, Result};
 
 /// The functions of the stack.
@@ -166,13 +166,13 @@ impl Functions {
             idle.made
         };
         let life = Arc::new(Life::new(id, function));
-        let (start, template) = {
+        let (epoch, start, template) = {
             let world = self.world.lock();
-            (world.start(), Arc::clone(&world.template))
+            (world.epoch(), world.start(), Arc::clone(&world.template))
         };
         let environment = &template.function(function).map_err(Failed)?.environment;
         let settings = Settings::from_lookup(&|name| environment.get(name).cloned())?;
-        let (clock, control) = Clock::counted(World::epoch(), start);
+        let (clock, control) = Clock::counted(epoch, start);
         let http = wire::client(self.world.clone(), Arc::clone(&life));
         let sdk = sdk::simulated(&clock, http, REGION);
         Ok(Environment { settings, sdk, life, clock, control })

@@ -19,6 +19,7 @@
 mod accidents;
 mod call;
 mod campaign;
+mod clocks;
 mod deliver;
 mod dice;
 mod downtime;

@@ -90,6 +90,19 @@ impl Doing {
         (Self::Stranger, 4),
     ];
 
+    /// What is done in weeks of schedules: limits go up and down, backups expire, and
+    /// people delete some.
+    const WEEKS: [(Self, u32); 8] = [
+        (Self::Schedule, 26),
+        (Self::Registry(Some(Person::LIMIT)), 22),
+        (Self::Delete, 18),
+        (Self::Routine, 10),
+        (Self::Upgrade, 8),
+        (Self::List, 4),
+        (Self::Registry(None), 10),
+        (Self::Stranger, 2),
+    ];
+
     /// What is done where restores are what it is about.
     const RESTORING: [(Self, u32); 9] = [
         (Self::Routine, 30),
@@ -108,6 +121,7 @@ impl Doing {
         let all = match kind {
             Kind::Restores => &Self::RESTORING[..],
             Kind::Schedules => &Self::SCHEDULING,
+            Kind::ScheduledWeeks => &Self::WEEKS,
             _ => &Self::ALL,
         };
         let mut at = rng.u32(0..all.iter().map(|(_, weight)| weight).sum());

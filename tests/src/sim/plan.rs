@@ -11,6 +11,7 @@ use cloud::Pace;
 use fastrand::Rng;
 use jiff::SignedDuration;
 
+use super::clocks::Clocks;
 use super::happenings::Script;
 
 /// What to run.
@@ -44,7 +45,7 @@ const ROUND: u64 = 32;
 /// Those of a round that are about restores.
 const RESTORING: [u64; 5] = [1, 9, 15, 25, 29];
 
-/// Those of a round that are about schedules and upgrades.
+/// Those of a round that are about schedules and upgrades; the third lasts for weeks.
 const SCHEDULING: [u64; 4] = [5, 13, 21, 31];
 
 /// The seed of that number, counted over those that are about schedules and upgrades.
@@ -157,8 +158,22 @@ pub(crate) enum Kind {
     Restores,
     /// Schedules and upgrades.
     Schedules,
+    /// The same for one to three weeks.
+    ScheduledWeeks,
     /// A short life for the sweep of crash points.
     Sweep(Script),
+}
+
+impl Kind {
+    /// Whether people set schedules.
+    pub(crate) fn has_schedules(self) -> bool {
+        matches!(self, Self::Schedules | Self::ScheduledWeeks)
+    }
+
+    /// Whether it lasts for weeks.
+    pub(crate) fn is_long(self) -> bool {
+        matches!(self, Self::Weeks | Self::ScheduledWeeks)
+    }
 }
 
 /// A fault of a call.
@@ -249,6 +264,8 @@ impl Fault {
 #[derive(Debug, Clone)]
 pub(crate) struct Profile {
     pub(crate) kind: Kind,
+    /// When it begins.
+    pub(crate) clocks: Clocks,
     /// For how long people and accidents happen.
     pub(crate) span: SignedDuration,
     /// How many things people do.
@@ -298,13 +315,14 @@ impl Profile {
             11 => Kind::Failing,
             19 => Kind::Huge,
             of if RESTORING.contains(&of) => Kind::Restores,
+            of if of == SCHEDULING[2] => Kind::ScheduledWeeks,
             of if SCHEDULING.contains(&of) => Kind::Schedules,
             _ => Kind::Days,
         };
         let hours = match kind {
             Kind::Days => rng.i64(2..=36),
             Kind::Quiet => rng.i64(2..=12),
-            Kind::Weeks => rng.i64(7 * 24..=21 * 24),
+            Kind::Weeks | Kind::ScheduledWeeks => rng.i64(7 * 24..=21 * 24),
             Kind::Failing => rng.i64(4..=8),
             Kind::Huge => rng.i64(1..=3),
             Kind::Restores => rng.i64(2..=24),
@@ -325,6 +343,7 @@ impl Profile {
             Kind::Huge => 12,
             Kind::Restores => 16,
             Kind::Schedules => 24,
+            Kind::ScheduledWeeks => 36,
             Kind::Sweep(_) => 0,
         };
         let among = |rng: &mut Rng, rates: &[u32]| rates[rng.usize(0..rates.len())];
@@ -334,9 +353,10 @@ impl Profile {
         let rough = !matches!(kind, Kind::Quiet | Kind::Sweep(_));
         let profile = Self {
             kind,
+            clocks: Clocks::draw(plan.seed, kind, SignedDuration::from_hours(hours)),
             span: SignedDuration::from_hours(hours),
             doings,
-            accidents: if kind == Kind::Weeks { rng.u32(4..=16) } else { rng.u32(0..=8) },
+            accidents: if kind.is_long() { rng.u32(4..=16) } else { rng.u32(0..=8) },
             spells: rng.u32(0..=3),
             calls: match kind {
                 // What is pruned last is not pruned again: it must be met.
@@ -360,9 +380,9 @@ impl Profile {
             skew: i64::from(among(&mut rng, &[0, 500, 4_000, 7_000])),
             stale: rng.u8(0..3) == 0,
             // Each is met once an hour.
-            unreadable: rng.u8(0..8) == 0 && kind != Kind::Weeks,
+            unreadable: rng.u8(0..8) == 0 && !kind.is_long(),
             // A schedule makes new ones meanwhile.
-            clear: rng.u8(0..3) == 0 && kind != Kind::Schedules,
+            clear: rng.u8(0..3) == 0 && !kind.has_schedules(),
             pace: pace(kind, &mut rng),
             // Between the two: whether it is given up then is for either to say.
             stalls: [5..=deadline * 45, deadline * 110..=deadline * 190],

@@ -151,6 +151,8 @@ const NAMED: &[&str] = &[
     "schedule skipped storage_not_supported",
     "schedule skipped superseded",
     "schedule skipped unavailable",
+    "slot in a repeated hour",
+    "slot in a skipped hour",
     "turn one gave way",
     "turn release reserved",
     "upgrade new>answered",

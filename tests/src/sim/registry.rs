@@ -6,12 +6,16 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::people::Person;
+use super::plan::Kind;
 use super::{drive, scene};
 use crate::Result;
 
 impl Person {
     /// How many kinds of change the control plane has.
     pub(crate) const CHANGES: u8 = 11;
+
+    /// The one that sets a limit.
+    pub(crate) const LIMIT: u8 = 3;
 
     /// It changes something, this if it is named, and mends it later.
     pub(crate) async fn registry(
@@ -28,7 +32,7 @@ impl Person {
         if self.rng.bool() {
             self.create(deployment, tenant).await?;
         }
-        let pause = Duration::from_secs(self.rng.u64(60..3600));
+        let pause = self.lasts();
         tokio::time::sleep(pause).await;
         // And it is mended: a deleted deployment may come back.
         let mut world = self.world.lock();
@@ -45,6 +49,18 @@ impl Person {
             world.wake_if_sooner();
         }
         Ok(())
+    }
+
+    /// How long it is so: in weeks of schedules for days, as long as anything happens.
+    fn lasts(&mut self) -> Duration {
+        let (kind, left) = {
+            let world = self.world.lock();
+            let end = world.epoch() + world.profile.span;
+            (world.profile.kind, end.duration_since(world.now()))
+        };
+        let left = u64::try_from(left.as_secs()).unwrap_or(0).max(3_600);
+        let most = if kind == Kind::ScheduledWeeks { 3 * 86_400 } else { 3_600 };
+        Duration::from_secs(self.rng.u64(60..most.min(left)))
     }
 
     /// The control plane says that something is so.
@@ -75,7 +91,7 @@ impl Person {
                     ("shared", json!(true)),
                 ]);
             }
-            3 => one.limit = Some(self.rng.u64(0..6)),
+            Self::LIMIT => one.limit = Some(self.rng.u64(0..6)),
             4 => one.nodes = one.nodes.split_off(one.nodes.len() / 2),
             _ => {}
         }

@@ -93,6 +93,7 @@ impl Scene {
         let count = match kind {
             Kind::Failing | Kind::Huge | Kind::Sweep(Script::Failing | Script::Downtime(_)) => 1,
             Kind::Sweep(_) => 2,
+            Kind::ScheduledWeeks => rng.usize(1..=3),
             _ => rng.usize(2..=6),
         };
         for number in 0..count {

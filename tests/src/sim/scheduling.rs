@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::drive::control_plane;
 use super::oracle::What;
-use super::oracle::schedules::{CRONS, ZONES};
+use super::oracle::slots::{NIGHTLY, OFTEN, SELDOM};
 use super::people::Person;
 use super::scene::Key;
 use crate::Result;
@@ -25,11 +25,20 @@ impl Person {
             0 | 1 => ("GET", Value::Null),
             2 => ("DELETE", Value::Null),
             _ => {
-                let mut body = json!({ "cron": CRONS[self.rng.usize(0..CRONS.len())] });
-                if self.rng.bool() {
-                    body["timezone"] = json!(ZONES[self.rng.usize(0..ZONES.len())]);
+                let (clocks, long) = {
+                    let world = self.world.lock();
+                    (world.profile.clocks, world.profile.kind.is_long())
+                };
+                let of = match self.rng.u8(0..4) {
+                    _ if long => &SELDOM[..],
+                    0..3 if clocks.is_changed() => &NIGHTLY,
+                    _ => &OFTEN,
+                };
+                let mut body = json!({ "cron": of[self.rng.usize(0..of.len())] });
+                if clocks.is_changed() || self.rng.bool() {
+                    body["timezone"] = json!(clocks.zone(&mut self.rng));
                 }
-                if self.rng.u8(0..4) == 0 {
+                if self.rng.u8(0..4) < if long { 2 } else { 1 } {
                     body["expires_in_days"] = json!(self.rng.u32(1..=3));
                 }
                 if self.rng.u8(0..6) == 0 {

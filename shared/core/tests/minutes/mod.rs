@@ -62,7 +62,7 @@ fn field(word: &str, lowest: usize) -> Vec<bool> {
 }
 
 /// What a clock shows, taken apart once for all expressions.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Local {
     /// Minutes since 1970-01-01 00:00 on it.
     count: i64,
@@ -98,6 +98,7 @@ impl Local {
 }
 
 /// One minute of the walk.
+#[derive(Debug)]
 struct Minute {
     /// Seconds since the Unix epoch.
     instant: i64,
@@ -109,6 +110,7 @@ struct Minute {
 }
 
 /// What a zone's clock shows on each minute of a window.
+#[derive(Debug)]
 pub(crate) struct Walk {
     minutes: Vec<Minute>,
 }
@@ -136,13 +138,19 @@ impl Walk {
 
     /// The slots of the window in seconds since the Unix epoch, in order.
     pub(crate) fn slots(&self, expression: &Expression) -> Vec<i64> {
-        let due = |minute: &&Minute| {
+        self.slots_and_gaps(expression).map(|(instant, _)| instant).collect()
+    }
+
+    /// The same, and of each whether it is only there for a local time that was left out.
+    pub(crate) fn slots_and_gaps(
+        &self,
+        expression: &Expression,
+    ) -> impl Iterator<Item = (i64, bool)> {
+        self.minutes.iter().filter_map(|minute| {
             let matches = |local: &Local| expression.matches(*local);
-            if expression.repeats {
-                return matches(&minute.shown);
-            }
-            minute.skipped.iter().any(matches) || (!minute.again && matches(&minute.shown))
-        };
-        self.minutes.iter().filter(due).map(|minute| minute.instant).collect()
+            let shown = matches(&minute.shown) && (expression.repeats || !minute.again);
+            let left_out = !expression.repeats && minute.skipped.iter().any(matches);
+            (shown || left_out).then_some((minute.instant, !shown))
+        })
     }
 }

@@ -24,6 +24,7 @@ mod rest;
 mod restores;
 mod rows;
 pub(super) mod schedules;
+pub(super) mod slots;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -336,7 +337,7 @@ impl Oracle {
             requests: BTreeMap::new(),
             deletes: BTreeMap::new(),
             restores: restores::Restores::default(),
-            schedules: schedules::Schedules::default(),
+            schedules: schedules::Schedules::new(profile),
             gives_way: None,
             moving: BTreeSet::new(),
             troubles: Vec::new(),

@@ -1,8 +1,7 @@
 //! What runs by itself: each slot of a schedule makes one backup or is told of, the
 //! schedule's oldest gives way and nothing else, and each upgrade is answered.
 //!
-//! When a schedule is due is told by walking the minutes, which shares no code with the
-//! service's own arithmetic.
+//! When a schedule is due is told by [`Slots`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,30 +11,12 @@ use local::Name;
 use serde_json::{Value, json};
 
 use super::super::life::Life;
+use super::super::plan::Profile;
 use super::super::reach::Reach;
 use super::super::table::{Change, RowRef};
+use super::slots::{Shown, Slots};
 use super::{Asked, EXPIRED, LOOKS, Oracle, SLACK, TICKS, Verdict, time, violated};
 use crate::rows::{BackupKey, items, text};
-
-#[expect(clippy::unwrap_used, dead_code, reason = "written for the tests of the timing itself")]
-#[path = "../../../../shared/core/tests/minutes/mod.rs"]
-mod minutes;
-
-/// The expressions that people set, none of them often enough to be refused.
-pub(crate) const CRONS: [&str; 6] = [
-    "*/10 * * * *",
-    "*/20 * * * *",
-    "7,37 * * * *",
-    "0 * * * *",
-    "15 */2 * * *",
-    "30 0-23/3 * * *",
-];
-
-/// And the zones: of a quarter of an hour, of half an hour, and UTC.
-pub(crate) const ZONES: [&str; 3] = ["UTC", "Asia/Kathmandu", "Australia/Lord_Howe"];
-
-/// For so long after the beginning slots are known: longer than any such run.
-const WINDOW: i64 = 12 * 86_400;
 
 /// So many slots that an outage has passed over are told of one by one (docs/schedules.md).
 const PASSED: usize = 24;
@@ -60,8 +41,8 @@ pub(super) struct Schedules {
     requests: BTreeMap<(u64, String), RowRef>,
     /// Answers that the bus has: the id, and how often.
     answers: BTreeMap<(u64, String), (String, u32)>,
-    /// All slots from the beginning on, by expression and zone.
-    slots: BTreeMap<(String, String), Vec<Timestamp>>,
+    /// When each is due.
+    slots: Slots,
 }
 
 /// A schedule as it was asked for: with what is left out filled in.
@@ -76,33 +57,14 @@ pub(crate) fn setting(body: &Value) -> Value {
 }
 
 impl Schedules {
+    pub(super) fn new(profile: &Profile) -> Self {
+        Self { slots: Slots::new(profile), ..Self::default() }
+    }
+
     /// Somebody asks for a schedule, or with null for none.
     pub(super) fn ask(&mut self, deployment: u64, body: &Value) {
         let wanted = if body.is_null() { Value::Null } else { setting(body) };
         self.asked.entry(deployment).or_default().push(wanted);
-    }
-
-    /// All slots of a setting since the simulation's beginning.
-    fn of(&mut self, setting: &Value) -> &[Timestamp] {
-        let key = (text(setting, "cron").to_owned(), text(setting, "timezone").to_owned());
-        self.slots.entry(key).or_insert_with_key(|(cron, zone)| {
-            let cron = CRONS.into_iter().find(|one| one == cron);
-            let zone = jiff::tz::TimeZone::get(zone).ok();
-            let (Some(cron), Some(zone)) = (cron, zone) else { return Vec::new() };
-            let from = super::super::world::World::epoch().as_second();
-            let walk = minutes::Walk::new(&zone, from, from + WINDOW);
-            let slots = walk.slots(&minutes::Expression::new(cron));
-            slots.into_iter().filter_map(|at| Timestamp::from_second(at).ok()).collect()
-        })
-    }
-
-    /// The slots of a setting after one moment and up to another.
-    fn between(&mut self, setting: &Value, after: Timestamp, until: Timestamp) -> Vec<Timestamp> {
-        if setting["enabled"] != true {
-            return Vec::new();
-        }
-        let all = self.of(setting);
-        all.iter().copied().filter(|slot| *slot > after && *slot <= until).collect()
     }
 }
 
@@ -142,7 +104,7 @@ impl Oracle {
         let overdue = rows.iter().any(|row| {
             !row["waiting"].is_null()
                 || items(&row["outbox"]).next().is_some()
-                || !self.schedules.between(&row["setting"], behind(row), now).is_empty()
+                || !self.schedules.slots.between(&row["setting"], behind(row), now).is_empty()
         });
         overdue
             || self.schedules.requests.values().any(|row| {
@@ -220,7 +182,7 @@ impl Oracle {
         if before == after {
             // Who changes a schedule does not take its due slots away without a word.
             let changed = !old.is_null() && old["setting"] != new["setting"];
-            let open = self.schedules.between(&old["setting"], behind(old), now - SLACK);
+            let open = self.schedules.slots.between(&old["setting"], behind(old), now - SLACK);
             if changed && !deleted && !open.is_empty() {
                 return violated("slot-dropped", format!("of {open:?} nothing is told: {new}"));
             }
@@ -234,9 +196,14 @@ impl Oracle {
             return violated("slot-early", format!("decided on {decided} at {now}: {new}"));
         }
         let first = behind(old);
-        let mut open = self.schedules.between(&old["setting"], first, decided);
+        let mut open = self.schedules.slots.between(&old["setting"], first, decided);
         if !open.contains(&decided) {
             return violated("slot-untrue", format!("{decided} is no slot of {old}"));
+        }
+        match self.schedules.slots.shown(&old["setting"], decided) {
+            Shown::Once => {}
+            Shown::Twice => reach.hit("slot in a repeated hour"),
+            Shown::Skipped => reach.hit("slot in a skipped hour"),
         }
         if let Some(waited) = time(&old["waiting"], "slot") {
             open.retain(|slot| *slot >= waited);
@@ -267,7 +234,7 @@ impl Oracle {
     fn schedule_is_due(&mut self, now: Timestamp, row: &Value) -> Verdict {
         let due = time(row, "due_at").filter(|_| row["due_shard"] == -1);
         let from = time(&row["waiting"], "slot").unwrap_or(behind(row));
-        let next = self.schedules.between(&row["setting"], from, now + TICKS * 24);
+        let next = self.schedules.slots.between(&row["setting"], from, now + TICKS * 24);
         let next = next.first().copied();
         let waits = (!row["waiting"].is_null()).then_some(now + LOOKS);
         let says = items(&row["outbox"]).next().map(|_| now + LOOKS);
@@ -291,7 +258,7 @@ impl Oracle {
         };
         let created = time(row, "created_at").unwrap_or(Timestamp::MIN);
         let at = time(row, "schedule_slot").unwrap_or(Timestamp::MAX);
-        let later = self.schedules.between(&setting, at, created - SLACK);
+        let later = self.schedules.slots.between(&setting, at, created - SLACK);
         if !later.is_empty() || at > created {
             return violated(
                 "catch-up",

@@ -5,7 +5,7 @@ use cloud::{Admission, Reply};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{EPOCH, World, answer};
+use super::{World, answer};
 use crate::sim::call::Call;
 use crate::sim::life::Life;
 use crate::sim::oracle::Violation;
@@ -44,7 +44,7 @@ impl World {
             "pk": {"S": "DEPLOYMENT#1"},
             "sk": {"S": format!("{UNREADABLE}{}", self.unreadable)},
             "due_shard": {"N": u32::to_string(&shard)},
-            "due_at": {"S": EPOCH.to_string()},
+            "due_at": {"S": self.epoch().to_string()},
         }))?;
         self.reach.hit("turn unreadable row planted");
         Ok(())

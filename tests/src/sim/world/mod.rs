@@ -29,9 +29,6 @@ use super::table::Table;
 use super::trace::Trace;
 use crate::Result;
 
-/// When every simulation begins. A winter day; no schedule depends on it.
-const EPOCH: Timestamp = Timestamp::constant(1_893_456_000, 0);
-
 /// No run makes so many calls: some six thousand are the most that was seen.
 const MOST: u64 = 30_000;
 
@@ -97,7 +94,8 @@ impl World {
     pub(crate) fn new(plan: &Plan, profile: Profile, template: Arc<Template>) -> Result<Self> {
         let mut config = local::config(&template, 1.0);
         config.pace = profile.pace.clone();
-        let mut cloud = Cloud::new(config, plan.seed, EPOCH);
+        let epoch = profile.clocks.begin;
+        let mut cloud = Cloud::new(config, plan.seed, epoch);
         cloud.quiet();
         Ok(Self {
             cloud,
@@ -116,7 +114,7 @@ impl World {
             running: 0,
             late: Vec::new(),
             wake: Arc::default(),
-            asleep_until: EPOCH,
+            asleep_until: epoch,
             copies: u32::from(plan.seed % 4 == 1),
             crashed: false,
             newest: 0,
@@ -131,7 +129,7 @@ impl World {
     /// The time by no function's clock.
     pub(crate) fn now(&self) -> Timestamp {
         // Spans of a run are weeks.
-        EPOCH + jiff::SignedDuration::try_from(self.start.elapsed()).unwrap_or_default()
+        self.epoch() + jiff::SignedDuration::try_from(self.start.elapsed()).unwrap_or_default()
     }
 
     /// When tokio's clock showed [`World::epoch`].
@@ -139,8 +137,9 @@ impl World {
         self.start
     }
 
-    pub(crate) fn epoch() -> Timestamp {
-        EPOCH
+    /// When the run began.
+    pub(crate) fn epoch(&self) -> Timestamp {
+        self.profile.clocks.begin
     }
 
     /// Notes what should never be; the first is kept, and ends the run.
