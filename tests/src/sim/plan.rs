@@ -388,6 +388,12 @@ impl Profile {
             stalls: [5..=deadline * 45, deadline * 110..=deadline * 190],
             parameters,
         };
+        // What is late or told wrongly shows best where nothing is to blame for it.
+        let smooth = kind.has_schedules() && Rng::with_seed(plan.seed ^ 0x736d_6f6f).u8(0..4) == 0;
+        if smooth {
+            let (calls, changes, tells, transactions, ticks_skipped) = (0, 0, 0, 0, 0);
+            return Self { calls, changes, tells, transactions, ticks_skipped, ..profile };
+        }
         if rough {
             return profile;
         }

@@ -15,7 +15,7 @@ use crate::rows::{FIELDS, items, named, text};
 
 /// The refusals of a create that depend on the deployment, in the order in which
 /// they are told (the contract's).
-const IN_ORDER: [&str; 7] = [
+pub(super) const IN_ORDER: [&str; 7] = [
     "plan_not_supported",
     "storage_not_supported",
     "deployment_not_ready",
@@ -80,6 +80,9 @@ impl Oracle {
         }
         self.check(now, asked, reply, &code, disturbed)?;
         self.tells_nothing(asked, reply, &code)?;
+        if reply.status == 200 && matches!(asked.what, What::Schedule) {
+            self.schedule_is_true(now, asked, &reply.json())?;
+        }
         // What was refused does not happen later.
         if let (What::Create { name, .. }, 400..500) = (&asked.what, reply.status)
             && let Some(request) = self.requests.get_mut(name)
@@ -175,7 +178,8 @@ impl Oracle {
         }
         match (&asked.what, reply.status) {
             (What::List, 200) => self.list_is_true(now, asked, &reply.json()),
-            (What::Schedule, 200) => self.schedule_is_true(asked, &reply.json()),
+            // Looked at on its own (`schedule_is_true`).
+            (What::Schedule, 200) => Ok(()),
             (What::Reschedule(body), 204) => {
                 let wanted = if body.is_null() { Value::Null } else { setting(body) };
                 if self.settings_since(asked).contains(&wanted) {
@@ -202,10 +206,7 @@ impl Oracle {
 
     /// The versions of a deployment's row between the question and now.
     fn deployment_since(&self, asked: &Asked) -> Vec<&RowRef> {
-        let rows = self.deployments.get(&asked.deployment).map(|one| one.rows.as_slice());
-        let rows = rows.unwrap_or_default();
-        let first = rows.iter().rposition(|(at, _)| *at <= asked.at).unwrap_or(0);
-        rows.iter().skip(first).map(|(_, row)| row).collect()
+        self.deployment_rows(asked.deployment, asked.at)
     }
 
     /// The versions of a backup's row between the question and now; None: not there.
@@ -301,6 +302,11 @@ impl Oracle {
         else {
             return false;
         };
+        self.refuses_like(code, body, row)
+    }
+
+    /// Whether a backup like the body is refused so on a deployment like this.
+    pub(super) fn refuses_like(&self, code: &str, body: &Value, row: &Value) -> bool {
         let limit = self.limits.of(row);
         match code {
             "plan_not_supported" => limit.is_none(),

@@ -20,6 +20,7 @@ mod calls;
 mod deployments;
 mod failures;
 mod lives;
+mod outcomes;
 mod rest;
 mod restores;
 mod rows;

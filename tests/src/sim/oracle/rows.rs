@@ -57,6 +57,7 @@ impl Oracle {
         reach: &mut Reach,
     ) -> Verdict {
         let mut deployments = BTreeSet::new();
+        let mut scheduled = BTreeSet::new();
         let of = changes.iter().find_map(|change| deployment_of(&change.key.0));
         self.gives_way = of.and_then(|of| self.rotation(of, changes).map(|id| (of, id)));
         // The deployment's row first: a new backup is measured by it.
@@ -70,6 +71,9 @@ impl Oracle {
             let sk = change.key.1.as_str();
             let deployment = deployment_of(&change.key.0);
             let backup = sk.strip_prefix("BACKUP#").and_then(|id| id.parse().ok());
+            if deployment.is_some() && (backup.is_some() || sk == "SCHEDULE") {
+                scheduled.extend(deployment);
+            }
             if let (Some(deployment), Some(id)) = (deployment, backup) {
                 deployments.insert(deployment);
                 self.backup_changed(now, life, (deployment, id), change, (cloud, table), reach)?;
@@ -107,6 +111,7 @@ impl Oracle {
                 format!("{life} completes one above the limit, and {key:?} stays"),
             );
         }
+        scheduled.into_iter().try_for_each(|id| self.outcome_is_true(id))?;
         deployments.into_iter().try_for_each(|id| {
             self.slot_and_count(id, table)?;
             self.failed_are_pruned(id)
