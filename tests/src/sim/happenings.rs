@@ -166,12 +166,12 @@ fn drawn(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
     for _ in 0..profile.accidents {
         all.push((
             rng.i64(0..span),
-            Happens::Accident(Accident::draw(&mut rng, profile.kind == Kind::Restores)),
+            Happens::Accident(Accident::draw(&mut rng, profile.kind.has_restores())),
         ));
     }
     for _ in 0..profile.spells {
         // Those of restores stand at the end.
-        let of = if profile.kind == Kind::Restores {
+        let of = if profile.kind.has_restores() {
             Trouble::ALL.len() - Trouble::OF_RESTORES..Trouble::ALL.len()
         } else {
             0..Trouble::ALL.len() - Trouble::OF_RESTORES

@@ -90,6 +90,18 @@ impl Doing {
         (Self::Stranger, 4),
     ];
 
+    /// What is done where slots fall into restores.
+    const BOTH: [(Self, u32); 8] = [
+        (Self::Schedule, 34),
+        (Self::Restore, 24),
+        (Self::Upgrade, 10),
+        (Self::Routine, 16),
+        (Self::Delete, 4),
+        (Self::Order, 4),
+        (Self::Restores, 4),
+        (Self::Registry(None), 4),
+    ];
+
     /// What is done in weeks of schedules: limits go up and down, backups expire, and
     /// people delete some.
     const WEEKS: [(Self, u32); 8] = [
@@ -122,6 +134,7 @@ impl Doing {
             Kind::Restores => &Self::RESTORING[..],
             Kind::Schedules => &Self::SCHEDULING,
             Kind::ScheduledWeeks => &Self::WEEKS,
+            Kind::ScheduledRestores => &Self::BOTH,
             _ => &Self::ALL,
         };
         let mut at = rng.u32(0..all.iter().map(|(_, weight)| weight).sum());

@@ -45,7 +45,8 @@ const ROUND: u64 = 32;
 /// Those of a round that are about restores.
 const RESTORING: [u64; 5] = [1, 9, 15, 25, 29];
 
-/// Those of a round that are about schedules and upgrades; the third lasts for weeks.
+/// Those of a round that are about schedules and upgrades; the third lasts for weeks, the fourth
+/// has restores too.
 const SCHEDULING: [u64; 4] = [5, 13, 21, 31];
 
 /// The seed of that number, counted over those that are about schedules and upgrades.
@@ -160,6 +161,8 @@ pub(crate) enum Kind {
     Schedules,
     /// The same for one to three weeks.
     ScheduledWeeks,
+    /// The same, and restores that slots fall into.
+    ScheduledRestores,
     /// A short life for the sweep of crash points.
     Sweep(Script),
 }
@@ -167,7 +170,12 @@ pub(crate) enum Kind {
 impl Kind {
     /// Whether people set schedules.
     pub(crate) fn has_schedules(self) -> bool {
-        matches!(self, Self::Schedules | Self::ScheduledWeeks)
+        matches!(self, Self::Schedules | Self::ScheduledWeeks | Self::ScheduledRestores)
+    }
+
+    /// Whether people restore.
+    pub(crate) fn has_restores(self) -> bool {
+        matches!(self, Self::Restores | Self::ScheduledRestores)
     }
 
     /// Whether it lasts for weeks.
@@ -316,6 +324,7 @@ impl Profile {
             19 => Kind::Huge,
             of if RESTORING.contains(&of) => Kind::Restores,
             of if of == SCHEDULING[2] => Kind::ScheduledWeeks,
+            of if of == SCHEDULING[3] => Kind::ScheduledRestores,
             of if SCHEDULING.contains(&of) => Kind::Schedules,
             _ => Kind::Days,
         };
@@ -326,7 +335,7 @@ impl Profile {
             Kind::Failing => rng.i64(4..=8),
             Kind::Huge => rng.i64(1..=3),
             Kind::Restores => rng.i64(2..=24),
-            Kind::Schedules => rng.i64(2..=9),
+            Kind::Schedules | Kind::ScheduledRestores => rng.i64(2..=9),
             Kind::Sweep(script) => script.hours(),
         };
         let doings = match kind {
@@ -342,7 +351,7 @@ impl Profile {
             Kind::Failing => 40,
             Kind::Huge => 12,
             Kind::Restores => 16,
-            Kind::Schedules => 24,
+            Kind::Schedules | Kind::ScheduledRestores => 24,
             Kind::ScheduledWeeks => 36,
             Kind::Sweep(_) => 0,
         };
@@ -443,7 +452,7 @@ fn parameters(kind: Kind, rng: &mut Rng) -> (Vec<(String, String)>, i64) {
         set("ProBackupLimit", "3");
     }
     set("MinScheduleMinutes", "5");
-    if matches!(kind, Kind::Restores | Kind::Sweep(Script::Restoring)) {
+    if kind.has_restores() || kind == Kind::Sweep(Script::Restoring) {
         set("OldVolumeHours", "2");
         set("PreparingDeadlineMinutes", "15");
         set("StartingDeadlineMinutes", "10");

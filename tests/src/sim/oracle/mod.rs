@@ -317,7 +317,7 @@ impl Oracle {
                 pending_total: span(number("PendingTotalHours"), 3600),
                 in_progress: span(number("InProgressDeadlineHours"), 3600),
                 restore: match profile.kind {
-                    Kind::Restores | Kind::Sweep(_) => {
+                    Kind::Restores | Kind::ScheduledRestores | Kind::Sweep(_) => {
                         span(number("PreparingDeadlineMinutes"), 120)
                             + span(number("StoppingDeadlineMinutes"), 180)
                             + span(number("SwappingDeadlineMinutes"), 180)

@@ -160,7 +160,7 @@ impl Oracle {
             reach.hit("schedule waiting dropped");
         }
         if old["waiting"].is_null() && !new["waiting"].is_null() {
-            reach.hit("schedule waits");
+            reach.hit(&format!("schedule waits {}", text(&new["waiting"]["why"], "code")));
         }
         self.slots_are_told_of(now, deployment, (old, new), deleted, reach)?;
         self.skips_are_founded(now, life, deployment, (old, new))?;
