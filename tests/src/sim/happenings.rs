@@ -39,13 +39,15 @@ pub(crate) enum Script {
     Restoring,
     /// More failed backups than are kept.
     Failing,
+    /// A schedule: slots that run, that wait, that rotate at the limit, and an upgrade.
+    Scheduling,
     /// One restore of a deployment of so many nodes. No sweep has it.
     Downtime(usize),
 }
 
 impl Script {
     /// How many there are: a sweep of as many seeds in a row has each.
-    pub(crate) const COUNT: u64 = 5;
+    pub(crate) const COUNT: u64 = 6;
 
     /// The script of a seed.
     pub(crate) fn of(seed: u64) -> Self {
@@ -54,6 +56,7 @@ impl Script {
             2 => Self::Registry,
             3 => Self::Removal,
             4 => Self::Restoring,
+            5 => Self::Scheduling,
             _ => Self::Failing,
         }
     }
@@ -120,6 +123,19 @@ impl Script {
             Self::Downtime(_) => {
                 vec![(1, Happens::Doing(Doing::Create)), (1_000, Happens::Doing(Doing::Restore))]
             }
+            Self::Scheduling => vec![
+                (1, Happens::Doing(Doing::SetSchedule)),
+                // It runs when the first slot comes, which waits.
+                (1_198, Happens::Doing(Doing::Create)),
+                // The third of as many as there may be.
+                (1_800, Happens::Doing(Doing::Upgrade)),
+                // At the limit the schedule's own gives way, two times.
+                (2_500, Happens::Doing(Doing::ReadSchedule)),
+                (4_000, Happens::Doing(Doing::Registry(Some(Person::LIMIT)))),
+                // The slot that waits for it is one that soon nobody wants any more.
+                (5_998, Happens::Doing(Doing::Upgrade)),
+                (6_010, Happens::Doing(Doing::Unschedule)),
+            ],
             Self::Failing => apart(300, vec![Happens::Doing(Doing::Create); 23]).collect(),
         }
     }

@@ -50,6 +50,12 @@ pub(crate) enum Doing {
     Order,
     /// Set, read, or delete a schedule.
     Schedule,
+    /// Set one of every twenty minutes.
+    SetSchedule,
+    /// Delete it, until that is answered.
+    Unschedule,
+    /// Read it.
+    ReadSchedule,
     /// The control plane is about to upgrade a deployment.
     Upgrade,
 }
@@ -147,7 +153,8 @@ impl Doing {
         Self::List
     }
 
-    /// Each of them but a schedule, which goes on when all is to be at rest.
+    /// Each of them but schedules, which have a script of their own: they go on when all
+    /// is to be at rest.
     pub(crate) fn every() -> impl Iterator<Item = Self> {
         let all = Self::ALL.into_iter().map(|(doing, _)| doing);
         all.filter(|doing| *doing != Self::Schedule)
@@ -222,6 +229,12 @@ impl Person {
             Doing::Restore => self.restore(deployment, tenant).await,
             Doing::Restores => self.restores(deployment, tenant).await,
             Doing::Schedule => self.schedule(deployment, tenant).await,
+            Doing::SetSchedule => {
+                let body = json!({ "cron": "*/20 * * * *" });
+                self.set_schedule(deployment, tenant, &body).await
+            }
+            Doing::ReadSchedule => self.read_schedule(deployment, tenant, Key::Read).await,
+            Doing::Unschedule => self.unschedule(deployment, tenant).await,
             Doing::Upgrade => self.upgrade(deployment).await,
             Doing::Order => {
                 let all: Vec<(u64, u64)> = {

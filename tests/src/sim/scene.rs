@@ -91,7 +91,9 @@ impl Scene {
             last
         };
         let count = match kind {
-            Kind::Failing | Kind::Huge | Kind::Sweep(Script::Failing | Script::Downtime(_)) => 1,
+            Kind::Failing
+            | Kind::Huge
+            | Kind::Sweep(Script::Failing | Script::Downtime(_) | Script::Scheduling) => 1,
             Kind::Sweep(_) => 2,
             Kind::ScheduledWeeks => rng.usize(1..=3),
             _ => rng.usize(2..=6),
@@ -131,7 +133,8 @@ impl Scene {
                 nodes,
                 status: "initialized",
                 plan: if rng.bool() { "pro" } else { "enterprise" },
-                limit: None,
+                // The fourth is one too many.
+                limit: (kind == Kind::Sweep(Script::Scheduling)).then_some(3),
                 odd: None,
             });
         }

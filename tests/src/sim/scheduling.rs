@@ -8,66 +8,83 @@ use super::drive::control_plane;
 use super::oracle::What;
 use super::oracle::slots::{NIGHTLY, OFTEN, SELDOM};
 use super::people::Person;
+use super::reply::Reply;
 use super::scene::Key;
 use crate::Result;
 
 impl Person {
     /// Sets a schedule, most of the time; or reads it, or deletes it.
     pub(super) async fn schedule(&mut self, deployment: u64, tenant: usize) -> Result<()> {
-        let path = format!("/deployments/{deployment}/backups/schedule");
         let nodes: Vec<u64> = {
             let world = self.world.lock();
             let mut all = world.scene.deployments.iter();
             let one = all.find(|one| one.id == deployment);
             one.into_iter().flat_map(|one| one.nodes.iter().map(|(node, _)| *node)).collect()
         };
-        let (method, body) = match self.rng.u8(0..10) {
-            0 | 1 => ("GET", Value::Null),
-            2 => ("DELETE", Value::Null),
-            _ => {
-                let (clocks, long) = {
-                    let world = self.world.lock();
-                    (world.profile.clocks, world.profile.kind.is_long())
-                };
-                let of = match self.rng.u8(0..4) {
-                    _ if long => &SELDOM[..],
-                    0..3 if clocks.is_changed() => &NIGHTLY,
-                    _ => &OFTEN,
-                };
-                let mut body = json!({ "cron": of[self.rng.usize(0..of.len())] });
-                if clocks.is_changed() || self.rng.bool() {
-                    body["timezone"] = json!(clocks.zone(&mut self.rng));
-                }
-                if self.rng.u8(0..4) < if long { 2 } else { 1 } {
-                    body["expires_in_days"] = json!(self.rng.u32(1..=3));
-                }
-                if self.rng.u8(0..6) == 0 {
-                    let node = self.rng.choice(nodes).unwrap_or(1);
-                    body["node_id"] = json!(if self.rng.u8(0..4) == 0 { node + 1 } else { node });
-                }
-                if self.rng.u8(0..8) == 0 {
-                    body["enabled"] = json!(false);
-                }
-                ("PUT", body)
-            }
+        let key = if self.rng.bool() { Key::Read } else { Key::Manage };
+        match self.rng.u8(0..10) {
+            0 | 1 => return self.read_schedule(deployment, tenant, key).await,
+            2 => return self.ask_no_schedule(deployment, tenant).await.map(|_| ()),
+            _ => {}
+        }
+        let (clocks, long) = {
+            let world = self.world.lock();
+            (world.profile.clocks, world.profile.kind.is_long())
         };
-        let what = if method == "GET" { What::Schedule } else { What::Reschedule(body.clone()) };
-        let key = if method == "GET" && self.rng.bool() { Key::Read } else { Key::Manage };
-        let asked = self.asked(deployment, tenant, key, what);
-        let (content_type, text) = match method {
-            "PUT" => ("application/json", body.to_string()),
-            _ => ("", String::new()),
+        let of = match self.rng.u8(0..4) {
+            _ if long => &SELDOM[..],
+            0..3 if clocks.is_changed() => &NIGHTLY,
+            _ => &OFTEN,
         };
-        self.ask(asked, method, &path, content_type, text).await.map(|_| ())
+        let mut body = json!({ "cron": of[self.rng.usize(0..of.len())] });
+        if clocks.is_changed() || self.rng.bool() {
+            body["timezone"] = json!(clocks.zone(&mut self.rng));
+        }
+        if self.rng.u8(0..4) < if long { 2 } else { 1 } {
+            body["expires_in_days"] = json!(self.rng.u32(1..=3));
+        }
+        if self.rng.u8(0..6) == 0 {
+            let node = self.rng.choice(nodes).unwrap_or(1);
+            body["node_id"] = json!(if self.rng.u8(0..4) == 0 { node + 1 } else { node });
+        }
+        if self.rng.u8(0..8) == 0 {
+            body["enabled"] = json!(false);
+        }
+        self.set_schedule(deployment, tenant, &body).await
+    }
+
+    pub(super) async fn set_schedule(
+        &mut self,
+        deployment: u64,
+        tenant: usize,
+        body: &Value,
+    ) -> Result<()> {
+        let what = What::Reschedule(body.clone());
+        let asked = self.asked(deployment, tenant, Key::Manage, what);
+        let (kind, text) = ("application/json", body.to_string());
+        self.ask(asked, "PUT", &path(deployment), kind, text).await.map(|_| ())
+    }
+
+    pub(super) async fn read_schedule(
+        &mut self,
+        deployment: u64,
+        tenant: usize,
+        key: Key,
+    ) -> Result<()> {
+        let asked = self.asked(deployment, tenant, key, What::Schedule);
+        self.ask(asked, "GET", &path(deployment), "", String::new()).await.map(|_| ())
+    }
+
+    async fn ask_no_schedule(&mut self, deployment: u64, tenant: usize) -> Result<Option<Reply>> {
+        let what = What::Reschedule(Value::Null);
+        let asked = self.asked(deployment, tenant, Key::Manage, what);
+        self.ask(asked, "DELETE", &path(deployment), "", String::new()).await
     }
 
     /// Deletes a schedule, until that is answered.
     pub(super) async fn unschedule(&mut self, deployment: u64, tenant: usize) -> Result<()> {
-        let path = format!("/deployments/{deployment}/backups/schedule");
         for _ in 0..5 {
-            let what = What::Reschedule(Value::Null);
-            let asked = self.asked(deployment, tenant, Key::Manage, what);
-            let reply = self.ask(asked, "DELETE", &path, "", String::new()).await?;
+            let reply = self.ask_no_schedule(deployment, tenant).await?;
             if reply.is_some_and(|reply| reply.status < 500) {
                 break;
             }
@@ -96,4 +113,8 @@ impl Person {
         }
         Ok(())
     }
+}
+
+fn path(deployment: u64) -> String {
+    format!("/deployments/{deployment}/backups/schedule")
 }
