@@ -20,6 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::brake;
 use super::functions::Functions;
 use super::happenings::{self, Happening, Happens};
 use super::oracle::{Oracle, Violation};
@@ -253,6 +254,16 @@ impl Drive {
                     if let Some(doing) = trouble.invites() {
                         self.does(doing, rng);
                     }
+                }
+                Happens::Brake(pull) => {
+                    let world = self.world.clone();
+                    self.spawn(async move {
+                        world.lock().pull(pull)?;
+                        brake::until_over(world, pull).await
+                    });
+                    // Or it would stand in nobody's way.
+                    let restores = self.world.lock().profile.kind.has_restores();
+                    self.does(pull.invites(restores), rng);
                 }
             }
         }

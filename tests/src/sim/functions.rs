@@ -213,6 +213,7 @@ impl Functions {
             };
             clock.set_skew(skew);
             let now = world.now();
+            world.oracle.began(life, now);
             world.trace.line(now, || format!("{life} invoked, {skew} ms off"));
             world.template.function(life.function).map_err(Failed)?.timeout
         };

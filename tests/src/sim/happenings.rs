@@ -5,6 +5,7 @@ use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 
 use super::accidents::Accident;
+use super::brake::{self, Pull};
 use super::people::{Doing, Person};
 use super::plan::{Kind, Plan, Profile};
 use super::spells::Trouble;
@@ -23,6 +24,7 @@ pub(crate) enum Happens {
     Doing(Doing),
     Accident(Accident),
     Spell(Trouble),
+    Brake(Pull),
 }
 
 /// What the recorded run of a sweep is about: by the seed.
@@ -196,6 +198,7 @@ fn drawn(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
         let trouble = Trouble::ALL[rng.usize(of)];
         all.push((rng.i64(0..span), Happens::Spell(trouble)));
     }
+    all.extend(brake::draw(plan, profile));
     all
 }
 
@@ -203,6 +206,6 @@ fn drawn(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
 pub(crate) fn count(profile: &Profile) -> u32 {
     match profile.kind {
         Kind::Sweep(script) => u32::try_from(script.happenings().len()).unwrap_or(0),
-        _ => profile.doings + profile.accidents + profile.spells,
+        _ => profile.doings + profile.accidents + profile.spells + profile.brakes,
     }
 }

@@ -17,6 +17,7 @@
 //! function of its [`Plan`]. docs/simulation.md says how to read a failure.
 
 mod accidents;
+mod brake;
 mod call;
 mod campaign;
 mod clocks;

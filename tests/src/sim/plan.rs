@@ -11,6 +11,7 @@ use cloud::Pace;
 use fastrand::Rng;
 use jiff::SignedDuration;
 
+use super::brake;
 use super::clocks::Clocks;
 use super::happenings::Script;
 
@@ -280,6 +281,8 @@ pub(crate) struct Profile {
     pub(crate) doings: u32,
     pub(crate) accidents: u32,
     pub(crate) spells: u32,
+    /// How often an operator pauses something.
+    pub(crate) brakes: u32,
     /// Of a call.
     pub(crate) calls: u32,
     /// Of a call that changes EC2 or is rare, if it is more.
@@ -367,6 +370,7 @@ impl Profile {
             doings,
             accidents: if kind.is_long() { rng.u32(4..=16) } else { rng.u32(0..=8) },
             spells: rng.u32(0..=3),
+            brakes: brake::how_many(plan, kind),
             calls: match kind {
                 // What is pruned last is not pruned again: it must be met.
                 Kind::Failing => among(&mut rng, &[300, 800, 2_000]),

@@ -103,6 +103,16 @@ const NAMED: &[&str] = &[
     "spell attach_refused",
     "spell detach_denied",
     "spell volume_refused",
+    // What operators pause, and what waits for the end of it.
+    "paused deletions",
+    "paused schedules",
+    "paused writes",
+    "paused writes even restores",
+    "turn create was paused",
+    "turn delete was paused",
+    "turn restore was paused",
+    "turn downtime was paused",
+    "turn tick saw a pause",
     // What people and machines do to AWS behind our back.
     "accident snapshot_fails",
     "accident snapshot_stalls",

@@ -10,7 +10,7 @@ use super::super::reply::Reply;
 use super::super::scene::Key;
 use super::super::table::RowRef;
 use super::schedules::setting;
-use super::{Asked, EXPIRED, Oracle, Request, Verdict, What, time, violated};
+use super::{Asked, EXPIRED, Oracle, Request, TICKS, Verdict, What, time, violated};
 use crate::rows::{FIELDS, items, named, text};
 
 /// The refusals of a create that depend on the deployment, in the order in which
@@ -393,7 +393,7 @@ impl Oracle {
             let Some(row) = backup.row() else { continue };
             let expires = time(row, "expires_at")
                 .filter(|_| matches!(text(row, "status"), "completed" | "failed"));
-            if expires.is_some_and(|at| at + EXPIRED < now) {
+            if expires.is_some_and(|at| at + EXPIRED < now) && !self.is_paused_since(now - TICKS) {
                 return violated(
                     "expired-late",
                     format!("backup {key:?} expired at {expires:?}, and it is {now}"),

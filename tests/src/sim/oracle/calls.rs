@@ -71,6 +71,7 @@ impl Oracle {
             "DeleteSnapshot" => self.may_be_deleted(call.field("SnapshotId"), cloud, table)?,
             _ => return self.restore_sends(now, life, call, cloud),
         };
+        self.may_write(now, life, call, None)?;
         let row = self.backups.get(&backup).and_then(Backup::row).cloned();
         self.begins(now, life, call, Of::Backup(backup), row.as_ref())
     }

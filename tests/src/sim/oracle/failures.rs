@@ -65,7 +65,7 @@ impl Oracle {
     /// Pending for longer than it may be, without the time in which AWS throttled
     /// it; or with it, for longer than even that.
     fn pending_too_long(&self, now: Timestamp, key: BackupKey, created: Timestamp) -> bool {
-        let age = now.duration_since(created);
+        let age = now.duration_since(created) - self.paused_for(created, now);
         if age >= self.limits.pending_total - SLACK {
             return true;
         }
@@ -113,7 +113,8 @@ impl Oracle {
         // A step of progress takes a while, and a list may lag.
         let step = SignedDuration::from_secs(120);
         let last = if seen { last } else { started };
-        now.duration_since(last) >= self.limits.in_progress - SLACK - step
+        let paused = self.paused_for(last, now);
+        now.duration_since(last) - paused >= self.limits.in_progress - SLACK - step
     }
 
     fn founded(

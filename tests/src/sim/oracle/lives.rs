@@ -320,6 +320,7 @@ impl Oracle {
             Name::Worker => pruned || self.gives_way.take_if(|one| *one == key).is_some(),
         };
         if by {
+            self.may_go(now, life, &format!("backup {key:?}"))?;
             self.expired_in_time(now, life, key, from, row)?;
             let backup = self.backups.entry(key).or_default();
             backup.expired = life.function == Name::Scheduler;
@@ -366,7 +367,7 @@ impl Oracle {
 
     /// Whether no trouble has met a call since then.
     pub(super) fn is_calm(&self, since: Timestamp) -> bool {
-        self.troubles.iter().all(|(_, at)| *at < since)
+        self.troubles.iter().all(|(_, at)| *at < since) && !self.is_paused_since(since)
     }
 
     /// What moves no more is given up at its deadline.

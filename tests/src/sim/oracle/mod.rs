@@ -15,6 +15,7 @@
 //! ```
 
 mod answers;
+mod brake;
 mod bus;
 mod calls;
 mod deployments;
@@ -155,6 +156,7 @@ pub(crate) struct Oracle {
     deletes: BTreeMap<BackupKey, u32>,
     restores: restores::Restores,
     schedules: schedules::Schedules,
+    pauses: brake::Pauses,
     /// The one that gives way in the write that is being looked at.
     gives_way: Option<BackupKey>,
     /// Backups with something left to be done.
@@ -339,6 +341,7 @@ impl Oracle {
             deletes: BTreeMap::new(),
             restores: restores::Restores::default(),
             schedules: schedules::Schedules::new(profile),
+            pauses: brake::Pauses::default(),
             gives_way: None,
             moving: BTreeSet::new(),
             troubles: Vec::new(),

@@ -130,6 +130,9 @@ impl Oracle {
 
     /// Whether a backup of the schedule has been there for a while that can go for another.
     fn surely_gives_way(&self, now: Timestamp, deployment: u64) -> bool {
+        if self.is_paused_since(now - DECIDED) {
+            return false;
+        }
         let Some(id) = gives_way(self.backups_of(deployment)) else { return false };
         let rows = self.backups.get(&(deployment, id)).map_or(&[][..], |one| one.rows.as_slice());
         let first = rows.iter().rposition(|(at, _)| *at <= now - DECIDED);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use cloud::Cloud;
 use jiff::Timestamp;
+use local::Name;
 use serde_json::Value;
 
 use super::super::life::Life;
@@ -59,7 +60,7 @@ impl Oracle {
         let mut deployments = BTreeSet::new();
         let mut scheduled = BTreeSet::new();
         let of = changes.iter().find_map(|change| deployment_of(&change.key.0));
-        self.gives_way = of.and_then(|of| self.rotation(of, changes).map(|id| (of, id)));
+        self.gives_way = of.and_then(|of| self.rotation(now, life, of, changes).map(|id| (of, id)));
         // The deployment's row first: a new backup is measured by it.
         let meta = |change: &&Change| change.key.1 == "META";
         for change in changes.iter().filter(meta) {
@@ -93,6 +94,9 @@ impl Oracle {
                     _ if sk.starts_with("TOMBSTONE#") => reach.hit("turn tombstone"),
                     // The stack's own facts, and the operator's keys.
                     "TABLE" | "KEY" => {}
+                    "BRAKE" if life.function == Name::Scheduler => {
+                        reach.hit("turn tick saw a pause");
+                    }
                     "RELEASES" => reach.hit("turn release reserved"),
                     // Of another release it may be moved on, not made.
                     _ if change.old.is_some() => {}
@@ -266,7 +270,8 @@ impl Oracle {
         let down = [Trouble::DynamoDown, Trouble::DynamoSlow, Trouble::EventsDown]
             .into_iter()
             .any(|trouble| self.met_since(trouble, created));
-        if !down && now.duration_since(created) > self.limits.pending_total + TICKS {
+        let paused = self.paused_for(created, now);
+        if !down && now.duration_since(created) > self.limits.pending_total + TICKS + paused {
             return violated("pending-late", format!("backup {key:?} of {created} was pending"));
         }
         Ok(())
@@ -285,7 +290,8 @@ impl Oracle {
         ];
         let excused = troubles.into_iter().any(|trouble| self.met_since(trouble, created))
             || self.backups.get(&key).is_none_or(|backup| !backup.throttled.is_empty());
-        if !excused && now > created + self.limits.pending + TICKS {
+        let paused = self.paused_for(created, now);
+        if !excused && now > created + self.limits.pending + TICKS + paused {
             return violated(
                 "deadline-missed",
                 format!("backup {key:?} of {created} is pending, and is not given up"),

@@ -10,10 +10,12 @@ use jiff::{SignedDuration, Timestamp};
 use local::Name;
 use serde_json::{Value, json};
 
+use super::super::brake::Switch;
 use super::super::life::Life;
 use super::super::plan::Profile;
 use super::super::reach::Reach;
 use super::super::table::{Change, RowRef};
+use super::brake::Held;
 use super::slots::{Shown, Slots};
 use super::{Asked, EXPIRED, LOOKS, Oracle, SLACK, TICKS, Verdict, time, violated};
 use crate::rows::{BackupKey, items, text};
@@ -163,6 +165,9 @@ impl Oracle {
             reach.hit(&format!("schedule waits {}", text(&new["waiting"]["why"], "code")));
         }
         self.slots_are_told_of(now, deployment, (old, new), deleted, reach)?;
+        if old["decided"] != new["decided"] || old["waiting"] != new["waiting"] {
+            self.may_release(now, life, new)?;
+        }
         self.skips_are_founded(now, life, deployment, (old, new))?;
         self.schedule_is_due(now, new)?;
         let rows = self.schedules.rows.entry(deployment).or_default();
@@ -305,7 +310,13 @@ impl Oracle {
 
     /// Which backup gives way in this write, if any: the schedule's oldest, when one of a
     /// slot or an upgrade completes above the limit. `changes` are not taken in yet.
-    pub(super) fn rotation(&self, deployment: u64, changes: &[Change]) -> Option<u64> {
+    pub(super) fn rotation(
+        &self,
+        now: Timestamp,
+        life: &Life,
+        deployment: u64,
+        changes: &[Change],
+    ) -> Option<u64> {
         let ends = |change: &&Change| {
             let (Some(old), Some(new)) = (&change.old, &change.new) else { return false };
             let rotates = !new["schedule_slot"].is_null() || !new["upgrade_id"].is_null();
@@ -317,7 +328,16 @@ impl Oracle {
         if meta["backup_count"].as_u64().unwrap_or(0) <= limit {
             return None;
         }
-        gives_way(self.backups_of(deployment))
+        let victim = gives_way(self.backups_of(deployment))?;
+        let goes = || {
+            let sk = format!("BACKUP#{victim:020}");
+            changes.iter().any(|change| change.key.1 == sk)
+        };
+        match self.is_held(Switch::Deletions, life, now) {
+            Held::No => Some(victim),
+            Held::Perhaps => goes().then_some(victim),
+            Held::Surely => None,
+        }
     }
 
     /// The row of an upgrade's request was written.

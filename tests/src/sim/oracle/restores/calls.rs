@@ -26,6 +26,7 @@ impl Oracle {
     ) -> Verdict {
         self.watch(cloud);
         let (key, row) = self.restore_of(call, cloud)?;
+        self.may_write(now, life, call, Some(&row))?;
         if call.field("DryRun") == "true" {
             return Ok(());
         }

@@ -1,0 +1,164 @@
+//! An operator pulls the brake, and lets it go.
+
+use backups_core::brake::Brake;
+pub(crate) use backups_core::brake::Switch;
+use backups_core::time::Time;
+use fastrand::Rng;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use super::people::Doing;
+use super::plan::{Kind, Plan, Profile};
+use super::world::{Shared, World};
+use super::{Result, happenings::Happens};
+use crate::Failed;
+use crate::rows::{items, text};
+
+/// The row's key.
+const KEY: (&str, &str) = ("STACK", "BRAKE");
+
+/// A pause that somebody will order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pull {
+    pub(crate) switch: Switch,
+    pub(crate) even_restores: bool,
+    pub(crate) minutes: i64,
+}
+
+impl Pull {
+    /// What somebody does in the middle of it.
+    pub(crate) const fn invites(self, restores: bool) -> Doing {
+        match (self.switch, self.even_restores) {
+            (Switch::Writes, true) if restores => Doing::Restore,
+            (Switch::Deletions, _) => Doing::Delete,
+            (Switch::Writes | Switch::Schedules, _) => Doing::Create,
+        }
+    }
+}
+
+/// How many pauses a seed has.
+pub(crate) fn how_many(plan: &Plan, kind: Kind) -> u32 {
+    if matches!(kind, Kind::Quiet | Kind::Sweep(_)) {
+        return 0;
+    }
+    let mut rng = Rng::with_seed(plan.seed ^ 0x0062_7261_6b65);
+    if rng.u8(0..4) == 0 { rng.u32(1..=3) } else { 0 }
+}
+
+/// The pauses of a seed, and when they are.
+pub(crate) fn draw(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
+    let mut rng = Rng::with_seed(plan.seed ^ 0x7061_7573_6564);
+    let span = profile.span.as_secs();
+    (0..profile.brakes)
+        .map(|_| {
+            let switch = Switch::ALL[rng.usize(0..Switch::ALL.len())];
+            // Longer than any deadline but a snapshot's, at times.
+            let minutes = if rng.u8(0..4) == 0 { rng.i64(60..=400) } else { rng.i64(5..=60) };
+            let even_restores = switch == Switch::Writes && rng.bool();
+            (rng.i64(0..span), Happens::Brake(Pull { switch, even_restores, minutes }))
+        })
+        .collect()
+}
+
+impl World {
+    /// The row as it is.
+    fn brake(&self) -> Result<Brake> {
+        let key = (KEY.0.to_owned(), KEY.1.to_owned());
+        let Some(row) = self.table.rows().get(&key) else { return Ok(Brake::default()) };
+        serde_json::from_value(Value::clone(row)).map_err(|error| Failed(error.to_string()))
+    }
+
+    /// As the operator's command does it, in one write that no function's meets.
+    fn change_brake(&mut self, change: impl FnOnce(&mut Brake, Time)) -> Result<()> {
+        let mut brake = self.brake()?;
+        change(&mut brake, Time::from_unix(self.now().as_second()));
+        brake.revision += 1;
+        let mut item = attributes(&serde_json::to_value(&brake).unwrap_or_default());
+        item["M"]["pk"] = json!({"S": KEY.0});
+        item["M"]["sk"] = json!({"S": KEY.1});
+        self.table.plant(item["M"].take())
+    }
+
+    /// Pauses.
+    pub(crate) fn pull(&mut self, pull: Pull) -> Result<()> {
+        let Pull { switch, even_restores, minutes } = pull;
+        let now = self.now();
+        let even = if even_restores { " even restores" } else { "" };
+        self.trace.line(now, || format!("paused for {minutes} min: {switch}{even}"));
+        self.reach.hit(&format!("paused {switch}{even}"));
+        self.change_brake(|brake, at| brake.pause(switch, even_restores, None, at))?;
+        self.oracle.paused(switch, even_restores, now);
+        Ok(())
+    }
+
+    /// Lets it go on, if it has not.
+    pub(crate) fn let_go(&mut self, switch: Switch) -> Result<()> {
+        let Some(on) = self.brake()?.on(switch).cloned() else { return Ok(()) };
+        let now = self.now();
+        self.trace.line(now, || format!("resumed: {switch}"));
+        for what in self.held(switch, on.even_restores) {
+            self.reach.hit(what);
+        }
+        self.change_brake(|brake, at| brake.resume(switch, at))?;
+        self.oracle.resumed(switch, now);
+        Ok(())
+    }
+
+    /// What waits for the pause to end.
+    fn held(&self, switch: Switch, even_restores: bool) -> Vec<&'static str> {
+        let rows = self.table.rows().iter();
+        rows.filter_map(|((_, sk), row)| {
+            let status = text(row, "status");
+            let down = !row["touched_at"].is_null();
+            let uncalled =
+                || items(&row["nodes"]).all(|node| node["attempt"].as_u64().unwrap_or(0) == 0);
+            match (switch, status) {
+                (Switch::Writes, "pending") if sk.starts_with("BACKUP#") && uncalled() => {
+                    Some("turn create was paused")
+                }
+                (Switch::Writes, "in_progress") if sk.starts_with("RESTORE#") && !down => {
+                    Some("turn restore was paused")
+                }
+                (Switch::Writes, "in_progress" | "rolling_back")
+                    if sk.starts_with("RESTORE#") && even_restores =>
+                {
+                    Some("turn downtime was paused")
+                }
+                (Switch::Deletions, "deleting") if sk.starts_with("BACKUP#") => {
+                    Some("turn delete was paused")
+                }
+                _ => None,
+            }
+        })
+        .collect()
+    }
+}
+
+/// Waits until the pause is over, or all is calm, and lets go.
+pub(crate) async fn until_over(world: Shared, pull: Pull) -> Result<()> {
+    let end = world.lock().now() + SignedDuration::from_mins(pull.minutes);
+    loop {
+        {
+            let mut world = world.lock();
+            if world.now() >= end || world.dice.is_calm() {
+                return world.let_go(pull.switch);
+            }
+        }
+        tokio::time::sleep(std::time::Duration::from_mins(1)).await;
+    }
+}
+
+/// A value as DynamoDB writes it.
+fn attributes(value: &Value) -> Value {
+    match value {
+        Value::Null => json!({"NULL": true}),
+        Value::Bool(one) => json!({"BOOL": one}),
+        Value::Number(one) => json!({"N": one.to_string()}),
+        Value::String(one) => json!({"S": one}),
+        Value::Array(all) => json!({"L": all.iter().map(attributes).collect::<Vec<_>>()}),
+        Value::Object(all) => {
+            let all = all.iter().map(|(name, one)| (name.clone(), attributes(one)));
+            json!({"M": all.collect::<serde_json::Map<_, _>>()})
+        }
+    }
+}
