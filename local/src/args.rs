@@ -29,6 +29,10 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 
+    /// When the clock of a new data folder starts, if not now: 2030-03-30T22:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub start: Option<jiff::Timestamp>,
+
     /// How often the scheduler runs
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub tick: u64,
@@ -76,7 +80,7 @@ mod tests {
         assert_eq!(options.gateway.to_string(), "127.0.0.1:3000");
         assert_eq!(options.aws.to_string(), "127.0.0.1:4566");
         assert!((options.speed - 10.0).abs() < f64::EPSILON);
-        assert_eq!((options.seed, options.tick), (None, 5));
+        assert_eq!((options.seed, options.start, options.tick), (None, None, 5));
         assert_eq!(
             (options.no_demo, options.json, options.log),
             (false, false, tracing::Level::INFO)

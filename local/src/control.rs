@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::driver::App;
-use crate::world::Lost;
+use crate::world::{LAST, Lost};
 
 /// The furthest that the clock jumps at once: ten years.
 const FURTHEST: u64 = 10 * 365 * 86_400;
@@ -27,10 +27,6 @@ const FURTHEST: u64 = 10 * 365 * 86_400;
 /// more), or a backup that is looked at every minute would drop out of sight
 /// right after each look.
 const SOON: i64 = 90;
-
-/// Where the clock ends. Beyond the year 9999 no date has the form that HTTP,
-/// DynamoDB, and our rows give it.
-const LAST: backups_core::time::Time = backups_core::time::Time::from_unix(250_000_000_000);
 
 /// How often `settle` looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);

@@ -60,7 +60,7 @@ use functions::Functions;
 use gateway::Gateway;
 use store::{Folder, FolderError};
 use tasks::Tasks;
-use world::World;
+use world::{Origin, World};
 
 /// How long running invocations may take to end at a stop, their waits cut
 /// short. What still runs is dropped, as by a crash.
@@ -149,9 +149,9 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
 
     let dynamo = Dynamo::open(&folder.file("dynamodb.sqlite"))?;
     dynamo.create_table(&template.create_table, template.time_to_live.as_ref())?;
-    let world =
-        World::open(&folder.file("aws.sqlite"), config(&template, options.speed), options.seed)?;
-    let world = Arc::new(world);
+    let origin = Origin { seed: options.seed, start: options.start };
+    let config = config(&template, options.speed);
+    let world = Arc::new(World::open(&folder.file("aws.sqlite"), config, &origin)?);
     let functions = Arc::new(Functions::start(&template, &world.clock, &urls.aws).await?);
     let routes = template.routes.clone();
     let app = Arc::new(App {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backups_aws::clock::{Clock, ClockControl};
+use backups_core::time::Time;
 use cloud::{Cloud, Config};
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
@@ -16,6 +17,19 @@ use crate::store::Store;
 const SEED: &str = "seed";
 /// Key of how many milliseconds the clock is ahead.
 const OFFSET: &str = "clock_offset_ms";
+
+/// Where the clock ends. Beyond the year 9999 no date has the form that HTTP,
+/// DynamoDB, and our rows give it.
+pub(crate) const LAST: Time = Time::from_unix(250_000_000_000);
+
+/// What a new world is made from.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Origin {
+    /// All its choices come from it; None: a random one.
+    pub(crate) seed: Option<u64>,
+    /// When its clock starts; None: with the machine's.
+    pub(crate) start: Option<Timestamp>,
+}
 
 /// The simulated AWS, its clock, and its place on disk.
 #[derive(Debug)]
@@ -49,9 +63,10 @@ impl std::fmt::Display for Lost {
 }
 
 impl World {
-    /// Opens the world in `file`, or makes one there from `seed` (random
-    /// without one). An existing world keeps its own seed.
-    pub(crate) fn open(file: &Path, config: Config, seed: Option<u64>) -> Result<Self, String> {
+    /// Opens the world in `file`, or makes one there from `origin`. An existing world keeps
+    /// its own seed and its clock.
+    pub(crate) fn open(file: &Path, config: Config, origin: &Origin) -> Result<Self, String> {
+        let Origin { seed, start } = *origin;
         let fail = |error: rusqlite::Error| format!("{}: {error}", file.display());
         let mut store = Store::open(file).map_err(fail)?;
         let (clock, control) = Clock::adjustable();
@@ -67,6 +82,9 @@ impl World {
                     "the world in this data folder keeps its seed"
                 );
             }
+            if let Some(ignored) = start {
+                tracing::warn!(%ignored, "the clock of this data folder goes on");
+            }
             let rows = store.rows().map_err(fail)?;
             let cloud =
                 Cloud::restore(config, rows).map_err(|why| format!("{}: {why}", file.display()))?;
@@ -74,9 +92,13 @@ impl World {
         } else {
             let seed = seed.unwrap_or_else(fresh_seed);
             config.check()?;
+            if let Some(start) = start {
+                control.set_offset(ahead(start, clock.timestamp())?);
+            }
             let mut cloud = Cloud::new(config, seed, clock.timestamp());
             let rows = cloud.take_dirty();
-            store.commit(&rows, &[(SEED, &seed.to_string())]).map_err(fail)?;
+            let ahead = control.offset().as_millis().to_string();
+            store.commit(&rows, &[(SEED, &seed.to_string()), (OFFSET, &ahead)]).map_err(fail)?;
             (cloud, seed)
         };
         Ok(Self {
@@ -167,6 +189,16 @@ impl World {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How far a clock that starts so is ahead of the machine's. Never behind it: the table's
+/// TTL goes by that one, and would take rows away before their time.
+fn ahead(start: Timestamp, now: Timestamp) -> Result<Duration, String> {
+    if start.as_second() > LAST.unix() {
+        return Err(format!("--start {start}: the clock ends at {LAST}"));
+    }
+    Duration::try_from(start.duration_since(now))
+        .map_err(|_| format!("--start {start}: that is over; the clock goes forward from now"))
 }
 
 /// A seed that nobody chose. Small enough to be typed.

@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use backups_aws::clock::Clock;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -22,6 +23,7 @@ fn options(data: &Path) -> Options {
         aws: ANY,
         speed: 100.0,
         seed: Some(7),
+        start: None,
         // No tick but those that a test asks for.
         tick: 86_400,
         parameters: Vec::new(),
@@ -319,4 +321,40 @@ async fn the_world_is_written_to_ticked_and_broken_by_hand() {
     }
     assert_eq!(own(aws, "GET", "nothing", &Value::Null).await.0, 404);
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_clock_of_a_new_folder_starts_where_it_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let now = async |running: &Running| -> jiff::Timestamp {
+        let (_, clock) = own(running.aws, "GET", "clock", &Value::Null).await;
+        clock["now"].as_str().and_then(|now| now.parse().ok()).expect("a time")
+    };
+    let real = Clock::system().now().unix();
+    let at = |ahead: i64| jiff::Timestamp::from_second(real + ahead).expect("a time");
+    let year = 365 * 86_400;
+    let mut options = options(folder.path());
+    options.start = Some(at(5 * year));
+    let running = start(options.clone()).await.expect("it starts");
+    let begun = now(&running).await;
+    assert!(begun >= at(5 * year) && begun < at(5 * year + 3_600), "{begun}");
+    // The demo's keys are of that time too.
+    let demo = running.demo.clone().expect("a demo");
+    assert_eq!(create_at(running.gateway, demo).await.0, 204);
+    running.stop().await;
+
+    // It goes on from there, whatever it is told then.
+    options.start = Some(at(7 * year));
+    let running = start(options.clone()).await.expect("it starts");
+    let later = now(&running).await;
+    assert!(later >= begun && later < at(5 * year + 3_600), "{later}");
+    running.stop().await;
+
+    for (wrong, said) in [(at(-60), "is over"), (jiff::Timestamp::MAX, "the clock ends")] {
+        let folder = tempfile::tempdir().expect("a folder");
+        options.data = folder.path().to_owned();
+        options.start = Some(wrong);
+        let refused = start(options.clone()).await.expect_err("no such start").to_string();
+        assert!(refused.contains("--start") && refused.contains(said), "{refused}");
+    }
 }

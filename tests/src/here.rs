@@ -58,6 +58,7 @@ impl Here {
             aws: any,
             speed: setup.speed,
             seed: Some(setup.seed),
+            start: None,
             tick: setup.tick,
             parameters: setup.parameters,
             no_demo: false,
