@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Nothing here looks inside: all it knows came over HTTP, but for
-//! [`database`], which reads the file of a killed process.
+//! [`database`], which reads the file of a killed process, and for [`sim`] and
+//! [`idle`], which have the functions and their table in this process.
 
 pub mod audit;
 pub mod aws_cli;
@@ -19,6 +20,7 @@ pub mod crash;
 pub mod database;
 mod here;
 pub mod http;
+pub mod idle;
 mod process;
 mod rest;
 pub mod rows;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tests::http::Call;
-use tests::{Cloud, Here, Result, Setup};
+use tests::{Cloud, Here, Result, Setup, idle};
 
 /// The calls that a request made, in order: `service.operation`.
 async fn calls_of(cloud: &Cloud, request: Call) -> Result<(u16, Vec<String>)> {
@@ -55,5 +55,16 @@ async fn each_request_costs_what_is_promised() -> Result<()> {
     let guess = Call::new("GET", here.backups()).key(&guessed);
     assert_eq!(calls_of(&here, guess).await?, (401, vec![get.into()]));
     here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tick_over_idle_deployments_reads_no_row_of_theirs_and_costs_the_same() -> Result<()> {
+    let report = Box::pin(idle::measure(&[1_000, 3_000], &|_| ())).await?;
+    assert_eq!(report.faults(), Vec::<String>::new(), "{report}");
+    // What the README says of a tick with nothing due.
+    let quiet = report.idle.iter().find(|line| line.tick == "nothing due");
+    let quiet = quiet.map(|line| (line.cost.calls(), line.cost.read, line.cost.write));
+    assert_eq!(quiet, Some(("9 Query".to_owned(), 4.5, 0.0)), "{report}");
     Ok(())
 }
