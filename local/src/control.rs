@@ -24,8 +24,7 @@ const FURTHEST: u64 = 10 * 365 * 86_400;
 
 /// What waits for a time further ahead than this is not in flight: a minute, and
 /// what looks are spread by, after a nudge too (the scheduler's 75 s and up to 10
-/// more), or a backup that is looked at every minute would drop out of sight
-/// right after each look.
+/// more), or what is looked at every minute would drop out of sight right after each look.
 const SOON: i64 = 90;
 
 /// How often `settle` looks.
@@ -191,7 +190,11 @@ async fn in_flight(app: &Arc<App>) -> Result<Vec<String>, Refused> {
     let moving = || -> Result<Vec<String>, Lost> {
         let look = |cloud: &mut cloud::Cloud, now| {
             cloud.advance(now);
-            cloud.undelivered()
+            let mut moving = cloud.undelivered();
+            // A backup that runs is looked at ever more seldom: its events tell.
+            let pending = cloud.snapshots().filter(|one| one.exists && one.state == "pending");
+            moving.extend(pending.map(|one| format!("{} is being copied", one.snapshot_id)));
+            moving
         };
         let undelivered = app.world.quietly(look, &[])?;
         Ok(app.functions.running.current().into_iter().chain(undelivered).collect())

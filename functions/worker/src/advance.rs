@@ -29,9 +29,6 @@ use crate::operation::Operation;
 /// A wait up to this is waited out in the invocation; a longer one is stored.
 const SHORT: Seconds = Seconds(10);
 
-/// A row that is due sooner than it need be by no more than this is left as it is.
-const EARLY: Seconds = Seconds::minutes(10);
-
 /// What is kept of an invocation's time for its last store.
 const RESERVE: Duration = Duration::from_secs(QUICK_OPERATION.as_secs() + 1);
 
@@ -211,8 +208,8 @@ impl<'a> Advance<'a> {
             return Ok(None);
         }
         // An event brought nothing new, and the row is due soon enough already, and not
-        // much sooner than it need be.
-        let due = row.due_at().is_some_and(|at| at > now && at <= until && until - at <= EARLY);
+        // much sooner than it need be: half of the pause is left at least.
+        let due = row.due_at().is_some_and(|at| at <= until && at - now >= until - at);
         if due && !changed && row.lease().is_none() && !self.taken_out(row) {
             return Ok(None);
         }

@@ -72,7 +72,13 @@ impl Advancing<'_> {
                     self.advance.got_on |= stored.is_some();
                     stored
                 }
-                Step::Act { intent, actions } => self.act(&row, intent, actions).await?,
+                Step::Act { intent, actions } => match self.act(&row, intent, actions).await? {
+                    Some(begun) if has_begun(&row, &begun) => match self.begun(&begun).await? {
+                        Some(next) => Some(next),
+                        None => return Ok(()),
+                    },
+                    next => next,
+                },
                 Step::Wait { until, note } => match self.advance.wait(&row, until, note).await? {
                     Some(next) => Some(next),
                     None => return Ok(()),
@@ -90,6 +96,16 @@ impl Advancing<'_> {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// The snapshots were started this moment: EC2 needs its time, and does not even list
+    /// them yet. They are not looked at before it says something of them.
+    async fn begun(&mut self, row: &Backup) -> Result<Option<Backup>, TableError> {
+        self.advance.publish(row).await;
+        let worker = self.advance.worker;
+        let told = self.advance.without_published(row);
+        let until = backup::next_look(&told, &worker.limits, worker.clock.now());
+        self.advance.wait(row, until, None).await
     }
 
     /// Looks, and decides.
@@ -191,6 +207,14 @@ impl Advancing<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether these calls have started the last of the snapshots, and left nothing behind that
+/// is to be looked for.
+fn has_begun(before: &Backup, after: &Backup) -> bool {
+    before.status == Status::Pending
+        && after.status == Status::InProgress
+        && after.sweep_until.is_none()
 }
 
 /// Stores what an operation changed. The end of a backup that a schedule or an upgrade

@@ -82,8 +82,27 @@ pub const SETTLE: Seconds = Seconds(60);
 /// that it is gone, and not that EC2 does not show it yet.
 pub const VISIBLE: Seconds = Seconds(60);
 
-/// How often a backup in progress is looked at when no event says "look now".
-pub const LOOK_EVERY: Seconds = Seconds(60);
+/// The pause from one look to the next at what goes on by itself: as long as that has gone
+/// on already, within these bounds. Looks are for lost events: one costs a backup no more
+/// than it has taken so far, or the least pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Looks {
+    /// The least pause.
+    pub least: Seconds,
+    /// The longest.
+    pub most: Seconds,
+}
+
+/// The looks at a backup in progress that somebody waits for.
+pub const LOOKS: Looks = Looks { least: Seconds::minutes(1), most: Seconds::minutes(10) };
+
+/// The looks at a backup that the deployment's schedule made. Nobody waits for it, and
+/// 10,000 may begin within 35 minutes (docs/schedules.md has the sums): of the 20 calls a
+/// second that the account's bucket of `DescribeSnapshots` takes, they need 9.5 while they
+/// copy, and at most 14.3 with the looks that the events of their ends bring.
+/// Source of the rate: EC2 API reference, "Request throttling", filtered describes.
+pub const LOOKS_OF_SCHEDULES: Looks =
+    Looks { least: Seconds::minutes(15), most: Seconds::minutes(30) };
 
 /// How many times a node's `CreateSnapshots` is tried before the backup fails,
 /// throttling not counted.

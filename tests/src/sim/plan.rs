@@ -444,8 +444,7 @@ fn parameters(kind: Kind, rng: &mut Rng) -> (Vec<(String, String)>, i64) {
         _ => "1",
     };
     set("DueShards", shards);
-    // What moves no more is looked at each minute until then: the template's
-    // own day is drawn seldom.
+    // What moves no more is looked at until then: the template's own day is drawn seldom.
     let deadline = match rng.u8(0..64) {
         0 => 24,
         1..=15 => 2,
@@ -470,7 +469,7 @@ fn pace(kind: Kind, rng: &mut Rng) -> Pace {
     if matches!(kind, Kind::Sweep(Script::Downtime(_))) {
         return Pace::default();
     }
-    // Every minute of a snapshot costs a look at it: most are short.
+    // The longer a snapshot takes, the more looks at it: most are short.
     let snapshot_ms = match rng.u8(0..64) {
         0 if !matches!(kind, Kind::Sweep(_)) => 20 * MINUTE..=90 * MINUTE,
         1..=40 => 3_000..=50_000,

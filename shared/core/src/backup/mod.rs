@@ -40,7 +40,7 @@ pub use apply::apply;
 pub use missing::{Missing, note_missing};
 pub use removal::{Deletion, start_delete, start_expiry};
 pub use seen::{Action, Instance, Outcome, Presence, Seen, Snapshot, Volume};
-pub use step::{Look, is_held, look, step};
+pub use step::{Look, is_held, look, next_look, step};
 
 /// Where a backup stands, as the API writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

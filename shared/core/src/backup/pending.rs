@@ -9,7 +9,7 @@ use super::{Action, Backup, Instance, Seen, Snapshot, Step, Take, Taken, removal
 use crate::announce::Kind;
 use crate::backup::Status;
 use crate::id::VolumeId;
-use crate::limits::{Limits, MAX_ATTEMPTS, MAX_VOLUMES, SETTLE, VISIBLE};
+use crate::limits::{LOOKS, Limits, MAX_ATTEMPTS, MAX_VOLUMES, SETTLE, VISIBLE};
 use crate::operation::{FailureCode, backoff};
 use crate::time::{Seconds, Time};
 
@@ -88,7 +88,7 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) 
             Take::Taken { .. } => None,
         })
         .min()
-        .unwrap_or_else(|| super::step::next_look(now));
+        .unwrap_or(now + LOOKS.least);
     let note = (next != *backup).then_some(next);
     Step::Wait { until: until.max(now + Seconds(1)), note }
 }

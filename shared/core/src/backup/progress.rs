@@ -10,14 +10,19 @@ use crate::time::{Seconds, Time};
 /// How often progress alone is worth a write. Each event of a set brings a look.
 const NOTE_EVERY: Seconds = Seconds(30);
 
+/// Until when a snapshot must have moved, if an operator lets it.
+pub(super) fn deadline(backup: &Backup, limits: &Limits, now: Time) -> Time {
+    let since = backup.moved_at.unwrap_or(backup.created_at);
+    since + limits.in_progress + limits.hold.held(since, now)
+}
+
 /// The deadline, if it has passed.
 pub(super) fn overdue(
     backup: &Backup,
     limits: &Limits,
     now: Time,
 ) -> Option<(FailureCode, String)> {
-    let since = backup.moved_at.unwrap_or(backup.created_at);
-    if limits.passed(since, now) < limits.in_progress {
+    if now < deadline(backup, limits, now) {
         return None;
     }
     let span = limits.in_progress;
@@ -104,7 +109,7 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) 
     }
     let noted = backup.moved_at.is_some_and(|at| now - at < NOTE_EVERY);
     if moved && noted && next.sweep_until.is_none() {
-        return Step::Wait { until: step::next_look(now), note: None };
+        return Step::Wait { until: step::next_look(backup, limits, now), note: None };
     }
     if moved {
         next.moved_at = Some(now);
@@ -121,7 +126,7 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) 
     }
     // Too long to be waited out in the invocation: EC2 lists a set within
     // seconds, and until it is complete there is nothing to do.
-    let until = if doubtful { now + Seconds(20) } else { step::next_look(now) };
+    let until = if doubtful { now + Seconds(20) } else { step::next_look(&next, limits, now) };
     let note = (next != *backup).then_some(next);
     Step::Wait { until, note }
 }

@@ -3,7 +3,7 @@
 use super::{Action, Backup, Seen, Status, Step, Take};
 use crate::brake::{HELD, Hold};
 use crate::id::{InstanceId, SnapshotId};
-use crate::limits::{LOOK_EVERY, Limits, VISIBLE};
+use crate::limits::{LOOKS, LOOKS_OF_SCHEDULES, Limits, VISIBLE};
 use crate::operation::{CallError, backoff};
 use crate::time::Time;
 
@@ -153,7 +153,17 @@ fn blind(backup: &Backup, error: &CallError, limits: &Limits, now: Time) -> Step
     Step::Wait { until: now + backoff(next.troubles), note: Some(next) }
 }
 
-/// When to look again at something that goes on by itself.
-pub(super) fn next_look(now: Time) -> Time {
-    now + LOOK_EVERY
+/// When to look again at a backup in progress that no event says anything of: the longer
+/// it has run, the later, but at its deadline.
+pub fn next_look(backup: &Backup, limits: &Limits, now: Time) -> Time {
+    let looks = if backup.is_the_schedules() { LOOKS_OF_SCHEDULES } else { LOOKS };
+    // What is to be announced, or removed, does not wait for the snapshots.
+    let pause = if !backup.outbox.is_empty() || backup.sweep_until.is_some() {
+        LOOKS.least
+    } else {
+        let age = now - backup.started_at.unwrap_or(backup.created_at);
+        age.clamp(looks.least, looks.most)
+    };
+    let deadline = super::progress::deadline(backup, limits, now);
+    (now + pause).min(deadline.max(now + LOOKS.least))
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::error::Code;
-use crate::limits::{LOOK_EVERY, Limits, MAX_ATTEMPTS, SETTLE, VISIBLE};
+use crate::limits::{LOOKS, LOOKS_OF_SCHEDULES, Limits, MAX_ATTEMPTS, SETTLE, VISIBLE};
 use crate::operation::CallError;
 
 const NOW: Time = Time::from_unix(1_800_000_000);

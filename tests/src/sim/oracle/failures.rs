@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::reach::Reach;
 use super::super::spells::Trouble;
-use super::{LOOKS, Oracle, SLACK, Verdict, time, violated};
+use super::{LOOKS, Oracle, SLACK, Verdict, pause, time, violated};
 use crate::rows::{BackupKey, items, text};
 
 impl Oracle {
@@ -100,9 +100,10 @@ impl Oracle {
             Trouble::DescribeDenied,
             Trouble::ListsNothing,
         ];
-        let unseen = LOOKS;
+        // With the ticks until then, of which some are skipped.
+        let unseen = pause(row) + LOOKS;
         // A backup that nobody can look at is given up, too.
-        let seen = blind.into_iter().all(|one| !self.met_since(one, now - LOOKS - LOOKS));
+        let seen = blind.into_iter().all(|one| !self.met_since(one, now - unseen - LOOKS));
         let moved = |id: &str| {
             let Some(one) = cloud.snapshot(id) else { return started };
             let stands = one.stalled.filter(|(_, until)| *until + unseen > now);

@@ -62,6 +62,12 @@ const TICKS: SignedDuration = SignedDuration::from_mins(30);
 /// A few looks with their pauses, when nothing stands in the way.
 const LOOKS: SignedDuration = SignedDuration::from_mins(12);
 
+/// The longest pause from one look at a backup in progress to the next, with its jitter
+/// (ARCHITECTURE.md, "Deadlines and waits").
+fn pause(row: &Value) -> SignedDuration {
+    SignedDuration::from_mins(if row["schedule_slot"].is_null() { 11 } else { 31 })
+}
+
 /// Within this what has expired goes: two ticks, an index that lags, and slack.
 const EXPIRED: SignedDuration = SignedDuration::from_secs(160);
 

@@ -11,7 +11,7 @@ use super::super::life::Life;
 use super::super::reach::Reach;
 use super::super::spells::Trouble;
 use super::super::table::{Change, RowRef, Table};
-use super::{Backup, HELD, KEPT, LOOKS, Oracle, TICKS, Verdict, time, violated};
+use super::{Backup, HELD, KEPT, LOOKS, Oracle, TICKS, Verdict, pause, time, violated};
 use crate::rows::{self, BackupKey, items, moves, text};
 
 /// The contract's edges, with the row's birth and end.
@@ -332,7 +332,11 @@ impl Oracle {
                 format!("backup {key:?} is {status} and in no shard of the index: {row}"),
             );
         }
-        let pause = if matches!(status, "failed" | "deleting") { HELD } else { LOOKS };
+        let pause = match status {
+            "failed" | "deleting" => HELD,
+            "in_progress" => pause(row),
+            _ => LOOKS,
+        };
         if unfinished && due.is_some_and(|due| due > now + pause) {
             return violated(
                 "due-late",

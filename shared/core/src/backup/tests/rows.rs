@@ -36,7 +36,7 @@ fn the_row_of_the_largest_backup_is_far_below_what_dynamodb_takes() {
 fn nothing_is_looked_at_when_nothing_can_be_decided() {
     assert!(look(&completed(), NOW).is_empty());
     let row = in_progress(&[3]);
-    assert_eq!(look(&row, after(LOOK_EVERY.0)).snapshots.len(), 2);
+    assert_eq!(look(&row, after(LOOKS.least.0)).snapshots.len(), 2);
 }
 
 #[test]
