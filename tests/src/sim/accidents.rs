@@ -4,7 +4,9 @@ use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 
 use super::drive;
+use super::plan::Kind;
 use super::scene;
+use super::strays;
 use super::world::World;
 
 /// An accident.
@@ -21,6 +23,14 @@ pub(crate) enum Accident {
     VolumeDetached,
     MultiAttach,
     TagsCopied,
+    /// A tool takes a snapshot with our tags, of a backup that never was.
+    Rowless,
+    /// The same of a volume.
+    VolumeLeft,
+    /// Something looks to the letter like what one of our calls has made.
+    Forged,
+    /// A hundred of these and more, a few at a time.
+    Flood,
     /// A key is disabled for a while: what is made with it vanishes, what is started with
     /// it does not start.
     KeyDisabled,
@@ -41,9 +51,26 @@ impl Accident {
         Self::TagsCopied,
     ];
 
-    pub(crate) fn draw(rng: &mut Rng, restoring: bool) -> Self {
-        if restoring && rng.u8(0..3) == 0 {
+    /// What makes work for the reconciliation.
+    const LONG: [Self; 8] = [
+        Self::Rowless,
+        Self::VolumeLeft,
+        Self::Forged,
+        Self::Forged,
+        Self::Forged,
+        Self::SnapshotDeleted,
+        Self::SnapshotDeleted,
+        Self::Flood,
+    ];
+
+    pub(crate) fn draw(rng: &mut Rng, kind: Kind) -> Self {
+        if kind.has_restores() && rng.u8(0..3) == 0 {
             return Self::KeyDisabled;
+        }
+        if kind.is_long() && rng.bool() {
+            let drawn = Self::LONG[rng.usize(0..Self::LONG.len())];
+            // As long as it takes it is drawn seldom.
+            return if drawn == Self::Flood && rng.u8(0..3) > 0 { Self::Forged } else { drawn };
         }
         Self::ALL[rng.usize(0..Self::ALL.len())]
     }
@@ -61,6 +88,10 @@ impl Accident {
             Self::VolumeDetached => "accident volume_detached",
             Self::MultiAttach => "accident multi_attach",
             Self::TagsCopied => "accident tags_copied",
+            Self::Rowless => "accident rowless",
+            Self::VolumeLeft => "accident volume_left",
+            Self::Forged => "accident forged",
+            Self::Flood => "accident flood",
             Self::KeyDisabled => "accident key_disabled",
         }
     }
@@ -69,7 +100,12 @@ impl Accident {
     pub(crate) const fn waits(self) -> bool {
         matches!(
             self,
-            Self::SnapshotFails | Self::SnapshotStalls | Self::SnapshotDeleted | Self::NodeStarted
+            Self::SnapshotFails
+                | Self::SnapshotStalls
+                | Self::SnapshotDeleted
+                | Self::NodeStarted
+                | Self::Forged
+                | Self::Flood
         )
     }
 
@@ -176,6 +212,10 @@ impl Accident {
                 Some(volume)
             }
             Self::KeyDisabled => turns_key(world, rng, now),
+            Self::Rowless => strays::rowless(world, rng, now),
+            Self::VolumeLeft => strays::volume(world, rng, now),
+            Self::Forged => strays::forge(world, rng, now),
+            Self::Flood => strays::flood(world, rng, now),
             Self::TagsCopied => {
                 // A tool that takes snapshots of its own and copies the tags of ours.
                 // Any, and the next one whose maker does not hear of it.

@@ -88,6 +88,7 @@ impl Call {
         match self.service {
             Service::Ec2 if self.ec2_write() => dice::Kind::Ec2Write,
             Service::Ec2 if RARE.contains(&operation) => dice::Kind::Rare,
+            Service::DynamoDb if operation == "Scan" => dice::Kind::Daily,
             Service::Ec2 if self.form.contains_key("MaxResults") => dice::Kind::Paged,
             Service::DynamoDb if operation == "TransactWriteItems" => dice::Kind::Transaction,
             Service::DynamoDb if super::table::writes(operation) => dice::Kind::DynamoWrite,

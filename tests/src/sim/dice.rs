@@ -47,6 +47,8 @@ pub(crate) enum Kind {
     PutEvents,
     /// Made seldom.
     Rare,
+    /// Made once a day.
+    Daily,
     Other,
 }
 
@@ -126,6 +128,7 @@ impl Dice {
         }
         let rate = match kind {
             Kind::Ec2Write | Kind::Rare => self.rate.max(self.changes),
+            Kind::Daily => (4 * self.rate.max(self.changes)).min(4_000),
             Kind::PutEvents => self.rate.max(self.tells),
             Kind::Transaction => self.rate.max(self.transactions),
             _ => self.rate,
@@ -135,7 +138,9 @@ impl Dice {
         }
         let fits = |fault: &Fault| match fault {
             Fault::Conflict => matches!(kind, Kind::DynamoWrite | Kind::Transaction),
-            Fault::AppliedLate => !matches!(kind, Kind::Paged | Kind::Rare | Kind::Other),
+            Fault::AppliedLate => {
+                !matches!(kind, Kind::Paged | Kind::Rare | Kind::Daily | Kind::Other)
+            }
             Fault::ShortPage => kind == Kind::Paged,
             Fault::EntriesRefused => kind == Kind::PutEvents,
             _ => true,

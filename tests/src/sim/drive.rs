@@ -135,7 +135,9 @@ impl Drive {
         }
         self.deliver_registrations().await?;
         let mut world = self.world.lock();
-        world.plant_reconciliation()?;
+        if !profile.kind.is_long() {
+            world.plant_reconciliation()?;
+        }
         if profile.unreadable {
             world.plant_unreadable()?;
         }

@@ -182,10 +182,7 @@ fn drawn(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
         all.push((at, Happens::Doing(if failing { Doing::Create } else { doing })));
     }
     for _ in 0..profile.accidents {
-        all.push((
-            rng.i64(0..span),
-            Happens::Accident(Accident::draw(&mut rng, profile.kind.has_restores())),
-        ));
+        all.push((rng.i64(0..span), Happens::Accident(Accident::draw(&mut rng, profile.kind))));
     }
     for _ in 0..profile.spells {
         // Those of restores stand at the end.

@@ -41,6 +41,7 @@ mod scheduling;
 mod shrink;
 mod spells;
 mod strangers;
+mod strays;
 pub mod sweep;
 mod table;
 mod templates;

@@ -51,6 +51,7 @@ impl Oracle {
                 let known = match text(&detail, "operation") {
                     "backup" => self.backups.contains_key(&key),
                     "restore" => self.restores.all.contains_key(&key),
+                    "reconciliation" => self.knows_reconciliation(),
                     "upgrade" => self.knows_upgrade(key.0, text(&detail, "upgrade_id")),
                     _ => false,
                 };
@@ -71,6 +72,9 @@ impl Oracle {
     fn announced(&mut self, now: Timestamp, kind: &str, detail: &Value, cloud: &Cloud) -> Verdict {
         if kind.starts_with("Restore ") {
             return self.restore_announced(now, kind, detail);
+        }
+        if kind == "Orphans Found" {
+            return self.orphans_announced(detail);
         }
         if kind == "Scheduled Backup Skipped" {
             return self.skip_announced(detail);

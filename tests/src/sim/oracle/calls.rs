@@ -53,11 +53,15 @@ impl Oracle {
         if call.service == Service::Ec2 && life.function != Name::Worker {
             return violated("rights", format!("{life} calls {call}"));
         }
-        if call.service == Service::DynamoDb && call.operation == "Scan" {
+        let scans = call.service == Service::DynamoDb && call.operation == "Scan";
+        if scans && !self.reconciles(life) {
             return violated("scan", format!("{life} reads the whole table"));
         }
         if !call.ec2_write() {
             return Ok(());
+        }
+        if self.reconciles(life) {
+            return self.reconciliation_deletes(now, life, call, cloud, table);
         }
         let backup = match call.operation.as_str() {
             "CreateSnapshots" => {
@@ -210,6 +214,9 @@ impl Oracle {
         cloud: &Cloud,
         table: &Table,
     ) -> Result<BackupKey, Violation> {
+        if let Some(key) = self.forged_of(id) {
+            return Ok(key);
+        }
         let Some(ours) = self.snapshots.get(id) else {
             let there = cloud.snapshot(id).map(|one| one.description.to_owned());
             let what = format!("{id} is to be deleted, which is not ours: {there:?}");
@@ -264,6 +271,7 @@ impl Oracle {
         self.in_flight.retain(|one| one.number != call.number);
         if !done {
             self.refused(now, call, body);
+            self.is_unknown(now, call, body);
             return Ok(());
         }
         match (call.service, call.operation.as_str()) {

@@ -311,9 +311,10 @@ impl Oracle {
         let expired = time(row, "expires_at").is_some_and(|at| at <= now + SLACK);
         let newer = self
             .backups_of(key.0)
-            .filter(|(id, row)| *id > key.1 && text(row, "status") == "failed");
+            .filter(|(id, row)| *id > key.1 && text(row, "status") == "failed")
+            .filter(|(id, _)| !self.was_complete((key.0, *id)));
         let newer = newer.count();
-        let pruned = from == "failed" && newer >= KEPT;
+        let pruned = from == "failed" && newer >= KEPT && !self.was_complete(key);
         let by = match life.function {
             Name::Api => asked,
             Name::Scheduler => expired,

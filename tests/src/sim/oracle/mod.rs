@@ -22,6 +22,7 @@ mod deployments;
 mod failures;
 mod lives;
 mod outcomes;
+mod reconciliation;
 mod rest;
 mod restores;
 mod rows;
@@ -163,6 +164,7 @@ pub(crate) struct Oracle {
     restores: restores::Restores,
     schedules: schedules::Schedules,
     pauses: brake::Pauses,
+    stack_row: reconciliation::Reconciling,
     /// The one that gives way in the write that is being looked at.
     gives_way: Option<BackupKey>,
     /// Backups with something left to be done.
@@ -301,6 +303,8 @@ struct InFlight {
 enum Of {
     Backup(BackupKey),
     Restore(restores::RestoreKey),
+    /// The reconciliation's.
+    Stack,
 }
 
 impl Oracle {
@@ -348,6 +352,7 @@ impl Oracle {
             restores: restores::Restores::default(),
             schedules: schedules::Schedules::new(profile),
             pauses: brake::Pauses::default(),
+            stack_row: reconciliation::Reconciling::default(),
             gives_way: None,
             moving: BTreeSet::new(),
             troubles: Vec::new(),
@@ -397,7 +402,7 @@ impl Oracle {
 
     /// Whether something is left to be done.
     pub(crate) fn moving(&mut self, now: Timestamp) -> bool {
-        !self.moving.is_empty() || self.restoring() || self.scheduling(now)
+        !self.moving.is_empty() || self.restoring() || self.reconciling() || self.scheduling(now)
     }
 
     pub(crate) fn stalled_until(&self) -> Timestamp {
@@ -479,6 +484,7 @@ impl Oracle {
         let cut = cut.filter(|_| itself).map(|one| one.number);
         self.in_flight.retain(|one| one.life != life.id);
         self.operations.retain(|(of, _), _| *of != life.id);
+        self.lets_go(life);
         match cut {
             Some(number) => violated(
                 "cut-off",

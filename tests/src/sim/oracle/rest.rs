@@ -25,6 +25,7 @@ impl Oracle {
         self.nothing_is_lost(cloud)?;
         self.all_was_told()?;
         self.all_is_answered()?;
+        self.orphans_are_told()?;
         self.no_row_is_left(table)?;
         self.expired_in_peace(now)?;
         self.restores_at_rest(cloud)?;
@@ -76,7 +77,8 @@ impl Oracle {
             let Some(ours) = self.snapshots.get(one.snapshot_id) else { continue };
             let row = self.backups.get(&ours.backup).and_then(|backup| backup.row());
             let kept = row.is_some_and(|row| {
-                text(row, "status") == "completed"
+                (text(row, "status") == "completed" || self.was_complete(ours.backup))
+                    && text(row, "status") != "deleting"
                     && named(row).any(|(id, _)| id == one.snapshot_id)
             });
             if !kept {
@@ -98,7 +100,8 @@ impl Oracle {
         let mut owners = BTreeMap::new();
         for (key, backup) in &self.backups {
             let Some(row) = backup.row() else { continue };
-            let completed = text(row, "status") == "completed";
+            // One that has lost a snapshot keeps the others.
+            let completed = text(row, "status") == "completed" || self.was_complete(*key);
             for (id, _) in named(row) {
                 if let Some(other) = owners.insert(id.to_owned(), key) {
                     return violated("shared", format!("{id} is {other:?}'s and {key:?}'s"));

@@ -22,7 +22,7 @@ const EDGES: &[(&str, &str)] = &[
     ("in_progress", "completed"),
     ("in_progress", "failed"),
     ("completed", "deleting"),
-    // By reconciliation, which no run meets yet.
+    // By reconciliation.
     ("completed", "failed"),
     ("failed", "deleting"),
     ("deleting", "gone"),
@@ -98,6 +98,9 @@ impl Oracle {
                         reach.hit("turn tick saw a pause");
                     }
                     "RELEASES" => reach.hit("turn release reserved"),
+                    "RECONCILIATION" => {
+                        self.reconciliation_changed(now, life, change, cloud, reach)?;
+                    }
                     // Of another release it may be moved on, not made.
                     _ if change.old.is_some() => {}
                     _ => {
@@ -126,8 +129,9 @@ impl Oracle {
     /// not at rest: whoever looks after that one removes the others.
     fn failed_are_pruned(&self, deployment: u64) -> Verdict {
         let all = self.backups_of(deployment);
-        let failed: Vec<u64> =
-            all.filter(|(_, row)| text(row, "status") == "failed").map(|(id, _)| id).collect();
+        let failed = all.filter(|(_, row)| text(row, "status") == "failed").map(|(id, _)| id);
+        // One that has lost a snapshot neither counts among them nor goes with them.
+        let failed: Vec<u64> = failed.filter(|id| !self.was_complete((deployment, *id))).collect();
         let count = failed.len();
         if count > KEPT && !failed.iter().any(|id| self.moving.contains(&(deployment, *id))) {
             return violated(
@@ -243,6 +247,10 @@ impl Oracle {
                     self.completed(now, key, new, cloud)?;
                     self.volumes_are_kept(key, new, cloud, table)?;
                 }
+                "failed" if from == "completed" => {
+                    let old = change.old.as_deref().unwrap_or(&Value::Null);
+                    self.lost(now, key, (old, new), reach)?;
+                }
                 "failed" => self.failed(now, key, new, cloud, reach)?,
                 "deleting" => self.deleting(now, life, key, &from, new, reach)?,
                 _ => {}
@@ -306,11 +314,12 @@ impl Oracle {
         let announces = row["outbox"].as_array().is_some_and(|outbox| !outbox.is_empty());
         // Of one that is complete too: what none of its sets has.
         let looks_on = status == "completed" && row["sweep_until"].is_null();
-        let leaves = (status == "failed" || looks_on)
+        let fails = status == "failed" && !self.was_complete(key);
+        let leaves = (fails || looks_on)
             && self.snapshots.iter().any(|(id, one)| {
                 one.backup == key
                     && cloud.snapshot(id).is_some_and(|one| one.exists)
-                    && (status == "failed" || !rows::named(row).any(|(name, _)| name == id))
+                    && (fails || !rows::named(row).any(|(name, _)| name == id))
             });
         !matches!(status, "completed" | "failed") || announces || leaves
     }
@@ -372,6 +381,7 @@ fn stays_as_it_was(
         ("completed", "completed") => {
             (&["started_at", "completed_at", "size_bytes", "failure"], true)
         }
+        ("completed", "failed") => (&["started_at", "size_bytes"], true),
         // The row forgets what is gone.
         _ => (&["started_at", "completed_at"], false),
     };

@@ -32,8 +32,7 @@ impl World {
         (0..shards).try_for_each(|shard| self.plant_in(shard))
     }
 
-    /// The row of the stack's reconciliation, never due: the oracle does not know yet what
-    /// a run may do.
+    /// The row of the stack's reconciliation, never due: what it does takes days.
     pub(crate) fn plant_reconciliation(&mut self) -> Result<()> {
         self.table.plant(json!({"pk": {"S": "STACK"}, "sk": {"S": "RECONCILIATION"}}))
     }
