@@ -331,16 +331,7 @@ impl Profile {
             of if SCHEDULING.contains(&of) => Kind::Schedules,
             _ => Kind::Days,
         };
-        let hours = match kind {
-            Kind::Days => rng.i64(2..=36),
-            Kind::Quiet => rng.i64(2..=12),
-            Kind::Weeks | Kind::ScheduledWeeks => rng.i64(7 * 24..=21 * 24),
-            Kind::Failing => rng.i64(4..=8),
-            Kind::Huge => rng.i64(1..=3),
-            Kind::Restores => rng.i64(2..=24),
-            Kind::Schedules | Kind::ScheduledRestores => rng.i64(2..=9),
-            Kind::Sweep(script) => script.hours(),
-        };
+        let hours = hours(kind, &mut rng);
         let doings = match kind {
             // Towards the fewer: two short runs meet more than a long one.
             Kind::Days | Kind::Quiet | Kind::Weeks => {
@@ -405,7 +396,8 @@ impl Profile {
         let smooth = kind.has_schedules() && Rng::with_seed(plan.seed ^ 0x736d_6f6f).u8(0..4) == 0;
         if smooth {
             let (calls, changes, tells, transactions, ticks_skipped) = (0, 0, 0, 0, 0);
-            return Self { calls, changes, tells, transactions, ticks_skipped, ..profile };
+            let brakes = 0;
+            return Self { brakes, calls, changes, tells, transactions, ticks_skipped, ..profile };
         }
         if rough {
             return profile;
@@ -429,6 +421,20 @@ impl Profile {
             clear: matches!(kind, Kind::Sweep(_)),
             ..profile
         }
+    }
+}
+
+/// How many hours a seed of a kind lasts.
+fn hours(kind: Kind, rng: &mut Rng) -> i64 {
+    match kind {
+        Kind::Days => rng.i64(2..=36),
+        Kind::Quiet => rng.i64(2..=12),
+        Kind::Weeks | Kind::ScheduledWeeks => rng.i64(7 * 24..=21 * 24),
+        Kind::Failing => rng.i64(4..=8),
+        Kind::Huge => rng.i64(1..=3),
+        Kind::Restores => rng.i64(2..=24),
+        Kind::Schedules | Kind::ScheduledRestores => rng.i64(2..=9),
+        Kind::Sweep(script) => script.hours(),
     }
 }
 
