@@ -65,6 +65,6 @@ async fn a_tick_over_idle_deployments_reads_no_row_of_theirs_and_costs_the_same(
     // What the README says of a tick with nothing due.
     let quiet = report.idle.iter().find(|line| line.tick == "nothing due");
     let quiet = quiet.map(|line| (line.cost.calls(), line.cost.read, line.cost.write));
-    assert_eq!(quiet, Some(("9 Query".to_owned(), 4.5, 0.0)), "{report}");
+    assert_eq!(quiet, Some(("1 GetItem, 9 Query".to_owned(), 5.5, 0.0)), "{report}");
     Ok(())
 }
