@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use jiff::SignedDuration;
-use tests::sim::{self, Campaign, Plan, Reach, Tally, sweep};
+use tests::sim::{self, Campaign, Herd, Plan, Reach, Tally, sweep};
 use tests::{Failed, Result};
 
 // A third of a run went into the system's allocator.
@@ -131,6 +131,26 @@ fn a_restore_is_down_for_little_longer_than_its_slowest_node() -> Result<()> {
         let half = ratios.len() / 2;
         let median = ratios[(ratios.len() - 1) / 2].midpoint(ratios[half]);
         assert!(half > 5 && median <= 1.2, "{nodes} nodes: {median:.3} of {ratios:?}");
+    }
+    Ok(())
+}
+
+/// More schedules at once than one tick releases. Their calls are accepted at the pace of
+/// the releases, less what is made up for at the first of them, and people who create a
+/// backup meanwhile need not wait.
+#[test]
+fn a_herd_is_released_at_its_pace_and_people_go_past_it() -> Result<()> {
+    let schedules = 400;
+    let (measured, violation) = sim::herd(Herd { schedules, tick_second: 20, foreign: 0 }, 1)?;
+    println!("{measured}");
+    assert_eq!(violation, None);
+    // The tick's own second, 15 s that are made up for, and the last call's own time.
+    let pace = 20.0 + (400.0 - 0.25 * 285.0) / 4.75 + 10.0;
+    assert_eq!(measured.faults(pace), Vec::<String>::new());
+    assert!(measured.last.as_secs_f64() > pace - 20.0, "it keeps the pace");
+    assert!(measured.waits.iter().all(|wait| wait.as_secs() < 10), "{:?}", measured.waits);
+    for rate in &measured.rates {
+        assert_eq!(rate.throttled, 0, "{rate:?}");
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ impl Cloud {
     /// The simulated world as docs/local.md gives its shape. Call [`Cloud::advance`]
     /// before it for a state without work overdue.
     pub fn state(&self, now: Timestamp) -> Value {
-        let attached = self.attached();
+        let attached = self.attached(None);
         let volumes = self.volumes.values().filter(|v| v.state != VolumeState::Deleting);
         let snapshots = self.snapshots.values().filter(|s| s.exists());
         json!({

@@ -107,7 +107,7 @@ impl Cloud {
     /// All volumes in the order of their ids, also those that are being
     /// deleted.
     pub fn volumes(&self) -> impl Iterator<Item = VolumeView<'_>> {
-        let attached = self.attached();
+        let attached = self.attached(None);
         self.volumes
             .values()
             .map(move |volume| VolumeView::of(volume, attached.of(&volume.id).first().copied()))

@@ -1,6 +1,6 @@
 //! Volumes: written to, attached, taken off, deleted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -23,11 +23,12 @@ impl<'a> Attached<'a> {
 }
 
 impl Cloud {
-    /// All volumes' attachments.
-    pub(crate) fn attached(&self) -> Attached<'_> {
+    /// The attachments of these volumes; None: of all.
+    pub(crate) fn attached(&self, volumes: Option<&BTreeSet<String>>) -> Attached<'_> {
         let mut attached: BTreeMap<&str, Vec<_>> = BTreeMap::new();
         for instance in self.instances.values() {
-            for attachment in &instance.attachments {
+            let wanted = |id| volumes.is_none_or(|volumes| volumes.contains(id));
+            for attachment in instance.attachments.iter().filter(|a| wanted(&a.volume)) {
                 attached.entry(&attachment.volume).or_default().push((instance, attachment));
             }
         }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use tests::sim::{self, Campaign, CrashPoint, Plan, Tally, sweep};
+use tests::sim::{self, Campaign, CrashPoint, Herd, Plan, Tally, sweep};
 use tests::{Failed, Result, fail};
 use tokio::time::Instant;
 
@@ -70,6 +70,18 @@ struct Options {
     #[arg(long, conflicts_with_all = ["restores", "seed", "sweep"])]
     schedules: bool,
 
+    /// So many schedules due in one minute instead, and what people wait for beside them
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "sweep", "restores", "schedules"])]
+    herd: Option<usize>,
+
+    /// In which second of its minute each tick begins: the slot is at 0
+    #[arg(long, default_value_t = 0, requires = "herd", value_parser = clap::value_parser!(i64).range(0..60))]
+    tick_second: i64,
+
+    /// How many `CreateSnapshots` a minute others in the account make meanwhile, of 300
+    #[arg(long, default_value_t = 0, requires = "herd")]
+    foreign: u64,
+
     /// Ends at the first violation, and does not shorten it
     #[arg(long, conflicts_with = "seed")]
     first: bool,
@@ -95,6 +107,7 @@ fn main() -> ExitCode {
     }
     let done = match options.seed {
         Some(seed) => one(seed, &options),
+        None if let Some(schedules) = options.herd => herded(schedules, &options),
         None if options.sweep => swept(&options),
         None => many(&options),
     };
@@ -135,6 +148,24 @@ fn one(seed: u64, options: &Options) -> Result<bool> {
         eprintln!("{violation}");
     }
     Ok(outcome.violation.is_none())
+}
+
+/// Many schedules at once.
+fn herded(schedules: usize, options: &Options) -> Result<bool> {
+    let begun = Instant::now();
+    let (tick_second, foreign) = (options.tick_second, options.foreign);
+    let herd = Herd { schedules, tick_second, foreign };
+    let (measured, violation) = sim::herd(herd, options.from)?;
+    println!("{measured}");
+    eprintln!("in {:.0} s", begun.elapsed().as_secs_f64());
+    let faults = measured.faults(measured.bound());
+    for fault in &faults {
+        println!("{fault}");
+    }
+    if let Some(violation) = &violation {
+        println!("{violation}");
+    }
+    Ok(faults.is_empty() && violation.is_none())
 }
 
 fn many(options: &Options) -> Result<bool> {

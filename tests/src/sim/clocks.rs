@@ -40,7 +40,10 @@ impl Clocks {
     pub(crate) fn draw(seed: u64, kind: Kind, span: SignedDuration) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x636c_6f63);
         let none = Self { begin: EPOCH, changes: None };
-        if !kind.has_schedules() || matches!(kind, Kind::Sweep(_)) || rng.u8(0..4) == 0 {
+        if !kind.has_schedules()
+            || matches!(kind, Kind::Sweep(_) | Kind::Herd(_))
+            || rng.u8(0..4) == 0
+        {
             return none;
         }
         let name = CHANGING[rng.usize(0..CHANGING.len())];

@@ -13,9 +13,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloud::Cloud;
+use cloud::{Cloud, Delivery};
 use fastrand::Rng;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, TryStreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::brake;
 use super::functions::Functions;
 use super::happenings::{self, Happening, Happens};
+use super::herd;
 use super::oracle::{Oracle, Violation};
 use super::people::{Doing, Person};
 use super::plan::{Kind, Plan, Profile};
@@ -51,6 +52,8 @@ pub(super) struct Drive {
     /// What is still to come, the last one first.
     happenings: Vec<Happening>,
     next_tick: Timestamp,
+    /// In which second of its minute each tick begins.
+    tick_second: i64,
     /// People who do something now.
     people: Arc<std::sync::atomic::AtomicU32>,
     calm: bool,
@@ -74,6 +77,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<Outcome> {
     let functions = Arc::new(Functions::new(world.clone()));
     let mut drive = Drive {
         next_tick: epoch,
+        tick_second: plan.herd.map_or(0, |herd| herd.tick_second),
         world: world.clone(),
         functions,
         seed: plan.seed,
@@ -93,6 +97,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<Outcome> {
     let dead = rows::items(&world.cloud.dead_letters()).count();
     (0..dead).for_each(|_| world.reach.hit("dead letter"));
     Ok(Outcome {
+        herd: world.herd.take().map(|ledger| ledger.measured(&world.table)),
         downtime: downtime.map(|((from, until), watch)| watch.downtime(from, until)),
         calls: world.calls,
         completed: world.reach.count("edge in_progress>completed"),
@@ -133,36 +138,44 @@ impl Drive {
         for key in keys {
             table.put_key(&key).await.map_err(|error| Failed(error.to_string()))?;
         }
-        self.deliver_registrations().await?;
-        let mut world = self.world.lock();
-        if !profile.kind.is_long() {
-            world.plant_reconciliation()?;
+        let side_by_side = if plan.herd.is_some() { herd::SIDE_BY_SIDE } else { 1 };
+        self.deliver_registrations(side_by_side).await?;
+        {
+            let mut world = self.world.lock();
+            if !profile.kind.is_long() {
+                world.plant_reconciliation()?;
+            }
+            if profile.unreadable {
+                world.plant_unreadable()?;
+            }
+            world.dice.begin();
+            world.calls = 0;
         }
-        if profile.unreadable {
-            world.plant_unreadable()?;
+        if let Some(one) = plan.herd {
+            self.set_schedules(one).await?;
         }
-        world.dice.begin();
-        world.calls = 0;
-        drop(world);
         let begin = self.world.lock().now();
         self.happenings = happenings::draw(plan, &profile, begin);
         Ok(())
     }
 
     /// The deployments are registered before anybody asks for anything.
-    async fn deliver_registrations(&self) -> Result<()> {
+    async fn deliver_registrations(&self, side_by_side: usize) -> Result<()> {
         let due = {
             let mut world = self.world.lock();
             let now = world.now();
             world.cloud.deliveries(now)
         };
-        for one in due {
+        let deliver = |one: Delivery| async move {
             let outcome = self.functions.worker(one.event).await?;
             let mut world = self.world.lock();
             let now = world.now();
             world.cloud.delivered(now, one.id, outcome);
-        }
-        Ok(())
+            Ok(())
+        };
+        futures_util::stream::iter(due.into_iter().map(Ok))
+            .try_for_each_concurrent(side_by_side, deliver)
+            .await
     }
 
     /// The loop.
@@ -387,8 +400,8 @@ impl Drive {
         if now < self.next_tick {
             return;
         }
-        let minute = now.as_second().div_euclid(TICK);
-        let next = Timestamp::from_second((minute + 1) * TICK);
+        let minute = (now.as_second() - self.tick_second).div_euclid(TICK);
+        let next = Timestamp::from_second((minute + 1) * TICK + self.tick_second);
         self.next_tick = next.unwrap_or(now + SignedDuration::from_secs(TICK));
         let mut world = self.world.lock();
         let world = &mut *world;
@@ -436,8 +449,8 @@ impl Drive {
             let sample = now.as_second().div_euclid(TICK * SAMPLED) + 1;
             let sample = Timestamp::from_second(sample * TICK * SAMPLED).unwrap_or(now);
             let due = due_at(&world).map(|at| {
-                let minute = -(-at.as_second()).div_euclid(TICK);
-                Timestamp::from_second(minute * TICK).unwrap_or(at)
+                let minute = -(self.tick_second - at.as_second()).div_euclid(TICK);
+                Timestamp::from_second(minute * TICK + self.tick_second).unwrap_or(at)
             });
             let tick = due.unwrap_or(sample).min(sample).max(self.next_tick);
             let late = world.late.iter().map(|(at, _, _)| *at).min();

@@ -204,6 +204,10 @@ impl Functions {
                     world.reach.hit("invoked side by side");
                 }
             }
+            let now = world.now();
+            if let Some(ledger) = &mut world.herd {
+                ledger.invoked(now, world.workers);
+            }
             let most = world.profile.skew;
             let skew = if most > 0 && world.dice.happens(3_000) {
                 world.reach.hit("fault clock_skew");
@@ -212,7 +216,6 @@ impl Functions {
                 0
             };
             clock.set_skew(skew);
-            let now = world.now();
             world.oracle.began(life, now);
             world.trace.line(now, || format!("{life} invoked, {skew} ms off"));
             world.template.function(life.function).map_err(Failed)?.timeout

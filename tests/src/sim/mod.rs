@@ -27,6 +27,7 @@ mod downtime;
 mod drive;
 mod functions;
 mod happenings;
+mod herd;
 mod life;
 mod logs;
 mod oracle;
@@ -53,6 +54,7 @@ use jiff::SignedDuration;
 
 pub use campaign::{Campaign, Tally, campaign};
 pub use downtime::{Downtime, downtime};
+pub use herd::{Herd, Measured, herd};
 pub use oracle::Violation;
 pub use plan::{CrashPoint, Plan, Side, restoring, scheduling};
 pub use reach::Reach;
@@ -67,6 +69,8 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// How long the last restore that completed was down, if that was watched.
     pub downtime: Option<Downtime>,
+    /// What came of the herd, if there was one.
+    pub herd: Option<Measured>,
     /// Calls of AWS that the functions made.
     pub calls: u64,
     /// Backups that completed.

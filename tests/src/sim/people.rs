@@ -231,7 +231,7 @@ impl Person {
             Doing::Schedule => self.schedule(deployment, tenant).await,
             Doing::SetSchedule => {
                 let body = json!({ "cron": "*/20 * * * *" });
-                self.set_schedule(deployment, tenant, &body).await
+                self.set_schedule(deployment, tenant, &body).await.map(|_| ())
             }
             Doing::ReadSchedule => self.read_schedule(deployment, tenant, Key::Read).await,
             Doing::Unschedule => self.unschedule(deployment, tenant).await,

@@ -14,6 +14,7 @@ use jiff::SignedDuration;
 use super::brake;
 use super::clocks::Clocks;
 use super::happenings::Script;
+use super::herd::Herd;
 
 /// What to run.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +30,8 @@ pub struct Plan {
     /// One restore of a deployment of so many nodes, and nothing goes wrong: how long it
     /// is down.
     pub nodes: Option<usize>,
+    /// So many schedules due at once, and nothing goes wrong.
+    pub herd: Option<Herd>,
     /// Keeps the trace.
     pub trace: bool,
 }
@@ -164,6 +167,8 @@ pub(crate) enum Kind {
     ScheduledWeeks,
     /// The same, and restores that slots fall into.
     ScheduledRestores,
+    /// Many schedules that are due at once.
+    Herd(Herd),
     /// A short life for the sweep of crash points.
     Sweep(Script),
 }
@@ -320,6 +325,7 @@ impl Profile {
         let mut rng = Rng::with_seed(plan.seed ^ 0x7072_6f66);
         let kind = match plan.seed % ROUND {
             _ if let Some(nodes) = plan.nodes => Kind::Sweep(Script::Downtime(nodes)),
+            _ if let Some(herd) = plan.herd => Kind::Herd(herd),
             _ if plan.crash.is_some() => Kind::Sweep(Script::of(plan.seed)),
             3 => Kind::Quiet,
             7 | 23 => Kind::Weeks,
@@ -347,13 +353,13 @@ impl Profile {
             Kind::Restores => 16,
             Kind::Schedules | Kind::ScheduledRestores => 24,
             Kind::ScheduledWeeks => 36,
-            Kind::Sweep(_) => 0,
+            Kind::Herd(_) | Kind::Sweep(_) => 0,
         };
         let among = |rng: &mut Rng, rates: &[u32]| rates[rng.usize(0..rates.len())];
         let (parameters, deadline) = parameters(kind, &mut rng);
         let mut faults = Fault::ALL.to_vec();
         faults.retain(|_| rng.u8(0..10) < 6);
-        let rough = !matches!(kind, Kind::Quiet | Kind::Sweep(_));
+        let rough = !matches!(kind, Kind::Quiet | Kind::Herd(_) | Kind::Sweep(_));
         let profile = Self {
             kind,
             clocks: Clocks::draw(plan.seed, kind, SignedDuration::from_hours(hours)),
@@ -434,6 +440,7 @@ fn hours(kind: Kind, rng: &mut Rng) -> i64 {
         Kind::Huge => rng.i64(1..=3),
         Kind::Restores => rng.i64(2..=24),
         Kind::Schedules | Kind::ScheduledRestores => rng.i64(2..=9),
+        Kind::Herd(herd) => herd.hours(),
         Kind::Sweep(script) => script.hours(),
     }
 }
@@ -441,6 +448,10 @@ fn hours(kind: Kind, rng: &mut Rng) -> i64 {
 /// Stack parameters, and the deadline of a backup in progress, in hours.
 fn parameters(kind: Kind, rng: &mut Rng) -> (Vec<(String, String)>, i64) {
     let mut parameters = Vec::new();
+    // As the template has them.
+    if matches!(kind, Kind::Herd(_)) {
+        return (parameters, 24);
+    }
     let mut set = |name: &str, value: &str| parameters.push((name.to_owned(), value.to_owned()));
     // A tick asks each of them: many are drawn seldom.
     let shards = match rng.u8(0..64) {
@@ -472,7 +483,7 @@ fn parameters(kind: Kind, rng: &mut Rng) -> (Vec<(String, String)>, i64) {
 /// How fast AWS is.
 fn pace(kind: Kind, rng: &mut Rng) -> Pace {
     const MINUTE: u64 = 60_000;
-    if matches!(kind, Kind::Sweep(Script::Downtime(_))) {
+    if matches!(kind, Kind::Herd(_) | Kind::Sweep(Script::Downtime(_))) {
         return Pace::default();
     }
     // The longer a snapshot takes, the more looks at it: most are short.

@@ -94,13 +94,14 @@ impl Scene {
             Kind::Failing
             | Kind::Huge
             | Kind::Sweep(Script::Failing | Script::Downtime(_) | Script::Scheduling) => 1,
+            Kind::Herd(herd) => herd.deployments(),
             Kind::Sweep(_) => 2,
             Kind::ScheduledWeeks => rng.usize(1..=3),
             _ => rng.usize(2..=6),
         };
         for number in 0..count {
             let nodes = match kind {
-                Kind::Failing | Kind::Huge | Kind::Sweep(Script::Failing) => 1,
+                Kind::Failing | Kind::Huge | Kind::Herd(_) | Kind::Sweep(Script::Failing) => 1,
                 Kind::Sweep(Script::Downtime(nodes)) => nodes,
                 Kind::Sweep(_) => 2,
                 _ => [1, 1, 1, 1, 1, 2, 2, 2, 3, rng.usize(4..=5)][rng.usize(0..10)],
@@ -118,7 +119,7 @@ impl Scene {
                             }
                         }
                         Kind::Sweep(Script::Failing) => 0,
-                        Kind::Sweep(_) => 2,
+                        Kind::Herd(_) | Kind::Sweep(_) => 2,
                         // Now and then a node with much, and one without data.
                         _ => [1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, rng.usize(4..=8), 0]
                             [rng.usize(0..if number == 0 { 16 } else { 15 })],

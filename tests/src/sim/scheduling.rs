@@ -50,7 +50,7 @@ impl Person {
         if self.rng.u8(0..8) == 0 {
             body["enabled"] = json!(false);
         }
-        self.set_schedule(deployment, tenant, &body).await
+        self.set_schedule(deployment, tenant, &body).await.map(|_| ())
     }
 
     pub(super) async fn set_schedule(
@@ -58,11 +58,11 @@ impl Person {
         deployment: u64,
         tenant: usize,
         body: &Value,
-    ) -> Result<()> {
+    ) -> Result<Option<Reply>> {
         let what = What::Reschedule(body.clone());
         let asked = self.asked(deployment, tenant, Key::Manage, what);
         let (kind, text) = ("application/json", body.to_string());
-        self.ask(asked, "PUT", &path(deployment), kind, text).await.map(|_| ())
+        self.ask(asked, "PUT", &path(deployment), kind, text).await
     }
 
     pub(super) async fn read_schedule(

@@ -1,7 +1,7 @@
 //! The embedded `DynamoDB` as the simulation has it: with a mirror of every row
 //! for the oracle, and with what it never shows by itself, a replica that lags.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -38,6 +38,8 @@ pub(crate) struct Table {
     rows: BTreeMap<Key, RowRef>,
     /// The same as items on the wire.
     items: BTreeMap<Key, Arc<Value>>,
+    /// The rows that are due at a time, by it.
+    due: BTreeSet<(String, Key)>,
     /// Reads by key so far.
     reads: u64,
     replica: Option<Replica>,
@@ -70,6 +72,7 @@ impl Table {
             name: template.table.clone(),
             rows: BTreeMap::new(),
             items: BTreeMap::new(),
+            due: BTreeSet::new(),
             reads: 0,
             replica,
         })
@@ -249,6 +252,11 @@ impl Table {
         if old == new {
             return None;
         }
+        let due = |row: &RowRef| Some((row["due_at"].as_str()?.to_owned(), key.clone()));
+        if let Some(before) = old.as_ref().and_then(due) {
+            self.due.remove(&before);
+        }
+        self.due.extend(new.as_ref().and_then(due));
         let item = item.map(Arc::new);
         if let Some(replica) = &mut self.replica {
             replica.coming.push_back((now, key.clone(), item.clone()));
@@ -262,7 +270,7 @@ impl Table {
 
     /// The earliest `due_at` of a row.
     pub(crate) fn next_due(&self) -> Option<&str> {
-        self.rows.values().filter_map(|row| row["due_at"].as_str()).min()
+        self.due.first().map(|(at, _)| at.as_str())
     }
 }
 

@@ -123,8 +123,13 @@ impl Cloud {
         )?;
         let paging = Paging::parse(query, None)?.at_most(self.short_pages);
         end_of_dry_run(query)?;
-        let ids = narrowed(ids, &filters, "volume-id");
-        let attached = self.attached();
+        // Those of some instances are known without a look at all volumes, too.
+        let ids = narrowed(ids, &filters, "volume-id").or_else(|| {
+            let instances = filters.exactly("attachment.instance-id")?;
+            let attachments = self.instances.pick(Some(instances)).flat_map(|i| &i.attachments);
+            Some(attachments.map(|a| a.volume.clone()).collect())
+        });
+        let attached = self.attached(ids.as_ref());
         let known = self.volumes.pick(ids.as_ref()).filter(|v| v.known(self.now));
         let rows = known.filter(|v| {
             filters.match_all(&v.tags, |name| match name {

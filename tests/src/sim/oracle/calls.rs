@@ -164,10 +164,9 @@ impl Oracle {
     /// A set that is there, whole and good, is adopted and not made again: its
     /// maker was too early, or did not look.
     fn is_not_retaken(&self, tagged: &Tagged, cloud: &Cloud) -> Verdict {
-        let good = self.snapshots.iter().find(|(id, one)| {
+        let good = self.taken_of(tagged.backup).find(|(id, one)| {
             let touched = self.touched.get(&one.instance).is_some_and(|at| *at + TOUCH >= one.at);
-            one.backup == tagged.backup
-                && one.node == tagged.node
+            one.node == tagged.node
                 && one.attempt < tagged.attempt
                 && one.quick
                 && !touched
@@ -262,7 +261,8 @@ impl Oracle {
         // A call that was carried out when nobody waited for it any more is late.
         if call.service == Service::Ec2 {
             // Soon EC2 has forgotten it.
-            for (id, one) in self.snapshots.iter_mut().filter(|(_, one)| one.by_hand.is_some()) {
+            for id in &self.by_hand {
+                let Some(one) = self.snapshots.get_mut(id) else { continue };
                 one.ended = cloud.snapshot(id).and_then(|one| one.ended_at).or(one.ended);
             }
         }
@@ -357,6 +357,7 @@ impl Oracle {
                 ended: None,
             };
             self.snapshots.insert(id.clone(), snapshot);
+            self.sets.entry(tagged.backup).or_default().insert(id.clone());
         }
         Ok(())
     }

@@ -131,7 +131,7 @@ impl Oracle {
         let instances = || items(&row["nodes"]).map(|node| text(node, "instance_id"));
         let touched = || instances().any(|id| self.touched.get(id).is_some_and(|at| *at >= since));
         let volumes = |id: &str| cloud.instance(id).map_or(0, |one| one.data_volumes.len());
-        let mut ours = self.snapshots.values().filter(|one| one.backup == key);
+        let mut ours = self.taken_of(key).map(|(_, one)| one);
         let refused =
             |code: &str| self.backups.get(&key).is_some_and(|backup| backup.refused.contains(code));
         let tried = self.backups.get(&key).map(|backup| &backup.tried);

@@ -409,8 +409,7 @@ impl Oracle {
         cloud: &Cloud,
         table: &Table,
     ) -> Verdict {
-        let ours = self.snapshots.iter().filter(|(_, one)| one.backup == key);
-        for (id, _) in ours {
+        for (id, _) in self.taken_of(key) {
             if cloud.snapshot(id).is_some_and(|one| one.exists) {
                 return violated(
                     "gone-early",

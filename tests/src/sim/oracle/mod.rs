@@ -152,6 +152,10 @@ pub(crate) struct Oracle {
     backups: BTreeMap<BackupKey, Backup>,
     /// Snapshots that our calls have made.
     snapshots: BTreeMap<String, Snapshot>,
+    /// Their ids, by backup.
+    sets: BTreeMap<BackupKey, BTreeSet<String>>,
+    /// Those that somebody has deleted by hand.
+    by_hand: BTreeSet<String>,
     /// Calls that change EC2 and have no answer yet.
     in_flight: Vec<InFlight>,
     /// When the first attempt of an operation was sent, of the instances that work.
@@ -345,6 +349,8 @@ impl Oracle {
             deployments: BTreeMap::new(),
             backups: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            by_hand: BTreeSet::new(),
             in_flight: Vec::new(),
             operations: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -447,6 +453,12 @@ impl Oracle {
         self.troubles.iter().any(|(one, at)| *one == trouble && *at >= since)
     }
 
+    /// The snapshots that a backup's calls have made.
+    fn taken_of(&self, key: BackupKey) -> impl Iterator<Item = (&String, &Snapshot)> {
+        let ids = self.sets.get(&key).into_iter().flatten();
+        ids.filter_map(|id| self.snapshots.get_key_value(id))
+    }
+
     pub(crate) fn doomed(&mut self, snapshot: &str) {
         let set = self.snapshots.get(snapshot).map(|one| one.set.clone());
         for id in set.into_iter().flatten() {
@@ -463,6 +475,7 @@ impl Oracle {
     pub(crate) fn deleted_by_hand(&mut self, now: Timestamp, snapshot: &str) {
         if let Some(one) = self.snapshots.get_mut(snapshot) {
             one.by_hand = Some(now);
+            self.by_hand.insert(snapshot.to_owned());
         }
     }
 

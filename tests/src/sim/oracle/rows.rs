@@ -316,9 +316,8 @@ impl Oracle {
         let looks_on = status == "completed" && row["sweep_until"].is_null();
         let fails = status == "failed" && !self.was_complete(key);
         let leaves = (fails || looks_on)
-            && self.snapshots.iter().any(|(id, one)| {
-                one.backup == key
-                    && cloud.snapshot(id).is_some_and(|one| one.exists)
+            && self.taken_of(key).any(|(id, _)| {
+                cloud.snapshot(id).is_some_and(|one| one.exists)
                     && (fails || !rows::named(row).any(|(name, _)| name == id))
             });
         !matches!(status, "completed" | "failed") || announces || leaves

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::call::{Call, Service};
 use super::dice::{Dice, Verdict};
 use super::downtime::Watch;
+use super::herd::Ledger;
 use super::life::Life;
 use super::logs::has_secret;
 use super::oracle::{self, Oracle, Violation};
@@ -64,6 +65,8 @@ pub(crate) struct World {
     pub(crate) violation: Option<Violation>,
     /// What instances and attachments were, if that matters.
     pub(crate) watch: Option<Watch>,
+    /// What is counted of a herd, if there is one.
+    pub(crate) herd: Option<Ledger>,
     /// Calls that the functions made.
     pub(crate) calls: u64,
     /// Invocations under way.
@@ -110,6 +113,7 @@ impl World {
             template,
             violation: None,
             watch: plan.nodes.map(|_| Watch::default()),
+            herd: plan.herd.map(|herd| Ledger::new(herd, epoch)),
             calls: 0,
             running: 0,
             late: Vec::new(),
@@ -165,7 +169,7 @@ impl World {
     pub(crate) fn send(&mut self, life: &Arc<Life>, call: &mut Call) -> Verdict {
         let number = self.calls;
         self.calls += 1;
-        if number == MOST {
+        if number == MOST && self.herd.is_none() {
             self.judge(Err(Violation::new("storm", format!("{MOST} calls, and no end"))));
         }
         call.number = number;
@@ -230,6 +234,9 @@ impl World {
         };
         let number = call.number;
         self.trace.line(now, || format!("{life} #{number} < {}", told(&reply)));
+        if let Some(ledger) = &mut self.herd {
+            ledger.note(now, call, &reply);
+        }
         if let Reply::Answer { status, body, .. } = &reply {
             let done = (200..300).contains(status);
             let Self { oracle, cloud, table, reach, .. } = self;
