@@ -13,8 +13,8 @@ use tests::{Failed, Result};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Of each kind that `plan` makes of a number: rough days, days in peace, weeks,
-/// failing, and huge.
-const KINDS: [u64; 5] = [5, 3, 7, 11, 19];
+/// failing, huge, restores, and schedules of hours, of weeks, and with restores.
+const KINDS: [u64; 9] = [4, 3, 7, 11, 19, 9, 5, 21, 31];
 
 fn traced(plan: &Plan) -> Result<String> {
     Ok(sim::run(&Plan { trace: true, ..plan.clone() })?.trace)

@@ -29,7 +29,7 @@ use super::people::{Doing, Person};
 use super::plan::{Kind, Plan, Profile};
 use super::restoring;
 use super::scene::Scene;
-use super::spells::Spell;
+use super::spells::{Spell, Trouble};
 use super::templates;
 use super::world::{Shared, World};
 use super::{Outcome, Result};
@@ -407,6 +407,11 @@ impl Drive {
         let world = &mut *world;
         let due = due_at(world).is_some_and(|at| at <= now);
         if !due && minute % SAMPLED != 0 {
+            return;
+        }
+        if world.spells.iter().any(|spell| spell.is_on(Trouble::TicksAway, now)) {
+            world.reach.hit(Trouble::TicksAway.line());
+            world.oracle.met(Trouble::TicksAway, now);
             return;
         }
         let (skipped, doubled) = (world.profile.ticks_skipped, world.profile.ticks_doubled);

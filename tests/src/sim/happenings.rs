@@ -193,6 +193,8 @@ fn drawn(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
         };
         let of = if rng.bool() { of } else { 0..Trouble::ALL.len() - Trouble::OF_RESTORES };
         let trouble = Trouble::ALL[rng.usize(of)];
+        let away = matches!(profile.kind, Kind::Schedules | Kind::ScheduledWeeks);
+        let trouble = if away && rng.u8(0..3) == 0 { Trouble::TicksAway } else { trouble };
         all.push((rng.i64(0..span), Happens::Spell(trouble)));
     }
     all.extend(brake::draw(plan, profile));

@@ -85,8 +85,9 @@ impl Doing {
     ];
 
     /// What is done where schedules and upgrades are what it is about.
-    const SCHEDULING: [(Self, u32); 8] = [
+    const SCHEDULING: [(Self, u32); 9] = [
         (Self::Schedule, 34),
+        (Self::Registry(Some(Person::STATUS)), 8),
         (Self::Upgrade, 18),
         (Self::Routine, 14),
         (Self::Create, 6),
@@ -110,8 +111,9 @@ impl Doing {
 
     /// What is done in weeks of schedules: limits go up and down, backups expire, and
     /// people delete some.
-    const WEEKS: [(Self, u32); 8] = [
+    const WEEKS: [(Self, u32); 9] = [
         (Self::Schedule, 26),
+        (Self::Registry(Some(Person::STATUS)), 8),
         (Self::Registry(Some(Person::LIMIT)), 22),
         (Self::Delete, 18),
         (Self::Routine, 10),

@@ -104,6 +104,7 @@ const NAMED: &[&str] = &[
     "spell attach_refused",
     "spell detach_denied",
     "spell volume_refused",
+    "spell ticks_away",
     // What operators pause, and what waits for the end of it.
     "paused deletions",
     "paused schedules",

@@ -14,6 +14,9 @@ impl Person {
     /// How many kinds of change the control plane has.
     pub(crate) const CHANGES: u8 = 11;
 
+    /// The one that begins an upgrade.
+    pub(crate) const STATUS: u8 = 0;
+
     /// The one that sets a limit.
     pub(crate) const LIMIT: u8 = 3;
 
@@ -81,7 +84,7 @@ impl Person {
                 let new = scene::launch(&mut world.cloud, now, &mut self.rng, 1);
                 one.nodes.push((node, new));
             }
-            0 => one.status = "upgrading",
+            Self::STATUS => one.status = "upgrading",
             1 => one.plan = "basic",
             2 => {
                 one.odd = self.rng.choice([

@@ -27,12 +27,15 @@ impl Person {
             2 => return self.ask_no_schedule(deployment, tenant).await.map(|_| ()),
             _ => {}
         }
-        let (clocks, long) = {
+        let (clocks, kind) = {
             let world = self.world.lock();
-            (world.profile.clocks, world.profile.kind.is_long())
+            (world.profile.clocks, world.profile.kind)
         };
+        let long = kind.is_long();
         let of = match self.rng.u8(0..4) {
             _ if long => &SELDOM[..],
+            // Restores last for minutes.
+            _ if kind.has_restores() => &OFTEN[..3],
             0..3 if clocks.is_changed() => &NIGHTLY,
             _ => &OFTEN,
         };

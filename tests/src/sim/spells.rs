@@ -35,6 +35,8 @@ pub(crate) enum Trouble {
     AttachRefused,
     DetachDenied,
     VolumeRefused,
+    /// No tick comes, for hours.
+    TicksAway,
 }
 
 /// A trouble and when it is.
@@ -71,6 +73,7 @@ impl Trouble {
     /// How many of them are a restore's alone.
     pub(crate) const OF_RESTORES: usize = 6;
 
+    /// What any seed may have: without the ticks nothing is in time.
     pub(crate) const ALL: [Self; 21] = [
         Self::Ec2Down,
         Self::Ec2Slow,
@@ -142,6 +145,7 @@ impl Trouble {
             Self::AttachRefused => "spell attach_refused",
             Self::DetachDenied => "spell detach_denied",
             Self::VolumeRefused => "spell volume_refused",
+            Self::TicksAway => "spell ticks_away",
         }
     }
 
@@ -156,6 +160,8 @@ impl Trouble {
             // One node runs and the start of another is refused for longer than its
             // deadline: neither way is left.
             (Self::StartRefused, 0..=1) => rng.i64(20..=60),
+            // Slots pass that nobody sees.
+            (Self::TicksAway, _) => rng.i64(40..=400),
             // Every row that is due is tried each minute.
             (_, 0) => rng.i64(30..=60),
             _ => rng.i64(1..=30),

@@ -275,9 +275,9 @@ impl Oracle {
         let Some(created) = created.filter(|_| from == "pending") else { return Ok(()) };
         // While the table is down nothing can be written, and while the bus is
         // nobody is told to; after it the tick has to come.
-        let down = [Trouble::DynamoDown, Trouble::DynamoSlow, Trouble::EventsDown]
-            .into_iter()
-            .any(|trouble| self.met_since(trouble, created));
+        let down =
+            [Trouble::DynamoDown, Trouble::DynamoSlow, Trouble::EventsDown, Trouble::TicksAway];
+        let down = down.into_iter().any(|trouble| self.met_since(trouble, created));
         let paused = self.paused_for(created, now);
         if !down && now.duration_since(created) > self.limits.pending_total + TICKS + paused {
             return violated("pending-late", format!("backup {key:?} of {created} was pending"));
@@ -295,6 +295,7 @@ impl Oracle {
             Trouble::DynamoDown,
             Trouble::DynamoSlow,
             Trouble::EventsDown,
+            Trouble::TicksAway,
         ];
         let excused = troubles.into_iter().any(|trouble| self.met_since(trouble, created))
             || self.backups.get(&key).is_none_or(|backup| !backup.throttled.is_empty());
