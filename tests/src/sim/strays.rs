@@ -10,8 +10,9 @@ use super::world::World;
 /// So many a script makes that goes wrong: more than a run deletes.
 const FLOOD: usize = 108;
 
-/// And so many of them at a time.
-const WAVE: usize = 4;
+/// And so many of them at a time, each of another volume: EC2 lets nobody take a second
+/// one of the same within 15 s.
+const WAVE: usize = 6;
 
 /// The tags of the stack and of its table.
 fn tags_of_stack(world: &World) -> Option<Vec<(String, String)>> {
@@ -33,7 +34,9 @@ fn asks(
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("Version", "2016-11-15");
     form.extend_pairs(fields);
-    form.append_pair("TagSpecification.1.ResourceType", kind);
+    if !tags.is_empty() {
+        form.append_pair("TagSpecification.1.ResourceType", kind);
+    }
     for (number, (key, value)) in (1..).zip(tags) {
         form.append_pair(&format!("TagSpecification.1.Tag.{number}.Key"), key);
         form.append_pair(&format!("TagSpecification.1.Tag.{number}.Value"), value);
@@ -84,6 +87,11 @@ pub(super) fn volume(world: &mut World, rng: &mut Rng, now: Timestamp) -> Option
 /// A snapshot that looks to the letter like one of a backup that is at rest, and that its
 /// row does not name.
 pub(super) fn forge(world: &mut World, rng: &mut Rng, now: Timestamp) -> Option<String> {
+    let volume = rng.choice(volumes(world))?;
+    forge_of(world, rng, now, &volume)
+}
+
+fn forge_of(world: &mut World, rng: &mut Rng, now: Timestamp, volume: &str) -> Option<String> {
     let rests = |world: &World, tags: &std::collections::BTreeMap<String, String>| {
         let number = |key: &str| tags.get(key).and_then(|text| text.parse::<u64>().ok());
         let key = number("ld:deployment").zip(number("ld:backup"));
@@ -99,13 +107,12 @@ pub(super) fn forge(world: &mut World, rng: &mut Rng, now: Timestamp) -> Option<
     let ours: Vec<String> =
         ours.filter(|one| rests(world, one.tags)).map(|one| one.snapshot_id.to_owned()).collect();
     let like = rng.choice(ours)?;
-    let volume = rng.choice(volumes(world))?;
     let (description, tags) = {
         let one = world.cloud.snapshot(&like)?;
         (one.description.to_owned(), one.tags.clone().into_iter().collect::<Vec<_>>())
     };
     let fields =
-        [("Action", "CreateSnapshot"), ("VolumeId", &volume), ("Description", &description)];
+        [("Action", "CreateSnapshot"), ("VolumeId", volume), ("Description", &description)];
     let body = asks(world, now, &fields, "snapshot", &tags)?;
     let id = snapshot_ids(&body).into_iter().next()?;
     world.oracle.forged(&id, &like);
@@ -119,8 +126,21 @@ pub(super) fn flood(world: &mut World, rng: &mut Rng, now: Timestamp) -> Option<
     if there >= FLOOD {
         return Some(format!("{there} forged snapshots"));
     }
-    for _ in 0..WAVE {
-        forge(world, rng, now);
+    let free = |world: &World| -> Vec<String> {
+        let all = world.cloud.volumes().filter(|one| one.state == "available");
+        all.filter(|one| one.tags.is_empty()).map(|one| one.volume_id.to_owned()).collect()
+    };
+    for _ in free(world).len()..WAVE {
+        let fields = [
+            ("Action", "CreateVolume"),
+            ("AvailabilityZone", local::ZONES[0]),
+            ("Size", "8"),
+            ("VolumeType", "gp3"),
+        ];
+        asks(world, now, &fields, "volume", &[])?;
+    }
+    for volume in free(world).into_iter().take(WAVE) {
+        forge_of(world, rng, now, &volume);
     }
     None
 }

@@ -82,6 +82,16 @@ impl Oracle {
         if kind == "Backup Failed" && detail["backup_id"].is_null() {
             return self.refusal_announced(detail);
         }
+        self.backup_announced(now, kind, detail, cloud)
+    }
+
+    fn backup_announced(
+        &mut self,
+        now: Timestamp,
+        kind: &str,
+        detail: &Value,
+        cloud: &Cloud,
+    ) -> Verdict {
         let id = |name: &str| detail[name].as_u64().unwrap_or(0);
         let key = (id("deployment_id"), id("backup_id"));
         let leaves: Vec<&String> = self

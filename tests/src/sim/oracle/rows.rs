@@ -11,7 +11,7 @@ use super::super::life::Life;
 use super::super::reach::Reach;
 use super::super::spells::Trouble;
 use super::super::table::{Change, RowRef, Table};
-use super::{Backup, HELD, KEPT, LOOKS, Oracle, TICKS, Verdict, pause, time, violated};
+use super::{Backup, HELD, KEPT, LOOKS, Oracle, SLACK, TICKS, Verdict, pause, time, violated};
 use crate::rows::{self, BackupKey, items, moves, text};
 
 /// The contract's edges, with the row's birth and end.
@@ -346,7 +346,7 @@ impl Oracle {
             "in_progress" => pause(row),
             _ => LOOKS,
         };
-        if unfinished && due.is_some_and(|due| due > now + pause) {
+        if unfinished && due.is_some_and(|due| due > now + pause + SLACK) {
             return violated(
                 "due-late",
                 format!("backup {key:?} is {status}, and looked at no sooner than {due:?}"),
@@ -377,11 +377,12 @@ fn stays_as_it_was(
     let (fixed, sets): (&[&str], bool) = match (from, to) {
         ("pending", "pending" | "failed") => (&["started_at", "completed_at", "size_bytes"], false),
         ("in_progress", "in_progress") => (&["started_at", "completed_at", "size_bytes"], true),
-        ("in_progress", "completed") => (&["started_at", "size_bytes"], true),
+        ("in_progress", "completed") | ("completed", "failed") => {
+            (&["started_at", "size_bytes"], true)
+        }
         ("completed", "completed") => {
             (&["started_at", "completed_at", "size_bytes", "failure"], true)
         }
-        ("completed", "failed") => (&["started_at", "size_bytes"], true),
         // The row forgets what is gone.
         _ => (&["started_at", "completed_at"], false),
     };
