@@ -193,9 +193,9 @@ async fn each_sample_does_what_it_is_for() -> Result<()> {
                 // Somebody works on it: the next ones only find it.
                 lease(&here, true).await?;
             }
-            // All three shapes of ARN lead to the owner, and to its backup.
+            // All three shapes of ARN lead to the owner, to its backup, and to the brake.
             name if name.starts_with("worker-snapshot") => {
-                assert_eq!((count("GetItem"), of_ec2), (2, false), "{name}: {calls:?}");
+                assert_eq!((count("GetItem"), of_ec2), (3, false), "{name}: {calls:?}");
             }
             "worker-operation-due" => {
                 assert_eq!((count("GetItem"), of_ec2), (1, false), "{calls:?}");

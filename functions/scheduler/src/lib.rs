@@ -141,7 +141,8 @@ async fn tick(
     }
     let limits = Limits { hold: brake.hold(), ..scheduler.limits.clone() };
     let released = async {
-        if brake.on(Switch::Schedules).is_some() {
+        // While no write may be made they would pile up, and all begin at once after it.
+        if brake.on(Switch::Schedules).is_some() || brake.on(Switch::Writes).is_some() {
             tracing::info!("an operator has paused schedules");
             return Ok(());
         }
@@ -270,12 +271,14 @@ async fn one_backup(
 ) -> Result<(), TableError> {
     let Some(row) = scheduler.table.backup(deployment_id, id).await? else { return Ok(()) };
     let now = scheduler.clock.now();
-    if expired(&row, now) {
-        if limits.hold.deletions {
-            // It stays what it is: also its owner may still change its mind.
-            scheduler.table.move_due(&row, now + HELD).await?;
-            return Ok(());
-        }
+    // While deletions are paused it stays what it is: its owner may still change its mind.
+    let waits = expired(&row, now) && limits.hold.deletions;
+    let rests = row.outbox.is_empty() && row.missing.is_none() && row.sweep_until.is_none();
+    if waits && rests {
+        scheduler.table.move_due(&row, now + HELD).await?;
+        return Ok(());
+    }
+    if expired(&row, now) && !waits {
         let Some(next) = backup::start_expiry(&row, now) else { return Ok(()) };
         match scheduler.table.write_backup(&row, next, Some(now + NUDGED)).await? {
             Stored::Yes(_) => tracing::info!("expired"),

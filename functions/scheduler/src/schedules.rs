@@ -11,10 +11,10 @@ use std::time::Duration;
 use backups_aws::random;
 use backups_aws::table::{DueRow, Shard, Stored, TableError, Written};
 use backups_aws::telemetry::{self, Metric};
-use backups_core::announce::{Detail, Kind};
+use backups_core::announce::{Detail, Kind, OperationDue};
 use backups_core::backup::Backup;
 use backups_core::deployment::Deployment;
-use backups_core::id::{DeploymentId, Nonce};
+use backups_core::id::{BackupId, DeploymentId, Nonce};
 use backups_core::limits::Limits;
 use backups_core::schedule::{Schedule, Sight, Turn};
 use backups_core::time::Time;
@@ -124,7 +124,13 @@ impl Releasing<'_> {
                     tried = backup.schedule_slot;
                     self.start(&deployment, &read, *schedule, (&*backup, room)).await?
                 }
-                (_, Turn::Record(next)) => self.store(&read, *next, now).await?,
+                (found, Turn::Record(next)) => {
+                    let busy = found.and_then(|found| found.active_backup);
+                    if let Some(busy) = busy.filter(|_| next.waiting.is_some()) {
+                        self.look_again(deployment_id, busy).await;
+                    }
+                    self.store(&read, *next, now).await?
+                }
                 _ => self.store(&read, row, now).await?,
             };
             if stored {
@@ -133,6 +139,18 @@ impl Releasing<'_> {
         }
         tracing::warn!("others write the schedule's row all the time; it stays due");
         Ok(Next::Row)
+    }
+
+    /// Perhaps the backup that a slot waits for is over, and its event was lost: one of a
+    /// schedule is looked at seldom while nobody waits for it.
+    async fn look_again(&mut self, deployment: DeploymentId, busy: BackupId) {
+        if self.silent {
+            return;
+        }
+        let due = OperationDue::backup(deployment, busy);
+        if let Err(error) = self.scheduler.bus.due(&due, BUS).await {
+            tracing::warn!(%error, "the backup that a slot waits for is not nudged");
+        }
     }
 
     /// Stores a slot's backup, and tells of it. False: somebody else was faster.
@@ -206,9 +224,9 @@ impl Releasing<'_> {
         if open.is_empty() || self.silent {
             return Vec::new();
         }
-        let taken = self.scheduler.bus.publish(open, BUS).await;
-        self.silent = taken.is_none();
-        taken.unwrap_or_default()
+        let published = self.scheduler.bus.publish(open, BUS).await;
+        self.silent = published.silent;
+        published.taken
     }
 
     /// Waits until as many snapshots may be started as the backup has nodes. False: not in
@@ -240,8 +258,8 @@ async fn decide(
     schedule: &Schedule,
     now: Time,
 ) -> Result<(Option<Deployment>, Turn), TableError> {
-    let (found, gives_way) = scheduler.table.room(schedule.deployment_id, limits).await?;
-    let sight = Sight { deployment: found.as_ref(), gives_way };
+    let (found, way) = scheduler.table.room(schedule.deployment_id, limits).await?;
+    let sight = Sight { deployment: found.as_ref(), way };
     let turn = schedule.turn(&sight, limits, random::nonce(), now);
     Ok((found, turn))
 }

@@ -170,8 +170,7 @@ impl<'a> Advance<'a> {
     pub(crate) async fn publish(&mut self, row: &impl Operation) {
         let open = self.without_published(row).announcements();
         if !open.is_empty() {
-            let taken = self.worker.bus.publish(&open, BUS).await;
-            self.published.extend(taken.unwrap_or_default());
+            self.published.extend(self.worker.bus.publish(&open, BUS).await.taken);
         }
     }
 

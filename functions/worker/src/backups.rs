@@ -104,7 +104,7 @@ impl Advancing<'_> {
         self.advance.publish(row).await;
         let worker = self.advance.worker;
         let told = self.advance.without_published(row);
-        let until = backup::next_look(&told, &worker.limits, worker.clock.now());
+        let until = backup::next_look(&told, &self.advance.limits, worker.clock.now());
         self.advance.wait(row, until, None).await
     }
 

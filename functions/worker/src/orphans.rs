@@ -16,7 +16,8 @@ use crate::{Error, Worker};
 const LATE: &str = "the time was over: order again";
 
 /// Why nothing was done while an operator's brake is on.
-const PAUSED: &str = "deletions are paused: resume them first (`admin brake`)";
+const PAUSED: &str =
+    "deletions or writes are paused: resume them first (`admin brake` shows which)";
 
 /// Removes what was ordered, or stores why not.
 ///

@@ -90,12 +90,10 @@ impl<'a> Advancing<'a> {
         Ok(Self { advance: Advance::begin(worker, announced, until).await?, whose })
     }
 
-    /// The limits as they hold up this restore: from its first stop to its end only what an
-    /// operator has said of such.
+    /// The limits as they hold up this restore: from its first stop on only what an operator
+    /// has said of such, up to the last tag of what it leaves.
     fn limits(&self, row: &Restore) -> Limits {
-        let active = row.status.active() || row.status == Status::Stuck;
-        let stopped_at = row.touched_at.filter(|_| active);
-        self.advance.worker.limits_under(self.advance.brake.hold_of_restore(stopped_at))
+        self.advance.worker.limits_under(self.advance.brake.hold_of_restore(row.touched_at))
     }
 
     /// The row with the order obeyed, or with why not. None: the time was over before.
@@ -230,7 +228,13 @@ impl<'a> Advancing<'a> {
             }
             tracing::warn!(%error, "EC2 could not be looked at");
         }
-        Ok(restore::step(row, seen.as_ref(), &self.limits(row), now))
+        let limits = self.limits(row);
+        if limits.hold.writes && row.is_urgent() {
+            // A deployment is down and stays so: the alarm rings until it is let go.
+            tracing::warn!("an operator has paused it in its downtime");
+            telemetry::count(Metric::RestoresHindered, 1, worker.clock.timestamp());
+        }
+        Ok(restore::step(row, seen.as_ref(), &limits, now))
     }
 
     /// Sees all that is asked for, in the time that there is.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backups_aws::random;
 use backups_aws::table::{Stored, TableError, Written};
-use backups_core::announce::Detail;
+use backups_core::announce::{Detail, OperationDue};
 use backups_core::control_plane::UpgradeRequested;
 use backups_core::deployment::Deployment;
 use backups_core::id::DeploymentId;
@@ -89,7 +89,16 @@ async fn turned(
             }
             return Ok(done == Written::Stored);
         }
-        (_, Turn::Record(next)) => *next,
+        (found, Turn::Record(next)) => {
+            if let Some(busy) = found.and_then(|found| found.active_backup) {
+                // Perhaps it is over, and its event was lost: somebody waits for it now.
+                let due = OperationDue::backup(deployment, busy);
+                if let Err(error) = worker.bus.due(&due, BUS).await {
+                    tracing::warn!(%error, "the backup that it waits for is not nudged");
+                }
+            }
+            *next
+        }
         _ => row,
     };
     store(worker, read.as_ref(), next, now).await
@@ -103,8 +112,8 @@ async fn decide(
     now: Time,
 ) -> Result<(Option<Deployment>, Turn), TableError> {
     let limits = worker.limits_under(worker.table.brake().await?.hold());
-    let (found, gives_way) = worker.table.room(row.deployment_id, &limits).await?;
-    let turn = row.turn(found.as_ref(), gives_way, &limits, random::nonce(), now);
+    let (found, way) = worker.table.room(row.deployment_id, &limits).await?;
+    let turn = row.turn(found.as_ref(), way, &limits, random::nonce(), now);
     Ok((found, turn))
 }
 
@@ -128,7 +137,8 @@ async fn store(
     if open.is_empty() {
         return Ok(true);
     }
-    if let Some(taken) = worker.bus.publish(&open, BUS).await {
+    let taken = worker.bus.publish(&open, BUS).await.taken;
+    if !taken.is_empty() {
         let mut told = stored.clone();
         told.forget(&taken);
         let due = told.due(now);

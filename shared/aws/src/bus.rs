@@ -34,6 +34,15 @@ impl From<CallError> for BusError {
     }
 }
 
+/// What became of announcements.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// Those that the bus has surely taken, by their ids: only they may leave their outbox.
+    pub taken: Vec<Nonce>,
+    /// It did not answer in time: of the others nothing is known.
+    pub silent: bool,
+}
+
 /// Puts events on the stack's bus.
 #[derive(Debug, Clone)]
 pub struct Bus {
@@ -52,32 +61,18 @@ impl Bus {
         Self { client: sdk.eventbridge(), name: name.to_owned() }
     }
 
-    /// Publishes announcements, and tells which of them the bus took, by their ids: only
-    /// those may leave their outbox. None: it did not answer within `most`, and what it
-    /// took is not known.
-    pub async fn publish(
-        &self,
-        announcements: &[(Kind, Detail)],
-        most: Duration,
-    ) -> Option<Vec<Nonce>> {
-        let taken = tokio::time::timeout(most, self.publish_all(announcements)).await.ok();
-        if taken.is_none() {
-            tracing::warn!("the bus did not answer; announcements stay in the outbox");
-        }
-        taken
-    }
-
-    /// As [`Bus::publish`], as long as it takes.
-    async fn publish_all(&self, announcements: &[(Kind, Detail)]) -> Vec<Nonce> {
-        let mut taken = Vec::new();
+    /// Publishes announcements, within `most`.
+    pub async fn publish(&self, announcements: &[(Kind, Detail)], most: Duration) -> Published {
+        let until = tokio::time::Instant::now() + most;
+        let mut published = Published::default();
         for chunk in announcements.chunks(ENTRIES) {
             let entries: Vec<_> =
                 chunk.iter().map(|(kind, detail)| self.entry(kind.detail_type(), detail)).collect();
-            match self.put(entries).await {
-                Ok(faults) => {
+            match tokio::time::timeout_at(until, self.put(entries)).await {
+                Ok(Ok(faults)) => {
                     for ((kind, detail), fault) in chunk.iter().zip(faults) {
                         match fault {
-                            None => taken.push(detail.announcement_id.clone()),
+                            None => published.taken.push(detail.announcement_id.clone()),
                             Some(fault) => tracing::warn!(
                                 announcement = kind.detail_type(),
                                 fault,
@@ -86,12 +81,17 @@ impl Bus {
                         }
                     }
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     tracing::warn!(%error, "announcements stay in the outbox");
+                }
+                Err(_) => {
+                    tracing::warn!("the bus did not answer; announcements stay in the outbox");
+                    published.silent = true;
+                    break;
                 }
             }
         }
-        taken
+        published
     }
 
     /// Nudges the worker to look at an operation.

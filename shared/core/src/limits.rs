@@ -38,7 +38,7 @@ impl Limits {
     /// How much of a deadline has passed: the time since its beginning, but that in which
     /// an operator let nothing be done.
     pub fn passed(&self, since: Time, now: Time) -> Seconds {
-        Seconds((now - since).0 - self.hold.held(since, now).0)
+        self.hold.passed(since, now)
     }
 }
 

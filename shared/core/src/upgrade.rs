@@ -20,6 +20,7 @@ use crate::error::Code;
 use crate::id::{BackupId, DeploymentId, Nonce, TenantId};
 use crate::limits::Limits;
 use crate::operation::Why;
+use crate::schedule::Way;
 use crate::time::{Seconds, Time};
 
 /// How long the backup waits for the deployment's slot. The upgrade waits as long.
@@ -156,12 +157,12 @@ impl Upgrade {
         self.outbox.retain(|one| !taken.contains(&one.announcement_id));
     }
 
-    /// Decides whether the backup begins. `gives_way`: whether a backup of the schedule
-    /// can go in exchange; asked for at the limit alone. `token` is the new backup's.
+    /// Decides whether the backup begins. `way`: whether a backup of the schedule can go in
+    /// exchange; asked for at the limit alone. `token` is the new backup's.
     pub fn turn(
         &self,
         deployment: Option<&Deployment>,
-        gives_way: bool,
+        way: Way,
         limits: &Limits,
         token: Nonce,
         now: Time,
@@ -184,14 +185,15 @@ impl Upgrade {
             remarks: None,
             expires_in_days: None,
         };
-        let cause = Cause::Upgrade { id: self.upgrade_id.clone(), gives_way };
+        let cause = Cause::Upgrade { id: self.upgrade_id.clone(), gives_way: way == Way::Free };
         match create::decide_for(cause, deployment, request, limits, token, now) {
             Ok((backup, room)) => {
                 next.state = State::Running { backup_id: backup.id };
                 Turn::Start { upgrade: Box::new(next), backup: Box::new(backup), room }
             }
             Err(refusal) => {
-                let busy = matches!(refusal.code, Code::BackupInProgress | Code::RestoreInProgress);
+                let busy = matches!(refusal.code, Code::BackupInProgress | Code::RestoreInProgress)
+                    || way.opens(refusal.code);
                 let left = Seconds(WAITS.0 - limits.passed(self.requested_at, now).0);
                 if busy && left > Seconds(0) {
                     next.state = State::Waiting { again_at: now + PAUSE.min(left) };
@@ -250,7 +252,7 @@ mod tests {
     }
 
     fn turn(upgrade: &Upgrade, deployment: Option<&Deployment>, now: Time) -> Turn {
-        upgrade.turn(deployment, false, &Limits::default(), Nonce::from("b"), now)
+        upgrade.turn(deployment, Way::None, &Limits::default(), Nonce::from("b"), now)
     }
 
     fn answer(turn: Turn) -> (Answer, Upgrade) {
@@ -313,6 +315,14 @@ mod tests {
         let mut full = deployment();
         full.backup_count = 5;
         assert_eq!(code(&answer(turn(&request(), Some(&full), NOW)).0), "backup_limit_reached");
+        // It waits for an operator who has paused deletions, as for a busy slot.
+        let held = |upgrade: &Upgrade, now| {
+            let limits = Limits::default();
+            upgrade.turn(Some(&full), Way::Held, &limits, Nonce::from("b"), now)
+        };
+        let Turn::Record(waits) = held(&request(), NOW) else { panic!("no wait") };
+        assert!(matches!(waits.state, State::Waiting { .. }), "{waits:?}");
+        assert_eq!(code(&answer(held(&waits, NOW + WAITS)).0), "backup_limit_reached");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use backups_core::backup::Backup;
 use backups_core::deployment::Deployment;
 use backups_core::id::{DeploymentId, Nonce};
 use backups_core::limits::Limits;
-use backups_core::schedule::{Schedule, gives_way};
+use backups_core::schedule::{Schedule, Way, gives_way};
 use backups_core::time::Time;
 use backups_core::upgrade::Upgrade;
 
@@ -115,21 +115,25 @@ impl Table {
         self.write_cause(before, after, due_at).await
     }
 
-    /// The deployment that a turn is decided on, and whether one of its backups would give
-    /// way to a new one. They are read only if the deployment is full: else none need to.
+    /// The deployment that a turn is decided on, and whether one of its backups can give way
+    /// to a new one. They are read only if the deployment is full: else none need to.
     pub async fn room(
         &self,
         id: DeploymentId,
         limits: &Limits,
-    ) -> Result<(Option<Deployment>, bool), TableError> {
+    ) -> Result<(Option<Deployment>, Way), TableError> {
         let found = self.deployment(id).await?;
         let is_full = |one: &Deployment| one.registry.is_full(one.backup_count, limits);
-        // Nothing gives way while nothing may be deleted.
-        if limits.hold.deletions || !found.as_ref().is_some_and(is_full) {
-            return Ok((found, false));
+        if !found.as_ref().is_some_and(is_full) {
+            return Ok((found, Way::None));
         }
         let (found, backups) = self.list(id).await?.unzip();
-        Ok((found, gives_way(&backups.unwrap_or_default()).is_some()))
+        let way = match gives_way(&backups.unwrap_or_default()) {
+            None => Way::None,
+            Some(_) if limits.hold.deletions => Way::Held,
+            Some(_) => Way::Free,
+        };
+        Ok((found, way))
     }
 
     /// Stores a slot's backup and the schedule that has decided on it.

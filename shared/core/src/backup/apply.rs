@@ -2,6 +2,7 @@
 
 use super::pending::{in_order, start_if_taken, throttle_pause};
 use super::{Action, Backup, Held, NodeRun, Outcome, SWEEP, Status, Take};
+use crate::brake::Hold;
 use crate::id::NodeId;
 use crate::operation::{CallError, Failure, FailureCode, RIGHTS, backoff};
 use crate::time::{Seconds, Time};
@@ -41,7 +42,8 @@ pub fn apply(backup: &mut Backup, outcomes: &[(Action, Outcome)], now: Time) {
     if throttled && backup.status == Status::Pending {
         backup.throttled_since = backup.throttled_since.or(Some(now));
     } else {
-        backup.count_throttled(now);
+        // Of a pause the step before this call knew.
+        backup.count_throttled(&Hold::default(), now);
     }
     backup.troubles = if troubled { backup.troubles.saturating_add(1) } else { 0 };
     if deletes == outcomes.len() && deletes > 0 {
@@ -233,9 +235,10 @@ impl Backup {
     }
 
     /// AWS does not throttle us any more: what it cost is written down.
-    pub(super) fn count_throttled(&mut self, now: Time) {
+    pub(super) fn count_throttled(&mut self, hold: &Hold, now: Time) {
         if let Some(since) = self.throttled_since.take() {
-            self.throttled = self.throttled + (now - since);
+            // Time in which an operator has paused writes is left out elsewhere.
+            self.throttled = self.throttled + hold.passed(since, now);
         }
     }
 }

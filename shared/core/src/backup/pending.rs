@@ -23,7 +23,8 @@ pub(super) fn overdue(
     now: Time,
 ) -> Option<(FailureCode, String)> {
     let age = limits.passed(backup.created_at, now);
-    let lost = backup.throttled + backup.throttled_since.map_or(Seconds(0), |since| now - since);
+    let since = backup.throttled_since;
+    let lost = backup.throttled + since.map_or(Seconds(0), |since| limits.passed(since, now));
     let said = match &backup.trouble {
         Some(trouble) => {
             format!(" The last answer from AWS was: {}.", trouble.trim_end_matches('.'))
@@ -53,7 +54,7 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) 
     let pausing = |node: &super::NodeRun| matches!(node.take, Take::Open { not_before: Some(at), .. } if at > now);
     if !next.nodes.iter().any(pausing) {
         // The pause that AWS made us take is over, and counts to here.
-        next.count_throttled(now);
+        next.count_throttled(&limits.hold, now);
     }
     let looked = next.clone();
     resolve_called(&mut next, seen, now);
@@ -75,7 +76,7 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) 
         }
     };
     let next = intent;
-    actions.extend(removal::strays_due(&next, seen, now));
+    actions.extend(removal::strays_due(&next, seen, &limits.hold, now));
     if !actions.is_empty() {
         return Step::Act { intent: next, actions };
     }

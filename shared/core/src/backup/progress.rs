@@ -117,7 +117,7 @@ pub(super) fn advance(backup: &Backup, seen: &Seen, limits: &Limits, now: Time) 
         next.fail(code, reason, now);
         return Step::Record(next);
     }
-    let strays: Vec<_> = removal::strays_due(&next, seen, now).collect();
+    let strays: Vec<_> = removal::strays_due(&next, seen, &limits.hold, now).collect();
     if !strays.is_empty() {
         return Step::Act { intent: next, actions: strays };
     }

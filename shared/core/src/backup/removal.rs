@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{Action, Backup, Presence, Seen, Status, Step, Take};
 use crate::announce::Kind;
+use crate::brake::Hold;
 use crate::error::{Code, Refusal};
 use crate::id::SnapshotId;
 use crate::limits::VISIBLE;
@@ -87,13 +88,15 @@ pub(super) fn strays<'a>(
 }
 
 /// Deletes of strays, for a backup that goes on meanwhile: not again before
-/// the pause after the last round is over.
+/// the pause after the last round is over, nor while an operator has paused deletions. They
+/// never hold the backup up.
 pub(super) fn strays_due<'a>(
     backup: &'a Backup,
     seen: &'a Seen,
+    hold: &Hold,
     now: Time,
 ) -> impl Iterator<Item = Action> + 'a {
-    let due = backup.strays_not_before.is_none_or(|at| at <= now);
+    let due = !hold.deletions && backup.strays_not_before.is_none_or(|at| at <= now);
     strays(backup, seen).filter(move |_| due).map(Action::DeleteSnapshot)
 }
 

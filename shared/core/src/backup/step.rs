@@ -100,7 +100,7 @@ pub fn step(backup: &Backup, seen: Result<&Seen, &CallError>, limits: &Limits, n
 }
 
 /// The calls that an operator has not paused. The intent is stored with the first of them,
-/// and dropped without one: of deletes it says nothing.
+/// and dropped without one: a removal's says nothing, and a create's nothing that is so yet.
 fn held_back(intent: Backup, mut actions: Vec<Action>, hold: &Hold, now: Time) -> Step {
     actions.retain(|action| match action {
         Action::CreateSnapshots { .. } => !hold.writes,
@@ -133,7 +133,7 @@ fn blind(backup: &Backup, error: &CallError, limits: &Limits, now: Time) -> Step
     if matches!(error, CallError::Throttled { .. }) && next.status == Status::Pending {
         next.throttled_since = next.throttled_since.or(Some(now));
     } else {
-        next.count_throttled(now);
+        next.count_throttled(&limits.hold, now);
     }
     let overdue = match next.status {
         Status::Pending => super::pending::overdue(&next, limits, now),

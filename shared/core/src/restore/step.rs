@@ -150,14 +150,14 @@ pub fn step(
     held_back(step, restore, limits, now)
 }
 
-/// The step without the calls that an operator has paused. Nothing is frozen either, which
-/// would be out of date when it may go on.
+/// The step without the calls that an operator has paused. Nothing is planned or frozen
+/// either, which would be out of date when it may go on.
 fn held_back(step: Step, restore: &Restore, limits: &Limits, now: Time) -> Step {
     let hold = &limits.hold;
     let pause = if restore.is_urgent() { HELD_DOWN } else { HELD };
     let wait = Step::Wait { until: now + pause, note: None };
     match step {
-        Step::Act { .. } | Step::Freeze { .. } if hold.writes => wait,
+        Step::Act { .. } | Step::Freeze { .. } | Step::Plan { .. } if hold.writes => wait,
         Step::Act { intent, mut actions } if hold.deletions => {
             actions.retain(|action| !matches!(action.call, Call::DeleteVolume(_)));
             if actions.is_empty() { wait } else { Step::Act { intent, actions } }

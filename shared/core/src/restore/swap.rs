@@ -28,7 +28,7 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
         (next.phase, next.reached) = (Some(Phase::Preparing), Some((Phase::Preparing, now)));
         return Step::Record(next);
     }
-    if next.excuse(now) {
+    if next.excuse(&limits.hold, now) {
         return Step::Record(next);
     }
     observe(&mut next, seen, now);
@@ -58,7 +58,7 @@ pub(super) fn advance(restore: &Restore, seen: &Seen, limits: &Limits, now: Time
         next.is_unseen(why, now);
         return Step::Wait { until: now + next.pause(), note: Some(next) };
     }
-    next.is_seen(now);
+    next.is_seen(&limits.hold, now);
     let (phase, actions) = decide(&next, seen, now);
     if next.phase != Some(phase) {
         next.at(phase, now);

@@ -3,6 +3,7 @@
 
 use super::{Phase, Restore, Seen, Status, end};
 use crate::announce::Kind;
+use crate::brake::Hold;
 use crate::limits::Limits;
 use crate::operation::{Failure, FailureCode, backoff};
 use crate::time::{Seconds, Time};
@@ -29,20 +30,22 @@ impl Restore {
 
     /// Nobody came when it was due: that time counts towards no deadline of the downtime,
     /// for nothing was tried in it. False: somebody did.
-    pub(super) fn excuse(&mut self, now: Time) -> bool {
-        let away = self.due_at.map(|due| now - due).filter(|away| *away >= AWAY);
-        let Some(away) = away else { return false };
+    pub(super) fn excuse(&mut self, hold: &Hold, now: Time) -> bool {
+        let Some(due) = self.due_at.filter(|due| now - *due >= AWAY) else { return false };
         self.due_at = Some(now);
-        self.unseen_since = self.unseen_since.map(|at| at + away);
-        self.spare(away);
+        let away = hold.passed(due, now);
+        self.unseen_since = self.unseen_since.map(|at| hold.later(at, away, now));
+        self.spare(away, hold, now);
         true
     }
 
-    /// So much time counts towards no deadline.
-    fn spare(&mut self, span: Seconds) {
-        self.reached = self.reached.map(|(phase, at)| (phase, at + span));
+    /// So much time counts towards no deadline. In it no pause is counted: that is left out
+    /// of every deadline already, and must still be found in what is left of this one.
+    fn spare(&mut self, span: Seconds, hold: &Hold, now: Time) {
+        let later = |at: Time| hold.later(at, span, now);
+        self.reached = self.reached.map(|(phase, at)| (phase, later(at)));
         for node in &mut self.nodes {
-            node.start.overdue_since = node.start.overdue_since.map(|at| at + span);
+            node.start.overdue_since = node.start.overdue_since.map(later);
         }
     }
 
@@ -63,9 +66,9 @@ impl Restore {
     }
 
     /// EC2 shows all again.
-    pub(super) fn is_seen(&mut self, now: Time) {
+    pub(super) fn is_seen(&mut self, hold: &Hold, now: Time) {
         if let Some(since) = self.unseen_since.take() {
-            self.spare(now - since);
+            self.spare(hold.passed(since, now), hold, now);
             self.troubles = 0;
         }
     }

@@ -158,7 +158,25 @@ pub struct Sight<'a> {
     /// The deployment, read consistently; None: there is none.
     pub deployment: Option<&'a Deployment>,
     /// Whether a backup of the schedule can give way: asked for at the limit alone.
-    pub gives_way: bool,
+    pub way: Way,
+}
+
+/// Whether one of the schedule's backups can give way to a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// None is there, or none need to.
+    None,
+    /// One is there, and an operator has paused deletions.
+    Held,
+    /// One is there.
+    Free,
+}
+
+impl Way {
+    /// Whether a refusal for want of room passes by itself.
+    pub fn opens(self, code: Code) -> bool {
+        self == Self::Held && code == Code::BackupLimitReached
+    }
 }
 
 /// What to do about the schedule now.
@@ -278,7 +296,7 @@ impl Schedule {
             remarks: None,
             expires_in_days: setting.expires_in_days,
         };
-        let cause = Cause::Schedule { slot, gives_way: sight.gives_way };
+        let cause = Cause::Schedule { slot, gives_way: sight.way == Way::Free };
         match create::decide_for(cause, deployment, request, limits, token, now) {
             Ok((backup, room)) => {
                 next.waiting = None;
@@ -292,7 +310,7 @@ impl Schedule {
                 });
                 Turn::Start { schedule: Box::new(next), backup: Box::new(backup), room }
             }
-            Err(refusal) if passes(refusal.code, now - slot) => {
+            Err(refusal) if passes(refusal.code, now - slot) || sight.way.opens(refusal.code) => {
                 let tries = next.waiting.as_ref().map_or(0, |waiting| waiting.tries);
                 let again_at = now + pause(tries);
                 let tries = tries.saturating_add(1);

@@ -11,7 +11,6 @@ use super::super::brake::Switch;
 use super::super::call::Call;
 use super::super::life::Life;
 use super::{Oracle, Verdict, violated};
-use crate::rows::text;
 
 /// What is known of pauses.
 #[derive(Debug, Default)]
@@ -110,12 +109,10 @@ impl Oracle {
         call: &Call,
         restore: Option<&Value>,
     ) -> Verdict {
-        let active = ["in_progress", "rolling_back", "stuck"];
-        let down = restore.is_some_and(|row| {
-            !row["touched_at"].is_null() && active.contains(&text(row, "status"))
+        let touched = restore.is_some_and(|row| !row["touched_at"].is_null());
+        let held = self.held_by(life, now, |one| {
+            one.switch == Switch::Writes && (one.even_restores || !touched)
         });
-        let held = self
-            .held_by(life, now, |one| one.switch == Switch::Writes && (one.even_restores || !down));
         let deletes = call.operation.starts_with("DeleteS") || call.operation == "DeleteVolume";
         let kept = deletes && self.is_held(Switch::Deletions, life, now) == Held::Surely;
         if held == Held::Surely || kept {
@@ -136,7 +133,9 @@ impl Oracle {
     /// A slot is decided on.
     pub(super) fn may_release(&self, now: Timestamp, life: &Life, what: &Value) -> Verdict {
         let by_itself = life.function == Name::Scheduler;
-        if by_itself && self.is_held(Switch::Schedules, life, now) == Held::Surely {
+        let held = [Switch::Schedules, Switch::Writes];
+        let held = held.into_iter().map(|what| self.is_held(what, life, now)).max();
+        if by_itself && held == Some(Held::Surely) {
             return violated("paused", format!("{life} decides on {what}"));
         }
         Ok(())

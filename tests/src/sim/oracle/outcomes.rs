@@ -77,7 +77,8 @@ impl Oracle {
             let code = text(&met["why"], "code");
             let passes = ["backup_in_progress", "restore_in_progress", "deployment_not_ready"];
             let found = self.refuses(now, deployment, code, &old["setting"]);
-            if !passes.contains(&code) || !found {
+            let paused = code == "backup_limit_reached" && self.is_paused_since(now - DECIDED);
+            if !(passes.contains(&code) || paused) || !found {
                 return violated("waits-unfounded", format!("{life} at {now}: {new}"));
             }
         }

@@ -161,8 +161,9 @@ impl Oracle {
         {
             reach.hit("schedule waiting dropped");
         }
-        if old["waiting"].is_null() && !new["waiting"].is_null() {
-            reach.hit(&format!("schedule waits {}", text(&new["waiting"]["why"], "code")));
+        let met = text(&new["waiting"]["why"], "code");
+        if old["waiting"].is_null() && !met.is_empty() && met != "backup_limit_reached" {
+            reach.hit(&format!("schedule waits {met}"));
         }
         self.slots_are_told_of(now, deployment, (old, new), deleted, reach)?;
         if old["decided"] != new["decided"] || old["waiting"] != new["waiting"] {

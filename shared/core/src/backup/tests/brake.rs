@@ -101,3 +101,40 @@ fn a_stray_waits_and_the_new_attempt_beside_it_does_not() {
     answer(&mut next, actions, |_| throttled(), after(15 + SETTLE.0));
     assert_eq!(next.sweep_until, row.sweep_until, "it is still to be swept");
 }
+
+#[test]
+fn a_stray_keeps_nothing_from_a_backup_in_progress_while_deletions_are_paused() {
+    let limits = paused(Switch::Deletions, 0);
+    let mut row = in_progress(&[3]);
+    row.sweep_until = Some(NOW + SWEEP);
+    let mut seen = there(&row, "pending", 10);
+    // Of an earlier attempt.
+    row.nodes[0].take = match row.nodes[0].take.clone() {
+        Take::Taken { set, .. } => Take::Taken { attempt: 2, set },
+        other => panic!("{other:?}"),
+    };
+    seen.tagged = vec![snapshot(3, 5, 1, "completed", 100)];
+    assert_eq!(acted(under(&Limits::default(), &row, &seen, after(60))).1.len(), 1);
+    let (_, moved) = noted(under(&limits, &row, &seen, after(60)));
+    assert_eq!((moved.progress, moved.moved_at), (10, Some(after(60))), "what it sees is kept");
+    let late = after(60) + limits.in_progress;
+    assert_eq!(
+        failed(&recorded(under(&limits, &moved, &seen, late))),
+        FailureCode::DeadlineExceeded
+    );
+}
+
+#[test]
+fn what_was_throttled_before_a_pause_does_not_count_the_pause_twice() {
+    let throttled =
+        || Outcome::Failed(CallError::Throttled { code: "RequestLimitExceeded".into() });
+    let (mut row, actions) = acted(go(&backup(&[3]), &instances(&[3], 1), NOW));
+    answer(&mut row, actions, |_| throttled(), after(60));
+    let mut brake = Brake::default();
+    brake.pause(Switch::Writes, false, None, after(120));
+    brake.resume(Switch::Writes, after(10_920));
+    let limits = Limits { hold: brake.hold(), ..Limits::default() };
+    // One minute was throttled; the three hours are the pause's.
+    let (row, _) = acted(under(&limits, &row, &instances(&[3], 1), after(10_920)));
+    assert_eq!(row.throttled, Seconds(60));
+}

@@ -56,6 +56,10 @@ fn a_restore_that_has_stopped_nothing_waits_as_long_as_writes_are_paused() {
     let mut over = brake.clone();
     over.resume(Switch::Writes, world.now);
     let step = under(over.hold_of_restore(None), &row, &world);
+    // Of what the volumes are like now.
+    let Step::Plan { next: row, settings } = step else { panic!("{step:?}") };
+    world.settings = settings;
+    let step = under(over.hold_of_restore(None), &row, &world);
     assert!(matches!(step, Step::Act { .. }), "{step:?}");
     let mut late = world.clone();
     late.now = late.now + Limits::default().preparing;
@@ -117,4 +121,27 @@ fn the_old_volumes_stay_while_deletions_are_paused() {
     assert_eq!(world.called("DeleteVolume"), 0);
     let over = drive(row, &mut world);
     assert_eq!((world.called("DeleteVolume"), over.leftovers.len()), (2, 0));
+}
+
+#[test]
+fn what_nobody_could_see_and_what_was_paused_count_once_and_towards_nothing() {
+    let (restore, mut world) = world(&[3, 7], &[3, 7]);
+    let row = drive_until(restore, &mut world, |row| row.phase == Some(Phase::Swapping));
+    let began = world.now;
+    let at = |minutes| began + Seconds::minutes(minutes);
+    let mut brake = since(Switch::Writes, true, began);
+    brake.resume(Switch::Writes, at(30));
+    let hold = brake.hold_of_restore(row.touched_at);
+    // EC2 shows nothing from the 20th to the 50th minute.
+    let mut row = row;
+    row.unseen_since = Some(at(20));
+    (world.now, row.due_at) = (at(50), Some(at(50)));
+    let step = under(hold.clone(), &row, &world);
+    assert!(matches!(step, Step::Act { .. }), "nothing could be done until now: {step:?}");
+    // And nobody came from the 50th to the 80th.
+    (world.now, row.due_at) = (at(80), Some(at(50)));
+    let Step::Record(mut row) = under(hold.clone(), &row, &world) else { panic!("no excuse") };
+    row.due_at = Some(world.now);
+    let step = under(hold, &row, &world);
+    assert!(matches!(step, Step::Act { .. }), "{step:?}");
 }

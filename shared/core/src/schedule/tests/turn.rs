@@ -30,7 +30,7 @@ fn hourly() -> Schedule {
 }
 
 fn turn_on(schedule: &Schedule, deployment: &Deployment, now: Time) -> Turn {
-    let sight = Sight { deployment: Some(deployment), gives_way: false };
+    let sight = Sight { deployment: Some(deployment), way: Way::None };
     schedule.turn(&sight, &Limits::default(), Nonce::from("t"), now)
 }
 
@@ -250,4 +250,27 @@ fn a_bus_that_takes_nothing_does_not_make_the_row_grow_for_ever() {
     }
     assert_eq!(schedule.outbox.len(), OUTBOX);
     assert_eq!(schedule.outbox.last().map(|one| one.slot), Some(at(199, 0)));
+}
+
+#[test]
+fn a_slot_that_finds_no_room_while_deletions_are_paused_waits_until_the_next_one() {
+    let mut full = deployment();
+    full.backup_count = 5;
+    let turn_of = |schedule: &Schedule, way, now| {
+        let sight = Sight { deployment: Some(&full), way };
+        schedule.turn(&sight, &Limits::default(), Nonce::from("t"), now)
+    };
+    let Turn::Record(waits) = turn_of(&hourly(), Way::Held, at(0, 0)) else { panic!("no wait") };
+    let waiting = waits.waiting.clone().expect("it waits");
+    assert_eq!((waiting.slot, waiting.why.code.as_str()), (at(0, 0), "backup_limit_reached"));
+    assert!(waits.outbox.is_empty());
+    let (ran, backup) = started(turn_of(&waits, Way::Free, at(0, 30)));
+    assert_eq!((backup.schedule_slot, ran.waiting), (Some(at(0, 0)), None));
+    // Paused for longer: the next slot comes, and the first is told of.
+    let Turn::Record(next) = turn_of(&waits, Way::Held, at(1, 0)) else { panic!("no wait") };
+    assert_eq!(next.waiting.map(|one| one.slot), Some(at(1, 0)));
+    assert_eq!(next.outbox.len(), 1);
+    // With nothing that could give way it is skipped at once.
+    let Turn::Record(skips) = turn_of(&hourly(), Way::None, at(0, 0)) else { panic!("no skip") };
+    assert_eq!((skips.waiting, skips.outbox.len()), (None, 1));
 }
