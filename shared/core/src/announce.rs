@@ -189,7 +189,8 @@ pub struct Orphans {
     pub volumes: u64,
     /// Snapshots and volumes that went, on evidence that nobody needs them.
     pub deleted: u64,
-    /// The same that stayed, since one run deletes only so many.
+    /// The same that stayed, since one run deletes only so many, and none while an operator
+    /// has paused deletions or writes.
     pub withheld: u64,
 }
 
