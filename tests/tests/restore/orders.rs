@@ -128,10 +128,10 @@ async fn an_operator_calls_a_stuck_restore_back() -> Result<()> {
 
 #[tokio::test]
 async fn a_pause_of_writes_lets_a_restore_past_its_first_stop_go_on_to_its_end() -> Result<()> {
-    let here = backed_up().await?;
-    assert_eq!(restore(&here, &Value::Null).await?.status, 204);
-    until(&here, "restores/1", |one| one["phase"] == "swapping").await?;
+    let here = starting("InsufficientInstanceCapacity").await?;
     here.admin(&["pause", "writes"]).await?;
+    here.disarm().await?;
+    here.advance(60).await?;
     super::completes(&here).await?;
     // And the next one waits before it touches anything.
     assert_eq!(restore(&here, &Value::Null).await?.status, 204);
@@ -148,21 +148,18 @@ async fn a_pause_of_writes_lets_a_restore_past_its_first_stop_go_on_to_its_end()
 
 #[tokio::test]
 async fn a_pause_that_holds_even_restores_holds_one_in_its_downtime() -> Result<()> {
-    let here = backed_up().await?;
-    assert_eq!(restore(&here, &Value::Null).await?.status, 204);
-    until(&here, "restores/1", |one| one["phase"] == "stopping").await?;
+    let here = starting("InsufficientInstanceCapacity").await?;
     here.admin(&["pause", "writes", "--even-restores"]).await?;
     let calls = async || -> Result<usize> {
         let calls = here.calls().await?;
-        let changes = |one: &&Value| {
-            ["StartInstances", "AttachVolume"].iter().any(|name| one["operation"] == *name)
-        };
-        Ok(calls.iter().filter(changes).count())
+        Ok(calls.iter().filter(|one| one["operation"] == "StartInstances").count())
     };
-    // Whoever had begun before it is done.
+    // Whoever had begun before it is done: two hand-overs of the worker.
+    here.minutes(2).await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let before = calls().await?;
-    // Beyond the deadlines of stopping and swapping.
+    here.disarm().await?;
+    // Beyond the deadline of a start.
     here.minutes(45).await?;
     let held = get(&here, "restores/1").await?.json();
     assert_eq!(
