@@ -20,11 +20,11 @@ pub(crate) struct Pause {
     /// deletions, schedules, or writes: every call that changes anything in EC2
     switch: Switch,
     /// Of writes: also restores that have stopped nodes. Their deployments stay down until
-    /// it is resumed
+    /// it is resumed, whatever is paused again without this
     #[arg(long)]
     even_restores: bool,
-    /// Why, for whoever finds it on
-    #[arg(long, value_name = "TEXT")]
+    /// Why, for whoever finds it on: a line of up to 200 characters
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
     why: Option<String>,
     /// What is on after it, as JSON
     #[arg(long)]
@@ -48,6 +48,15 @@ pub(crate) struct Show {
     /// As JSON
     #[arg(long)]
     json: bool,
+}
+
+/// A reason that can be shown on one line.
+fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text.chars().count() > 200 || text.chars().any(char::is_control) {
+        return Err("1 to 200 characters on one line".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Pauses.
@@ -117,7 +126,7 @@ fn print(brake: &Brake, json: bool) {
     if json {
         let on = Switch::ALL.into_iter().map(|switch| {
             let on = brake.on(switch).map(
-                |on| json!({"since": on.since, "even_restores": on.even_restores, "why": on.why}),
+                |on| json!({"since": on.since, "even_restores": on.even_restores_since.is_some(), "why": on.why}),
             );
             (switch.as_str().to_owned(), on.unwrap_or(Value::Null))
         });
@@ -128,7 +137,7 @@ fn print(brake: &Brake, json: bool) {
         match brake.on(switch) {
             None => println!("{switch}  go on"),
             Some(on) => {
-                let even = if on.even_restores { ", even restores" } else { "" };
+                let even = if on.even_restores_since.is_some() { ", even restores" } else { "" };
                 let why = on.why.as_deref().map_or(String::new(), |why| format!(": {why}"));
                 println!("{switch}  paused since {}{even}{why}", on.since);
             }

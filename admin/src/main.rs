@@ -31,9 +31,16 @@ struct Stack {
     /// The stack's table
     #[arg(long, env = "TABLE_NAME", value_name = "NAME")]
     table: String,
-    /// The stack's event bus
+    /// The stack's event bus. The brake does without
     #[arg(long, env = "EVENT_BUS_NAME", value_name = "NAME")]
-    bus: String,
+    bus: Option<String>,
+}
+
+impl Stack {
+    /// The bus, for what cannot do without.
+    fn bus(&self) -> Result<&str, String> {
+        self.bus.as_deref().ok_or_else(|| "--bus NAME, or EVENT_BUS_NAME: which bus?".to_owned())
+    }
 }
 
 #[derive(Debug, clap::Subcommand)]

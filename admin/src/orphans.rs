@@ -61,7 +61,7 @@ pub(crate) async fn run(
 ) -> Result<(), String> {
     match orphans {
         Orphans::List { stack: name, json } => {
-            let name = name.as_deref().unwrap_or(&stack.bus);
+            let name = name.as_deref().map_or_else(|| stack.bus(), Ok)?;
             let found = list(name, stack, sdk, clock).await?;
             if *json {
                 println!("{}", Value::Array(found));
@@ -214,7 +214,7 @@ async fn order(
     let order_id: Nonce = random::nonce();
     let ordered =
         OrphanRemovalOrdered { version: 1, order_id: order_id.clone(), ids: ids.to_vec() };
-    let bus = Bus::named(&stack.bus, sdk);
+    let bus = Bus::named(stack.bus()?, sdk);
     bus.order_removal(&ordered).await.map_err(|error| error.to_string())?;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(wait);
     loop {

@@ -78,7 +78,7 @@ pub(crate) async fn order(
         restore_id: id,
         order: arguments.order.into(),
     };
-    let bus = Bus::named(&stack.bus, sdk);
+    let bus = Bus::named(stack.bus()?, sdk);
     bus.order(&ordered).await.map_err(|error| error.to_string())?;
     if !arguments.json {
         println!("restore {id} is {}; ordered, waiting for the worker", before.status.as_str());

@@ -139,11 +139,15 @@ async fn a_brake_is_shown_as_it_is_and_refuses_what_means_nothing() -> Result<()
         &["pause"],
         &["resume"],
         &["resume", "all"],
+        &["pause", "writes", "--why", ""],
+        &["pause", "writes", "--why", "two\nlines"],
     ] {
         assert!(here.admin(bad).await.is_err(), "{bad:?}");
     }
     assert_eq!(shown(here.admin(&["brake", "--json"]).await?)?, none);
     here.admin(&["pause", "writes", "--even-restores", "--why", "drill"]).await?;
+    // A flag that is left out lets nobody go, and a reason may be left out too.
+    here.admin(&["pause", "writes"]).await?;
     here.admin(&["pause", "schedules"]).await?;
     let on = shown(here.admin(&["brake", "--json"]).await?)?;
     assert_eq!(

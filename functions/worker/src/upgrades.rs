@@ -5,6 +5,7 @@ use std::time::Duration;
 use backups_aws::random;
 use backups_aws::table::{Stored, TableError, Written};
 use backups_core::announce::{Detail, OperationDue};
+use backups_core::brake::Hold;
 use backups_core::control_plane::UpgradeRequested;
 use backups_core::deployment::Deployment;
 use backups_core::id::DeploymentId;
@@ -12,7 +13,7 @@ use backups_core::time::Time;
 use backups_core::upgrade::{Turn, Upgrade};
 
 use crate::advance::BUS;
-use crate::{Error, Worker};
+use crate::{Error, Worker, readable};
 
 /// How often a row that somebody else wrote is decided on anew.
 const TRIES: u32 = 8;
@@ -111,7 +112,10 @@ async fn decide(
     row: &Upgrade,
     now: Time,
 ) -> Result<(Option<Deployment>, Turn), TableError> {
-    let limits = worker.limits_under(worker.table.brake().await?.hold());
+    // Of a brake that cannot be read everything is held, and the request is not lost: what
+    // it begins waits for the worker to read it.
+    let hold = readable(worker.table.brake().await)?.map_or_else(Hold::all, |one| one.hold());
+    let limits = worker.limits_under(hold);
     let (found, way) = worker.table.room(row.deployment_id, &limits).await?;
     let turn = row.turn(found.as_ref(), way, &limits, random::nonce(), now);
     Ok((found, turn))

@@ -73,9 +73,9 @@ pub struct On {
     /// The last tick that saw it, by the functions' clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen_at: Option<Time>,
-    /// Of [`Switch::Writes`]: also restores that have stopped nodes are held.
-    #[serde(default)]
-    pub even_restores: bool,
+    /// Of [`Switch::Writes`]: since when restores that have stopped nodes are held, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub even_restores_since: Option<Time>,
     /// The operator's reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -88,9 +88,9 @@ pub struct Pause {
     pub from: Time,
     /// Its end.
     pub to: Time,
-    /// Whether it held restores that had stopped nodes.
-    #[serde(default)]
-    pub even_restores: bool,
+    /// Since when it held restores that had stopped nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub even_restores_since: Option<Time>,
 }
 
 /// The row.
@@ -130,21 +130,20 @@ impl Brake {
         Switch::ALL.into_iter().filter_map(|one| self.on(one)).map(|on| on.since).min()
     }
 
-    /// Pauses. One that lasts goes on, with the new reason if there is one; whether it
-    /// holds restores may change, and that counts from now.
+    /// Pauses. One that lasts goes on, with the new reason if there is one. It may come to
+    /// hold restores that have stopped nodes, too, from now on; to let those go takes a
+    /// [`Brake::resume`], and not a flag that was left out.
     pub fn pause(&mut self, switch: Switch, even_restores: bool, why: Option<String>, now: Time) {
-        let even_restores = even_restores && switch == Switch::Writes;
-        let why = why.or_else(|| self.on(switch).and_then(|on| on.why.clone()));
-        if self.on(switch).is_some_and(|on| on.even_restores != even_restores) {
-            self.resume(switch, now);
-        }
         let on = self.place(switch).get_or_insert(On {
             since: now,
             seen_at: None,
-            even_restores,
+            even_restores_since: None,
             why: None,
         });
-        on.why = why;
+        on.why = why.or(on.why.take());
+        if even_restores && switch == Switch::Writes {
+            on.even_restores_since = on.even_restores_since.or(Some(now));
+        }
     }
 
     /// A tick has seen it. The operator's clock may be wrong, and what it says of deadlines
@@ -166,12 +165,14 @@ impl Brake {
         let to = now.max(on.seen_at.unwrap_or(now));
         // Of an operator's clock that went back nothing follows.
         if to > on.since {
-            self.past.push(Pause { from: on.since, to, even_restores: on.even_restores });
+            let even_restores_since = on.even_restores_since;
+            self.past.push(Pause { from: on.since, to, even_restores_since });
         }
         while self.past.len() > REMEMBERED {
             let first = self.past.remove(0);
             self.past[0].from = first.from;
-            self.past[0].even_restores |= first.even_restores;
+            let even = [first.even_restores_since, self.past[0].even_restores_since];
+            self.past[0].even_restores_since = even.into_iter().flatten().min();
         }
     }
 
@@ -195,16 +196,23 @@ impl Brake {
     }
 
     fn hold_from(&self, stopped_at: Option<Time>) -> Hold {
-        let past = self.past.iter().map(|one| (one.from, Some(one.to), one.even_restores));
-        let on = self.writes.iter().map(|on| (on.since, None, on.even_restores));
-        let spans = past.chain(on).map(|(from, to, even)| match stopped_at {
-            Some(at) if !even => (from, Some(to.map_or(at, |to| to.min(at)))),
-            _ => (from, to),
-        });
-        let mut spans: Vec<_> = spans.collect();
+        let past = self.past.iter();
+        let past = past.map(|one| (one.from, Some(one.to), one.even_restores_since));
+        let on = self.writes.iter().map(|on| (on.since, None, on.even_restores_since));
+        let mut spans: Vec<_> = past
+            .chain(on)
+            .flat_map(|(from, to, even)| match stopped_at {
+                None => [Some((from, to)), None],
+                Some(at) => {
+                    let before = (from, Some(to.map_or(at, |to| to.min(at))));
+                    [Some(before), even.map(|even| (even, to))]
+                }
+            })
+            .flatten()
+            .collect();
         spans.sort_by_key(|(from, _)| *from);
-        let writes =
-            self.writes.as_ref().is_some_and(|on| on.even_restores || stopped_at.is_none());
+        let even = |on: &On| on.even_restores_since.is_some();
+        let writes = self.writes.as_ref().is_some_and(|on| even(on) || stopped_at.is_none());
         // A restore goes on to its end, and what is deleted after it is no part of it.
         let deletions = self.deletions.is_some() || self.writes.is_some();
         Hold { deletions, writes, spans }
@@ -223,6 +231,11 @@ pub struct Hold {
 }
 
 impl Hold {
+    /// All of it.
+    pub const fn all() -> Self {
+        Self { deletions: true, writes: true, spans: Vec::new() }
+    }
+
     /// How much of the time between the two no write could be made.
     pub fn held(&self, since: Time, now: Time) -> Seconds {
         let mut held = Seconds(0);
@@ -300,7 +313,7 @@ mod tests {
         let hold = brake.hold();
         assert!(hold.deletions && !hold.writes);
         assert_eq!(held(&hold, 0, 500), 0);
-        assert!(!brake.on(Switch::Deletions).expect("it is on").even_restores);
+        assert_eq!(brake.on(Switch::Deletions).expect("it is on").even_restores_since, None);
         brake.resume(Switch::Deletions, at(9));
         assert_eq!(brake.hold(), Hold::default());
         assert_eq!(brake.since(), Some(at(0)));
@@ -323,7 +336,10 @@ mod tests {
         assert_eq!(held(&after, 0, 300), 150);
         assert_eq!(held(&brake.hold(), 0, 300), 200);
         let on = brake.on(Switch::Writes).expect("it is on");
-        assert_eq!((on.since, on.why.as_deref()), (at(200), Some("a storm")));
+        assert_eq!((on.since, on.why.as_deref()), (at(100), Some("a storm")));
+        // A flag that is left out lets nobody go.
+        brake.pause(Switch::Writes, false, Some("until Friday".to_owned()), at(250));
+        assert!(brake.hold_of_restore(Some(at(150))).writes);
         brake.resume(Switch::Writes, at(400));
         assert_eq!(held(&brake.hold_of_restore(Some(at(150))), 0, 500), 250);
     }

@@ -38,7 +38,7 @@ impl Pull {
 
 /// How many pauses a seed has.
 pub(crate) fn how_many(plan: &Plan, kind: Kind) -> u32 {
-    if matches!(kind, Kind::Quiet | Kind::Sweep(_)) {
+    if matches!(kind, Kind::Quiet | Kind::Herd(_) | Kind::Sweep(_)) {
         return 0;
     }
     let mut rng = Rng::with_seed(plan.seed ^ 0x0062_7261_6b65);
@@ -96,7 +96,7 @@ impl World {
         let Some(on) = self.brake()?.on(switch).cloned() else { return Ok(()) };
         let now = self.now();
         self.trace.line(now, || format!("resumed: {switch}"));
-        for what in self.held(switch, on.even_restores) {
+        for what in self.held(switch, on.even_restores_since.is_some()) {
             self.reach.hit(what);
         }
         self.change_brake(|brake, at| brake.resume(switch, at))?;

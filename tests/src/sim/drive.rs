@@ -405,7 +405,11 @@ impl Drive {
         self.next_tick = next.unwrap_or(now + SignedDuration::from_secs(TICK));
         let mut world = self.world.lock();
         let world = &mut *world;
-        let due = due_at(world).is_some_and(|at| at <= now);
+        // Those that find nothing do not run, and the first that finds something begins when
+        // the world moves. A herd is measured from its second on.
+        let second = Timestamp::from_second(minute * TICK + self.tick_second).unwrap_or(now);
+        let by = if world.herd.is_some() { second } else { now };
+        let due = due_at(world).is_some_and(|at| at <= by);
         if !due && minute % SAMPLED != 0 {
             return;
         }

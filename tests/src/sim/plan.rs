@@ -416,6 +416,7 @@ impl Profile {
         Self {
             accidents: 0,
             spells: 0,
+            brakes: 0,
             calls: 0,
             changes: 0,
             tells: 0,
