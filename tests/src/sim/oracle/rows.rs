@@ -353,7 +353,9 @@ impl Oracle {
             );
         }
         let expires = time(row, "expires_at").filter(|_| matches!(status, "completed" | "failed"));
-        if let Some(expires) = expires
+        // One that an operator holds is looked at every two minutes.
+        let held = self.is_paused_since(now - TICKS).then_some(now + SLACK);
+        if let Some(expires) = expires.map(|at| held.map_or(at, |held| at.max(held)))
             && due.is_none_or(|due| due > expires + jiff::SignedDuration::from_secs(120))
         {
             return violated(
