@@ -186,16 +186,12 @@ impl Brake {
 
     /// What it holds of anything but a restore that has stopped nodes.
     pub fn hold(&self) -> Hold {
-        self.hold_from(None)
+        self.hold_of_restore(None)
     }
 
     /// What it holds of a restore that stopped its first node at `stopped_at`: from then on
     /// only what was to hold even such a one.
     pub fn hold_of_restore(&self, stopped_at: Option<Time>) -> Hold {
-        self.hold_from(stopped_at)
-    }
-
-    fn hold_from(&self, stopped_at: Option<Time>) -> Hold {
         let past = self.past.iter();
         let past = past.map(|one| (one.from, Some(one.to), one.even_restores_since));
         let on = self.writes.iter().map(|on| (on.since, None, on.even_restores_since));
@@ -209,6 +205,8 @@ impl Brake {
                 }
             })
             .flatten()
+            // What began after the first stop and did not hold such is none of its pauses.
+            .filter(|(from, to)| to.is_none_or(|to| to > *from))
             .collect();
         spans.sort_by_key(|(from, _)| *from);
         let even = |on: &On| on.even_restores_since.is_some();
@@ -226,7 +224,7 @@ pub struct Hold {
     pub deletions: bool,
     /// No call may be made that changes anything.
     pub writes: bool,
-    /// The pauses of writes, with no end if it lasts.
+    /// The pauses of writes by their beginnings, none of them empty; with no end if it lasts.
     spans: Vec<(Time, Option<Time>)>,
 }
 
@@ -417,6 +415,17 @@ mod tests {
         // Of one that lasts nothing comes after it.
         brake.pause(Switch::Writes, false, None, at(500));
         assert_eq!(brake.hold().later(at(0), Seconds(5_000), at(900)), at(900));
+    }
+
+    #[test]
+    fn a_pause_that_did_not_hold_a_restore_is_none_of_its_spans() {
+        let mut brake = Brake::default();
+        // In its downtime, and without a word about such.
+        brake.pause(Switch::Writes, false, None, at(100));
+        brake.resume(Switch::Writes, at(200));
+        let hold = brake.hold_of_restore(Some(at(50)));
+        assert_eq!(held(&hold, 0, 500), 0);
+        assert_eq!(hold.later(at(0), Seconds(300), at(900)), at(300));
     }
 
     #[test]
