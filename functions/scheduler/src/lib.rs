@@ -272,13 +272,13 @@ async fn one_backup(
     let Some(row) = scheduler.table.backup(deployment_id, id).await? else { return Ok(()) };
     let now = scheduler.clock.now();
     // While deletions are paused it stays what it is: its owner may still change its mind.
-    let waits = expired(&row, now) && limits.hold.deletions;
+    let expired = expired(&row, now);
     let rests = row.outbox.is_empty() && row.missing.is_none() && row.sweep_until.is_none();
-    if waits && rests {
+    if expired && limits.hold.deletions && rests {
         scheduler.table.move_due(&row, now + HELD).await?;
         return Ok(());
     }
-    if expired(&row, now) && !waits {
+    if expired && !limits.hold.deletions {
         let Some(next) = backup::start_expiry(&row, now) else { return Ok(()) };
         match scheduler.table.write_backup(&row, next, Some(now + NUDGED)).await? {
             Stored::Yes(_) => tracing::info!("expired"),
