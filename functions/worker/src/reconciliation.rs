@@ -215,11 +215,9 @@ impl Reconciling<'_> {
         sorted: Sorted,
     ) -> Result<(Reconciliation, Judged, bool), Trouble> {
         let Sorted { mut doomed, mut judged } = sorted;
-        let allowance = match &row.run {
-            // Withheld today, and judged anew tomorrow.
-            _ if self.advance.limits.hold.deletions => 0,
-            run => run.as_ref().map_or(0, Run::allowance),
-        };
+        // What is held is withheld today, and judged anew tomorrow.
+        let run = row.run.as_ref().filter(|_| !self.advance.limits.hold.deletions);
+        let allowance = run.map_or(0, Run::allowance);
         let within = usize::try_from(allowance).unwrap_or(usize::MAX).min(doomed.len());
         judged.withheld = count(doomed.len() - within);
         doomed.truncate(within);
