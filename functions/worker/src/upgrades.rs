@@ -10,7 +10,7 @@ use backups_core::control_plane::UpgradeRequested;
 use backups_core::deployment::Deployment;
 use backups_core::id::DeploymentId;
 use backups_core::time::Time;
-use backups_core::upgrade::{Turn, Upgrade};
+use backups_core::upgrade::{State, Turn, Upgrade};
 
 use crate::advance::BUS;
 use crate::{Error, Worker, readable};
@@ -91,7 +91,8 @@ async fn turned(
             return Ok(done == Written::Stored);
         }
         (found, Turn::Record(next)) => {
-            if let Some(busy) = found.and_then(|found| found.active_backup) {
+            let waits = matches!(next.state, State::Waiting { .. });
+            if let Some(busy) = found.and_then(|found| found.active_backup).filter(|_| waits) {
                 // Perhaps it is over, and its event was lost: somebody waits for it now.
                 let due = OperationDue::backup(deployment, busy);
                 if let Err(error) = worker.bus.due(&due, BUS).await {
