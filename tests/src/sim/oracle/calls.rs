@@ -61,6 +61,7 @@ impl Oracle {
             return Ok(());
         }
         if self.reconciles(life) {
+            self.may_write(now, life, call, None)?;
             return self.reconciliation_deletes(now, life, call, cloud, table);
         }
         let backup = match call.operation.as_str() {
