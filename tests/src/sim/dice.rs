@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::plan::{CrashPoint, Fault, Profile};
+use super::crash_point::CrashPoint;
+use super::plan::{Fault, Profile};
 
 /// Draws faults as calls come.
 #[derive(Debug)]

@@ -9,6 +9,8 @@
 //! The driver sleeps until the next thing is due, which on a paused runtime takes
 //! no time, and never holds the world while it does.
 
+mod ticks;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,17 +31,11 @@ use super::people::{Doing, Person};
 use super::plan::{Kind, Plan, Profile};
 use super::restoring;
 use super::scene::Scene;
-use super::spells::{Spell, Trouble};
+use super::spells::Spell;
 use super::templates;
 use super::world::{Shared, World};
 use super::{Outcome, Result};
 use crate::{Failed, fail, rows};
-
-/// One tick a minute.
-const TICK: i64 = 60;
-
-/// Of the ticks that find nothing due, one in so many runs all the same.
-const SAMPLED: i64 = 240;
 
 /// How often an operator comes before the schedules are deleted.
 const ROUNDS: u32 = 3;
@@ -394,48 +390,6 @@ impl Drive {
         }
     }
 
-    /// The minute's tick, if it is time, and if it can find anything or is one of
-    /// those that run for the sake of it.
-    fn tick(&mut self, now: Timestamp) {
-        if now < self.next_tick {
-            return;
-        }
-        let minute = (now.as_second() - self.tick_second).div_euclid(TICK);
-        let next = Timestamp::from_second((minute + 1) * TICK + self.tick_second);
-        self.next_tick = next.unwrap_or(now + SignedDuration::from_secs(TICK));
-        let mut world = self.world.lock();
-        let world = &mut *world;
-        // Those that find nothing do not run, and the first that finds something begins when
-        // the world moves. A herd is measured from its second on.
-        let second = Timestamp::from_second(minute * TICK + self.tick_second).unwrap_or(now);
-        let by = if world.herd.is_some() { second } else { now };
-        let due = due_at(world).is_some_and(|at| at <= by);
-        if !due && minute % SAMPLED != 0 {
-            return;
-        }
-        if world.spells.iter().any(|spell| spell.is_on(Trouble::TicksAway, now)) {
-            world.reach.hit(Trouble::TicksAway.line());
-            world.oracle.met(Trouble::TicksAway, now);
-            return;
-        }
-        let (skipped, doubled) = (world.profile.ticks_skipped, world.profile.ticks_doubled);
-        if world.dice.happens(skipped) {
-            world.reach.hit("fault tick_skipped");
-            world.trace.line(now, || "tick skipped".to_owned());
-            return;
-        }
-        let times = if world.dice.happens(doubled) {
-            world.reach.hit("fault tick_doubled");
-            2
-        } else {
-            1
-        };
-        for _ in 0..times {
-            let functions = Arc::clone(&self.functions);
-            self.spawn(async move { functions.tick().await });
-        }
-    }
-
     /// Whether nothing moves and nothing is on its way.
     fn resting(&self) -> bool {
         let people = self.people.load(std::sync::atomic::Ordering::Relaxed);
@@ -454,14 +408,7 @@ impl Drive {
     async fn sleep(&self, now: Timestamp, at_most: Timestamp) {
         let (until, wake) = {
             let mut world = self.world.lock();
-            // With nothing due a tick finds nothing, but for those of the sample.
-            let sample = now.as_second().div_euclid(TICK * SAMPLED) + 1;
-            let sample = Timestamp::from_second(sample * TICK * SAMPLED).unwrap_or(now);
-            let due = due_at(&world).map(|at| {
-                let minute = -(self.tick_second - at.as_second()).div_euclid(TICK);
-                Timestamp::from_second(minute * TICK + self.tick_second).unwrap_or(at)
-            });
-            let tick = due.unwrap_or(sample).min(sample).max(self.next_tick);
+            let tick = self.tick_at(now, &world);
             let late = world.late.iter().map(|(at, _, _)| *at).min();
             let next = [world.cloud.next_due(), late, self.happenings.last().map(|one| one.at)];
             let next = next.into_iter().flatten().fold(tick, Timestamp::min);
@@ -479,11 +426,6 @@ impl Drive {
             () = tokio::time::sleep_until(Instant::now() + span) => {}
         }
     }
-}
-
-/// When the first row is due.
-fn due_at(world: &World) -> Option<Timestamp> {
-    world.table.next_due().and_then(|at| at.parse().ok())
 }
 
 /// The control plane puts an event on the stack's bus.

@@ -21,6 +21,7 @@ mod brake;
 mod call;
 mod campaign;
 mod clocks;
+mod crash_point;
 mod deliver;
 mod dice;
 mod downtime;
@@ -53,10 +54,11 @@ mod world;
 use jiff::SignedDuration;
 
 pub use campaign::{Campaign, Tally, campaign};
+pub use crash_point::{CrashPoint, Side};
 pub use downtime::{Downtime, downtime};
 pub use herd::{Herd, Measured, herd};
 pub use oracle::Violation;
-pub use plan::{CrashPoint, Plan, Side, restoring, scheduling};
+pub use plan::{Plan, restoring, scheduling};
 pub use reach::Reach;
 pub use shrink::{Numbers, ranges, shrink};
 

@@ -28,6 +28,7 @@ mod restores;
 mod rows;
 pub(super) mod schedules;
 pub(super) mod slots;
+mod troubles;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -411,10 +412,6 @@ impl Oracle {
         !self.moving.is_empty() || self.restoring() || self.reconciling() || self.scheduling(now)
     }
 
-    pub(crate) fn stalled_until(&self) -> Timestamp {
-        self.stalled_until
-    }
-
     /// The control plane says how a deployment is.
     pub(crate) fn control_plane_says(&mut self, detail_type: &str, detail: &Value) {
         if detail_type == "Deployment Upgrade Requested" {
@@ -440,54 +437,10 @@ impl Oracle {
         seen.said.entry(version).or_insert(said);
     }
 
-    /// A call met a trouble that lasts.
-    pub(crate) fn met(&mut self, trouble: Trouble, now: Timestamp) {
-        match self.troubles.iter_mut().find(|(one, _)| *one == trouble) {
-            Some((_, at)) => *at = now,
-            None => self.troubles.push((trouble, now)),
-        }
-    }
-
-    /// Whether a trouble met a call at or after `since`.
-    fn met_since(&self, trouble: Trouble, since: Timestamp) -> bool {
-        self.troubles.iter().any(|(one, at)| *one == trouble && *at >= since)
-    }
-
     /// The snapshots that a backup's calls have made.
     fn taken_of(&self, key: BackupKey) -> impl Iterator<Item = (&String, &Snapshot)> {
         let ids = self.sets.get(&key).into_iter().flatten();
         ids.filter_map(|id| self.snapshots.get_key_value(id))
-    }
-
-    pub(crate) fn doomed(&mut self, snapshot: &str) {
-        let set = self.snapshots.get(snapshot).map(|one| one.set.clone());
-        for id in set.into_iter().flatten() {
-            if let Some(one) = self.snapshots.get_mut(&id) {
-                one.doomed = true;
-            }
-        }
-    }
-
-    pub(crate) fn stalled(&mut self, until: Timestamp) {
-        self.stalled_until = self.stalled_until.max(until);
-    }
-
-    pub(crate) fn deleted_by_hand(&mut self, now: Timestamp, snapshot: &str) {
-        if let Some(one) = self.snapshots.get_mut(snapshot) {
-            one.by_hand = Some(now);
-            self.by_hand.insert(snapshot.to_owned());
-        }
-    }
-
-    /// Somebody changes an instance or its volumes.
-    pub(crate) fn touched(&mut self, now: Timestamp, instance: &str) {
-        self.touched.insert(instance.to_owned(), now);
-        self.meddled(now, instance);
-    }
-
-    /// An instance has got a volume that others may attach too.
-    pub(crate) fn shared(&mut self, instance: &str) {
-        self.shared.insert(instance.to_owned());
     }
 
     /// An invocation is over. `itself`: it ended, and was not ended.
