@@ -5,6 +5,7 @@ pub(crate) use backups_core::brake::Switch;
 use backups_core::time::Time;
 use fastrand::Rng;
 use jiff::SignedDuration;
+use serde_dynamo::Item;
 use serde_json::{Value, json};
 
 use super::people::Doing;
@@ -73,10 +74,11 @@ impl World {
         let mut brake = self.brake()?;
         change(&mut brake, Time::from_unix(self.now().as_second()));
         brake.revision += 1;
-        let mut item = attributes(&serde_json::to_value(&brake).unwrap_or_default());
-        item["M"]["pk"] = json!({"S": KEY.0});
-        item["M"]["sk"] = json!({"S": KEY.1});
-        self.table.plant(item["M"].take())
+        let item = serde_dynamo::to_item::<_, Item>(brake).map_err(|error| error.to_string());
+        let mut item = json!(item.map_err(Failed)?);
+        item["pk"] = json!({"S": KEY.0});
+        item["sk"] = json!({"S": KEY.1});
+        self.table.plant(item)
     }
 
     /// Pauses.
@@ -145,20 +147,5 @@ pub(crate) async fn until_over(world: Shared, pull: Pull) -> Result<()> {
             }
         }
         tokio::time::sleep(std::time::Duration::from_mins(1)).await;
-    }
-}
-
-/// A value as DynamoDB writes it.
-fn attributes(value: &Value) -> Value {
-    match value {
-        Value::Null => json!({"NULL": true}),
-        Value::Bool(one) => json!({"BOOL": one}),
-        Value::Number(one) => json!({"N": one.to_string()}),
-        Value::String(one) => json!({"S": one}),
-        Value::Array(all) => json!({"L": all.iter().map(attributes).collect::<Vec<_>>()}),
-        Value::Object(all) => {
-            let all = all.iter().map(|(name, one)| (name.clone(), attributes(one)));
-            json!({"M": all.collect::<serde_json::Map<_, _>>()})
-        }
     }
 }

@@ -12,6 +12,7 @@ use aws_smithy_types::body::SdkBody;
 use backups_aws::clock::Clock;
 use backups_aws::sdk::{self, SdkConfig};
 use serde::Serialize;
+use serde_dynamo::Item;
 use serde_json::{Value, json};
 
 use super::{Backup, Deployment, KeyRow};
@@ -76,8 +77,7 @@ impl Cloud {
     }
 
     fn put(&self, pk: String, sk: String, row: &impl Serialize) {
-        let row = serde_json::to_value(row).expect("JSON");
-        let mut item = attribute(&row)["M"].take();
+        let mut item = json!(serde_dynamo::to_item::<_, Item>(row).expect("an item"));
         item["pk"] = json!({"S": pk});
         item["sk"] = json!({"S": sk});
         self.lock().rows.insert((pk, sk), item);
@@ -133,22 +133,6 @@ impl State {
                 json!({"FailedEntryCount": 0, "Entries": vec![json!({"EventId": "e"}); entries]})
             }
             _ => json!({}),
-        }
-    }
-}
-
-/// A value as `DynamoDB` writes it on the wire.
-fn attribute(value: &Value) -> Value {
-    match value {
-        Value::Null => json!({"NULL": true}),
-        Value::Bool(value) => json!({"BOOL": value}),
-        Value::Number(value) => json!({"N": value.to_string()}),
-        Value::String(value) => json!({"S": value}),
-        Value::Array(list) => json!({"L": list.iter().map(attribute).collect::<Vec<_>>()}),
-        Value::Object(entries) => {
-            let entries: serde_json::Map<_, _> =
-                entries.iter().map(|(name, value)| (name.clone(), attribute(value))).collect();
-            json!({"M": entries})
         }
     }
 }
