@@ -295,14 +295,19 @@ impl Oracle {
         }
     }
 
-    /// Whether a refusal of a create is true of a deployment like this.
+    /// Whether a refusal is true of a deployment like this.
     fn applies(&self, code: &str, asked: &Asked, row: &Value) -> bool {
-        let (What::Create { body, .. } | What::Restore { body, .. } | What::Reschedule(body)) =
-            &asked.what
-        else {
-            return false;
-        };
-        self.refuses_like(code, body, row)
+        match &asked.what {
+            What::Create { body, .. } | What::Restore { body, .. } => {
+                self.refuses_like(code, body, row)
+            }
+            // It may be set for a time when the deployment will be ready and have room.
+            What::Reschedule(body) => {
+                ["plan_not_supported", "storage_not_supported", "node_not_found"].contains(&code)
+                    && self.refuses_like(code, body, row)
+            }
+            _ => false,
+        }
     }
 
     /// Whether a backup like the body is refused so on a deployment like this.
