@@ -23,6 +23,8 @@ const KEY: (&str, &str) = ("STACK", "BRAKE");
 pub(crate) struct Pull {
     pub(crate) switch: Switch,
     pub(crate) even_restores: bool,
+    /// So many seconds after what it is to stand in the way of.
+    pub(crate) after: u64,
     pub(crate) minutes: i64,
 }
 
@@ -43,7 +45,9 @@ pub(crate) fn how_many(plan: &Plan, kind: Kind) -> u32 {
         return 0;
     }
     let mut rng = Rng::with_seed(plan.seed ^ 0x0062_7261_6b65);
-    if rng.u8(0..4) == 0 { rng.u32(1..=3) } else { 0 }
+    // What it does to a restore takes a restore to be seen.
+    let one_in = if kind.has_restores() { 2 } else { 4 };
+    if rng.u8(0..one_in) == 0 { rng.u32(1..=3) } else { 0 }
 }
 
 /// The pauses of a seed, and when they are.
@@ -52,11 +56,16 @@ pub(crate) fn draw(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
     let span = profile.span.as_secs();
     (0..profile.brakes)
         .map(|_| {
-            let switch = Switch::ALL[rng.usize(0..Switch::ALL.len())];
+            let of_restores = profile.kind.has_restores() && rng.bool();
+            let drawn = Switch::ALL[rng.usize(0..Switch::ALL.len())];
+            let switch = if of_restores { Switch::Writes } else { drawn };
             // Longer than any deadline but a snapshot's, at times.
             let minutes = if rng.u8(0..4) == 0 { rng.i64(60..=400) } else { rng.i64(5..=60) };
             let even_restores = switch == Switch::Writes && rng.bool();
-            (rng.i64(0..span), Happens::Brake(Pull { switch, even_restores, minutes }))
+            // A downtime lasts for minutes, and begins minutes after its restore.
+            let late = even_restores && profile.kind.has_restores() && rng.u8(0..4) > 0;
+            let after = if late { rng.u64(60..=240) } else { 0 };
+            (rng.i64(0..span), Happens::Brake(Pull { switch, even_restores, after, minutes }))
         })
         .collect()
 }
@@ -82,8 +91,8 @@ impl World {
     }
 
     /// Pauses.
-    pub(crate) fn pull(&mut self, pull: Pull) -> Result<()> {
-        let Pull { switch, even_restores, minutes } = pull;
+    fn pull(&mut self, pull: Pull) -> Result<()> {
+        let Pull { switch, even_restores, minutes, .. } = pull;
         let now = self.now();
         let even = if even_restores { " even restores" } else { "" };
         self.trace.line(now, || format!("paused for {minutes} min: {switch}{even}"));
@@ -94,7 +103,7 @@ impl World {
     }
 
     /// Lets it go on, if it has not.
-    pub(crate) fn let_go(&mut self, switch: Switch) -> Result<()> {
+    fn let_go(&mut self, switch: Switch) -> Result<()> {
         let Some(on) = self.brake()?.on(switch).cloned() else { return Ok(()) };
         let now = self.now();
         self.trace.line(now, || format!("resumed: {switch}"));
@@ -136,9 +145,17 @@ impl World {
     }
 }
 
-/// Waits until the pause is over, or all is calm, and lets go.
-pub(crate) async fn until_over(world: Shared, pull: Pull) -> Result<()> {
-    let end = world.lock().now() + SignedDuration::from_mins(pull.minutes);
+/// Pauses when it is time, and lets go when the pause is over, or all is calm.
+pub(crate) async fn pulled(world: Shared, pull: Pull) -> Result<()> {
+    tokio::time::sleep(std::time::Duration::from_secs(pull.after)).await;
+    let end = {
+        let mut world = world.lock();
+        if world.dice.is_calm() {
+            return Ok(());
+        }
+        world.pull(pull)?;
+        world.now() + SignedDuration::from_mins(pull.minutes)
+    };
     loop {
         {
             let mut world = world.lock();

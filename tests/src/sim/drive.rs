@@ -267,11 +267,7 @@ impl Drive {
                     }
                 }
                 Happens::Brake(pull) => {
-                    let world = self.world.clone();
-                    self.spawn(async move {
-                        world.lock().pull(pull)?;
-                        brake::until_over(world, pull).await
-                    });
+                    self.spawn(brake::pulled(self.world.clone(), pull));
                     // Or it would stand in nobody's way.
                     let restores = self.world.lock().profile.kind.has_restores();
                     self.does(pull.invites(restores), rng);

@@ -237,7 +237,7 @@ impl Person {
             }
             Doing::ReadSchedule => self.read_schedule(deployment, tenant, Key::Read).await,
             Doing::Unschedule => self.unschedule(deployment, tenant).await,
-            Doing::Upgrade => self.upgrade(deployment).await,
+            Doing::Upgrade => self.upgrade(deployment, tenant).await,
             Doing::Order => {
                 let all: Vec<(u64, u64)> = {
                     let world = self.world.lock();

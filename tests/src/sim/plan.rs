@@ -46,7 +46,7 @@ impl Plan {
 const ROUND: u64 = 32;
 
 /// Those of a round that are about restores.
-const RESTORING: [u64; 5] = [1, 9, 15, 25, 29];
+const RESTORING: [u64; 7] = [1, 9, 15, 17, 25, 27, 29];
 
 /// Those of a round that are about schedules and upgrades; the third lasts for weeks, the fourth
 /// has restores too.
@@ -285,7 +285,7 @@ impl Profile {
             span: SignedDuration::from_hours(hours),
             doings,
             accidents: if kind.is_long() { rng.u32(4..=16) } else { rng.u32(0..=8) },
-            spells: rng.u32(0..=3),
+            spells: rng.u32(if kind.has_restores() { 1..=4 } else { 0..=3 }),
             brakes: brake::how_many(plan, kind),
             calls: match kind {
                 // What is pruned last is not pruned again: it must be met.
@@ -398,7 +398,7 @@ fn parameters(kind: Kind, rng: &mut Rng) -> (Vec<(String, String)>, i64) {
     }
     set("MinScheduleMinutes", "5");
     if kind.has_restores() || kind == Kind::Sweep(Script::Restoring) {
-        set("OldVolumeHours", "2");
+        set("OldVolumeHours", "1");
         set("PreparingDeadlineMinutes", "15");
         set("StartingDeadlineMinutes", "10");
     }

@@ -14,6 +14,9 @@ impl Person {
     /// How many kinds of change the control plane has.
     pub(crate) const CHANGES: u8 = 11;
 
+    /// The first so many are what a slot or an upgrade waits for, or fails on.
+    const HINDERING: u8 = 4;
+
     /// The one that begins an upgrade.
     pub(crate) const STATUS: u8 = 0;
 
@@ -27,7 +30,8 @@ impl Person {
         tenant: usize,
         change: Option<u8>,
     ) -> Result<()> {
-        let drawn = self.rng.u8(0..Self::CHANGES);
+        let scheduled = self.world.lock().profile.kind.has_schedules() && self.rng.bool();
+        let drawn = self.rng.u8(0..if scheduled { Self::HINDERING } else { Self::CHANGES });
         self.change(deployment, change.unwrap_or(drawn));
         // Half of the time somebody makes a backup all the same.
         let known = Duration::from_secs(self.rng.u64(10..60));

@@ -96,13 +96,17 @@ impl Person {
     }
 
     /// An upgrade is about to begin; some ask more than once.
-    pub(super) async fn upgrade(&mut self, deployment: u64) -> Result<()> {
+    pub(super) async fn upgrade(&mut self, deployment: u64, tenant: usize) -> Result<()> {
         // Also of a deployment that nobody knows.
         let deployment = if self.rng.u8(0..12) == 0 { 1 << 61 } else { deployment };
         let detail = json!({
             "deployment_id": deployment,
             "upgrade_id": format!("upgrade-{}", self.rng.u8(0..24)),
         });
+        // It waits for what somebody has just begun.
+        if self.rng.u8(0..3) == 0 {
+            self.create(deployment, tenant).await?;
+        }
         for _ in 0..=self.rng.u8(0..3) {
             {
                 let mut world = self.world.lock();
