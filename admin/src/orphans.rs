@@ -242,7 +242,7 @@ fn told(answer: &OrphanAnswer, json: bool) -> Result<(), String> {
     let mut refused = 0;
     for one in &answer.things {
         match &one.refused {
-            None if !json => println!("{}  deleted", one.id),
+            None if !json => println!("{}  gone", one.id),
             None => {}
             Some(why) => {
                 refused += 1;

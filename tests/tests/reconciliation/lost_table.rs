@@ -120,7 +120,7 @@ async fn an_operator_lists_orphans_and_removes_them_by_name() -> Result<()> {
     assert_eq!(snapshots(&here).await?.len(), all.len());
 
     let said = admin(&here, &["remove", &all[0], &all[1], "--yes"]).await?;
-    assert_eq!(said, format!("{}  deleted\n{}  deleted", all[0], all[1]));
+    assert_eq!(said, format!("{}  gone\n{}  gone", all[0], all[1]));
     let left: Vec<String> = snapshots(&here).await?.into_iter().collect();
     assert_eq!(left, all[2..]);
     // What is gone is removed: an order may be given again.
