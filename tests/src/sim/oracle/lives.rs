@@ -13,7 +13,7 @@ use super::super::life::Life;
 use super::super::reach::Reach;
 use super::super::table::Table;
 use super::calls::{self, TOUCH};
-use super::{DECIDED, EXPIRED, KEPT, LOOKS, Oracle, SLACK, TICKS, Verdict, time, violated};
+use super::{DECIDED, EXPIRED, KEPT, Oracle, SLACK, TICKS, Verdict, pause, time, violated};
 use crate::rows::{BackupKey, items, named, text};
 
 impl Oracle {
@@ -387,8 +387,11 @@ impl Oracle {
             let Some(at) = one.ended_at.or(stands) else { return Ok(()) };
             moved = moved.max(at);
         }
+        // That it moved is noticed by the next look, and that its time is over by a tick.
+        let noticed = pause(row) + EXPIRED;
+        let smooth = self.is_smooth(moved);
         let late =
-            self.limits.in_progress + if self.is_smooth(moved) { LOOKS } else { TICKS + LOOKS };
+            self.limits.in_progress + noticed + if smooth { SignedDuration::ZERO } else { TICKS };
         if self.is_calm(moved) && now > moved + late {
             return violated(
                 "deadline-missed",
