@@ -48,12 +48,27 @@ impl Oracle {
             "AttachVolume" | "DetachVolume" | "ModifyInstanceAttribute" => {
                 self.restore_on(call.field("InstanceId")).map(|(key, _)| key)
             }
-            "CreateTags" | "DeleteTags" => self.restore_with(call.field("ResourceId.1"), cloud),
+            "CreateTags" => self.restore_with(call.field("ResourceId.1"), cloud),
+            "DeleteTags" => {
+                let volume = call.field("ResourceId.1");
+                self.restore_that_adopts(volume).or_else(|| self.restore_with(volume, cloud))
+            }
             "DeleteVolume" => self.restore_with(call.field("VolumeId"), cloud),
             _ => None,
         };
         let found = key.and_then(|key| Some((key, self.restores.all.get(&key)?.row()?.clone())));
         found.ok_or_else(|| Violation::new("rights", format!("{} is no restore's", call.told())))
+    }
+
+    /// The latest restore that has a volume to release: a later one may have replaced it by
+    /// now.
+    fn restore_that_adopts(&self, volume: &str) -> Option<RestoreKey> {
+        let adopts = |row: &RowRef| {
+            items(&row["leftovers"])
+                .any(|one| text(one, "volume_id") == volume && text(one, "fate") == "adopted")
+        };
+        let mut all = self.restores.all.iter().rev();
+        all.find(|(_, one)| one.row().is_some_and(adopts)).map(|(key, _)| *key)
     }
 
     /// The restore that a volume is left over from, or that made it; of one that is tried
