@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use api::Api;
 use backups_aws::clock::{Clock, ClockControl};
+use backups_aws::random;
 use backups_aws::sdk;
 use backups_aws::settings::Settings;
-use backups_aws::table::Table;
 use backups_aws::table::keys::{KeyRow, Permission, Secret};
-use backups_core::backup::Volume;
+use backups_aws::table::{Table, Written};
+use backups_core::backup::{BackupType, Volume};
+use backups_core::create::{Cause, NewBackup, decide_for};
 use backups_core::id::{BackupId, DeploymentId};
+use backups_core::limits::Limits;
 use backups_core::time::Seconds;
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Context, LambdaEvent, Service as _};
@@ -316,4 +319,37 @@ async fn volumes_that_are_kept_late_take_no_later_ones_place() -> Result<()> {
     keep(3).await.map_err(Failed::from)?;
     assert!(keep(2).await.is_err(), "an older one took its place");
     keep(4).await.map_err(Failed::from)
+}
+
+/// Found by seed 10581: the backup that was to give way to a slot's expired in the second in
+/// which that was decided.
+#[tokio::test]
+async fn a_slot_has_no_room_above_the_limit_once_what_gives_way_is_gone() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let functions = Functions::of(&here).await?;
+    let id = here.demo.deployment_id;
+    here.register(id, 2, &json!({"backup_limit": 1})).await?;
+    let oldest = here.create("oldest").await?;
+    here.until_status(oldest, "completed").await?;
+    let read = functions.table.deployment(DeploymentId(id)).await.map_err(Failed::from)?;
+    let read = read.ok_or_else(|| Failed("no deployment".to_owned()))?;
+    let now = functions.clock.now();
+    let request = NewBackup {
+        name: "slot".to_owned(),
+        node_id: None,
+        backup_type: BackupType::Scheduled,
+        remarks: None,
+        expires_in_days: None,
+    };
+    let cause = Cause::Schedule { slot: now, gives_way: true };
+    let limits = Limits::default();
+    let decided = decide_for(cause, &read, request, &limits, random::nonce(), now);
+    let (backup, room) = decided.map_err(|refusal| Failed(refusal.to_string()))?;
+    assert_eq!(room, 2);
+
+    assert_eq!(here.delete(oldest).await?.status, 204);
+    let written = functions.table.create_backup(&read, &backup, room, None).await;
+    assert_eq!(written.map_err(Failed::from)?, Written::Conflict);
+    here.stop().await;
+    Ok(())
 }

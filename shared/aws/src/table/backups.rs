@@ -133,6 +133,9 @@ impl Table {
         item.insert("sk".into(), s(&sk));
         item.insert("due_shard".into(), n(self.shard(backup.deployment_id)));
         item.insert("due_at".into(), s(backup.created_at.to_string()));
+        // Who takes the last place may do so because another backup gives way: by now that one
+        // may be gone, and the count with it.
+        let least = if room == read.backup_count + 1 { read.backup_count } else { 0 };
         let take = Update::builder()
             .table_name(&self.name)
             .key("pk", s(&pk))
@@ -144,7 +147,8 @@ impl Table {
                 "registry_version = :version \
                  AND (next_backup_id = :id OR (attribute_not_exists(next_backup_id) AND :id = :one)) \
                  AND attribute_not_exists(active_backup) AND attribute_not_exists(active_restore) \
-                 AND (attribute_not_exists(backup_count) OR backup_count < :limit) \
+                 AND (attribute_not_exists(backup_count) \
+                      OR backup_count < :limit AND backup_count >= :least) \
                  AND (attribute_not_exists(deleted) OR deleted = :no)",
             )
             .expression_attribute_values(":next", n(backup.id.0 + 1))
@@ -152,6 +156,7 @@ impl Table {
             .expression_attribute_values(":one", n(1))
             .expression_attribute_values(":version", n(read.registry.registry_version))
             .expression_attribute_values(":limit", n(room))
+            .expression_attribute_values(":least", n(least))
             .expression_attribute_values(":no", AttributeValue::Bool(false))
             .build();
         let put = Put::builder()
