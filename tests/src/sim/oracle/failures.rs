@@ -49,7 +49,9 @@ impl Oracle {
     pub(super) fn held(&self, now: Timestamp, key: BackupKey, row: &Value) -> Verdict {
         let said =
             |code: &str| self.backups.get(&key).is_some_and(|backup| backup.held_by.contains(code));
-        let looked = || self.met_since(Trouble::DescribeDenied, now - super::HELD);
+        // It is not looked at while writes are paused.
+        let paused = self.paused_for(now - SignedDuration::from_hours(24), now);
+        let looked = || self.met_since(Trouble::DescribeDenied, now - super::HELD - paused);
         let founded = match text(&row["failure"], "code") {
             "snapshot_in_use" => said("InvalidSnapshot.InUse"),
             "snapshot_locked" => said("OperationNotPermitted"),
