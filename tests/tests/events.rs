@@ -25,7 +25,7 @@ use tests::{Failed, Here, MANY, Result, Setup};
 use worker::Worker;
 
 /// The story, in its order: each file stands in it once.
-const STORY: [&str; 23] = [
+const STORY: [&str; 25] = [
     "worker-deployment-changed",
     "api-list-backups",
     "api-put-schedule",
@@ -45,6 +45,8 @@ const STORY: [&str; 23] = [
     "worker-restore-ordered",
     "worker-orphan-removal-ordered",
     "scheduler-tick",
+    "api-get-backup",
+    "api-patch-backup",
     "api-delete-backup",
     "api-default",
     "worker-upgrade-requested",
@@ -222,6 +224,10 @@ async fn each_sample_does_what_it_is_for() -> Result<()> {
                 assert_eq!((count("GetItem"), of_ec2), (1, false), "{calls:?}");
             }
             "scheduler-tick" => assert!(count("Query") == 9 && calls.len() >= 8, "{calls:?}"),
+            "api-get-backup" => answers(&response, 200, "node_missing"),
+            "api-patch-backup" => {
+                assert_eq!((&response["statusCode"], count("UpdateItem")), (&json!(204), 1));
+            }
             "api-delete-backup" => {
                 assert_eq!((response["statusCode"].as_u64(), status), (Some(204), "deleting"));
             }

@@ -1,4 +1,4 @@
-//! List, create, delete. Each handler reads from top to bottom in the contract's
+//! List, create, show, change, delete. Each handler reads from top to bottom in the contract's
 //! order of errors; what is decided is decided in `backups-core`.
 
 use std::sync::Arc;
@@ -10,18 +10,19 @@ use backups_aws::random;
 use backups_aws::table::keys::{KeyRow, Permission};
 use backups_aws::table::{Stored, Written};
 use backups_core::announce::{Detail, OperationDue};
-use backups_core::backup::{Backup, Deletion, start_delete};
+use backups_core::backup::{Backup, Change, Deletion, patched, start_delete};
 use backups_core::body;
 use backups_core::create::{NewBackup, decide};
 use backups_core::deployment::Deployment;
 use backups_core::error::{Code, Refusal};
 use backups_core::id::{BackupId, DeploymentId};
-use http::{HeaderName, StatusCode};
+use http::header::LINK;
+use http::{HeaderName, HeaderValue, StatusCode};
 use tracing::Span;
 use tracing::field::display;
 
 use crate::problem::Problem;
-use crate::shown::Item;
+use crate::shown::{Item, Whole};
 use crate::{Api, access, auth, input, shown};
 
 /// The header that bears a new backup's id.
@@ -43,13 +44,67 @@ pub(crate) async fn list(
 ) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
     let key = auth::caller(&api, &parts.headers).await?;
-    let id = input::deployment(&mut parts).await?;
-    let (deployment, backups) = api.table.list(id).await?.unzip();
+    let (id, wanted) = input::page(&mut parts).await?;
+    let (deployment, page) = match wanted.before {
+        // One query has both.
+        None => api.table.list(id, wanted.limit).await?.unzip(),
+        Some(before) => {
+            let older = api.table.list_before(id, before, wanted.limit);
+            let (deployment, page) = tokio::try_join!(api.table.deployment(id), older)?;
+            (deployment, Some(page))
+        }
+    };
     access::seen(&key, id, deployment)?;
     access::permitted(&key, Permission::Read)?;
-    let backups = backups.unwrap_or_default();
+    let backups = page.as_ref().map(|page| page.backups.as_slice()).unwrap_or_default();
     let items: Vec<Item<'_>> = backups.iter().map(Item::from).collect();
-    shown::json(&items)
+    let mut response = shown::json(&items)?;
+    if let Some(last) = backups.last().filter(|_| page.as_ref().is_some_and(|page| page.more)) {
+        // Relative: nothing here depends on what a client calls us.
+        let next = format!(
+            "</deployments/{id}/backups?limit={}&before={}>; rel=\"next\"",
+            wanted.limit, last.id
+        );
+        let next = HeaderValue::from_str(&next).map_err(|_| Problem::internal())?;
+        response.headers_mut().insert(LINK, next);
+    }
+    Ok(response)
+}
+
+/// `GET /deployments/{deployment_id}/backups/{backup_id}`
+pub(crate) async fn get(
+    State(api): State<Arc<Api>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (mut parts, _) = request.into_parts();
+    let key = auth::caller(&api, &parts.headers).await?;
+    let (id, backup_id) = input::backup(&mut parts).await?;
+    access::seen(&key, id, api.table.deployment(id).await?)?;
+    access::permitted(&key, Permission::Read)?;
+    let backup = api.table.backup(id, backup_id).await?.ok_or_else(no_backup)?;
+    let kept = if backup.shown_snapshots().next().is_some() {
+        api.table.kept_of(&backup).await?
+    } else {
+        Vec::new()
+    };
+    shown::json(&Whole::new(&backup, &kept))
+}
+
+/// `PATCH /deployments/{deployment_id}/backups/{backup_id}`
+pub(crate) async fn patch(
+    State(api): State<Arc<Api>>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let key = auth::caller(&api, &parts.headers).await?;
+    let (id, backup_id) = input::backup(&mut parts).await?;
+    access::seen(&key, id, api.table.deployment(id).await?)?;
+    access::permitted(&key, Permission::Manage)?;
+    let body = input::json(&parts.headers, body).await?;
+    let change = body::patch(&body)?;
+    store_change(&api, id, backup_id, &change).await?;
+    tracing::info!("the backup is changed");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /deployments/{deployment_id}/backups`
@@ -123,6 +178,27 @@ async fn store(
         let limit = deployment.registry.backup_limit(limits).unwrap_or(0);
         match api.table.create_backup(&deployment, &backup, limit, None).await? {
             Written::Stored => return Ok(backup),
+            Written::Conflict => {}
+        }
+    }
+    Err(contended())
+}
+
+/// Changes what a person may change; as often as others write the row in between.
+async fn store_change(
+    api: &Api,
+    id: DeploymentId,
+    backup: BackupId,
+    change: &Change,
+) -> Result<(), Problem> {
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            pause(api, attempt).await;
+        }
+        let found = api.table.backup(id, backup).await?.ok_or_else(no_backup)?;
+        let next = patched(&found, change, api.clock.now())?;
+        match api.table.patch_backup(&found, &next).await? {
+            Written::Stored => return Ok(()),
             Written::Conflict => {}
         }
     }

@@ -2,6 +2,7 @@
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequestParts as _, RawPathParams};
+use backups_aws::table::LIST;
 use backups_core::body::MAX_BYTES;
 use backups_core::error::{Code, FieldIssue, Refusal};
 use backups_core::id::{BackupId, DeploymentId, NotAnId, RestoreId};
@@ -37,6 +38,33 @@ pub(crate) async fn restore(parts: &mut Parts) -> Result<(DeploymentId, RestoreI
     path.all(deployment.zip(restore))
 }
 
+/// Which part of a list is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// The most items.
+    pub(crate) limit: usize,
+    /// Only what is older than this one.
+    pub(crate) before: Option<BackupId>,
+}
+
+/// The deployment that the path names, and the part of its list that the query names.
+/// Parameters that the query has beside them are not ours.
+pub(crate) async fn page(parts: &mut Parts) -> Result<(DeploymentId, Page), Problem> {
+    let mut path = Path::of(parts).await;
+    let deployment = path.id("deployment_id");
+    let query = parts.uri.query().unwrap_or_default();
+    let limit = path.parameter(query, "limit", |text| {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let limit = text.parse().ok().filter(|limit| digits && (1..=LIST).contains(limit));
+        limit.ok_or_else(|| format!("`limit` must be an integer from 1 to {LIST}."))
+    });
+    let before = path.parameter(query, "before", |text| {
+        text.parse().map_err(|fault: NotAnId| format!("`before` is no id: {fault}."))
+    });
+    let read = deployment.filter(|_| path.issues.is_empty());
+    path.all(read.map(|id| (id, Page { limit: limit.unwrap_or(LIST), before })))
+}
+
 /// The path's parameters, and what is wrong with them.
 struct Path {
     /// None: they are not even UTF-8.
@@ -68,6 +96,27 @@ impl Path {
                 None
             }
         }
+    }
+
+    /// The one value of a parameter of the query, if it is there.
+    fn parameter<T>(
+        &mut self,
+        query: &str,
+        name: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name);
+        let value = values.next()?;
+        let fault = if values.next().is_some() {
+            ("duplicate", format!("`{name}` stands more than once in the query; leave one."))
+        } else {
+            match read(&value.1) {
+                Ok(read) => return Some(read),
+                Err(reason) => ("value", reason),
+            }
+        };
+        self.issues.push(FieldIssue::new(name, fault.0, fault.1));
+        None
     }
 
     /// What was read, or every fault.

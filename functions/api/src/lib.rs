@@ -33,7 +33,7 @@ mod shown;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, get, post};
 use backups_aws::bus::Bus;
 use backups_aws::clock::Clock;
 use backups_aws::sdk::SdkConfig;
@@ -86,7 +86,10 @@ pub fn service(api: Arc<Api>) -> Router {
         )
         .route(
             "/deployments/{deployment_id}/backups/{backup_id}",
-            only("DELETE", delete(backups::delete)),
+            only(
+                "GET, PATCH, DELETE",
+                get(backups::get).patch(backups::patch).delete(backups::delete),
+            ),
         )
         .route(
             "/deployments/{deployment_id}/backups/{backup_id}/restore",

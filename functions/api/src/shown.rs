@@ -1,9 +1,13 @@
 //! Replies as JSON, and a backup as the list shows it: the published page's 15 fields, in
-//! its order.
+//! its order; and with all that is known of it.
+
+use std::collections::BTreeMap;
 
 use axum::response::{IntoResponse as _, Response};
-use backups_core::backup::{Backup, BackupType, Status};
+use backups_core::backup::{Backup, BackupType, Status, Taken};
 use backups_core::id::{BackupId, DeploymentId, NodeId, SnapshotId, VolumeId};
+use backups_core::operation::Failure;
+use backups_core::restore::Kept;
 use backups_core::time::Time;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
@@ -63,9 +67,64 @@ impl<'a> From<&'a Backup> for Item<'a> {
     }
 }
 
+/// One backup with all that is known of it: the item's fields, and more.
+#[derive(Debug, Serialize)]
+pub(crate) struct Whole<'a> {
+    #[serde(flatten)]
+    item: Item<'a>,
+    /// 0 to 100, weighed by size.
+    progress: u8,
+    /// Why it failed, or why its delete does not get on.
+    failure: Option<&'a Failure>,
+    snapshots: Vec<ShownSnapshot<'a>>,
+    schedule_slot: Option<Time>,
+    upgrade_id: Option<&'a str>,
+    /// A restore needs it: it cannot be deleted, and does not expire.
+    pinned: bool,
+}
+
+/// A snapshot, and the volume that it was taken of.
+#[derive(Debug, Serialize)]
+struct ShownSnapshot<'a> {
+    node_id: NodeId,
+    /// Null: it was not kept.
+    device: Option<&'a str>,
+    volume_id: &'a VolumeId,
+    snapshot_id: &'a SnapshotId,
+    size_bytes: u64,
+    progress: u8,
+}
+
+impl<'a> Whole<'a> {
+    /// `kept`: what was kept of the volumes.
+    pub(crate) fn new(backup: &'a Backup, kept: &'a [Kept]) -> Self {
+        let devices: BTreeMap<&SnapshotId, &str> = kept
+            .iter()
+            .filter_map(|kept| Some((&kept.snapshot_id, kept.volume.as_ref()?.device.as_str())))
+            .collect();
+        let shown = |(node_id, taken): (NodeId, &'a Taken)| ShownSnapshot {
+            node_id,
+            device: devices.get(&taken.snapshot_id).copied(),
+            volume_id: &taken.volume_id,
+            snapshot_id: &taken.snapshot_id,
+            size_bytes: taken.size_gib << 30,
+            progress: taken.progress,
+        };
+        Self {
+            item: Item::from(backup),
+            progress: backup.progress,
+            failure: backup.failure.as_ref(),
+            snapshots: backup.shown_by_node().map(shown).collect(),
+            schedule_slot: backup.schedule_slot,
+            upgrade_id: backup.upgrade_id.as_deref(),
+            pinned: backup.pinned_by.is_some(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use backups_core::backup::{Take, Taken};
+    use backups_core::backup::Take;
 
     use super::*;
     use crate::tests::pending;
@@ -141,6 +200,22 @@ mod tests {
         let reference = completed(611_298_765_432_109_056, "pre-migration");
         assert_eq!(written(&reference), squeezed(REFERENCE));
         assert_eq!(written(&completed(42, "pre-upgrade-backup")), squeezed(GUIDE));
+    }
+
+    #[test]
+    fn a_whole_one_is_the_item_and_what_more_is_known() {
+        let mut backup = completed(42, "n");
+        backup.progress = 100;
+        backup.pinned_by = Some(backups_core::id::RestoreId(1));
+        let whole = serde_json::to_string(&Whole::new(&backup, &[])).expect("JSON");
+        let item = written(&backup);
+        let more = concat!(
+            r#","progress":100,"failure":null,"snapshots":[{"node_id":1,"device":null,"#,
+            r#""volume_id":"vol-0abc123def456789a","snapshot_id":"snap-0abc123def456789a","#,
+            r#""size_bytes":53687091200,"progress":100}],"schedule_slot":null,"#,
+            r#""upgrade_id":null,"pinned":true}"#
+        );
+        assert_eq!(whole, format!("{}{more}", item.trim_end_matches('}')));
     }
 
     #[test]

@@ -264,7 +264,7 @@ async fn end(
 
 /// What gives way now that one more completes.
 async fn rotation(worker: &Worker, id: DeploymentId) -> Result<Option<Rotation>, TableError> {
-    let Some((deployment, backups)) = worker.table.list(id).await? else { return Ok(None) };
+    let Some((deployment, backups)) = worker.table.all(id).await? else { return Ok(None) };
     let limit = deployment.registry.backup_limit(&worker.limits);
     // Without a plan there is no limit that it could be above: nothing of what is there
     // is taken away.
@@ -322,7 +322,7 @@ fn tell(worker: &Worker, before: Status, row: &Backup) {
 async fn prune_failed(advance: &Advance<'_>, newest: &Backup) -> bool {
     let worker = advance.worker;
     let table = &worker.table;
-    let rows = match table.list(newest.deployment_id).await {
+    let rows = match table.all(newest.deployment_id).await {
         // Those that reconciliation has failed neither count nor go: they may hold all that
         // there is.
         Ok(Some((_, mut rows))) => {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
-use crate::backup::BackupType;
+use crate::backup::{BackupType, Change};
 use crate::create::NewBackup;
 use crate::error::{FieldIssue, Refusal};
 use crate::id::NodeId;
@@ -59,6 +59,27 @@ pub fn create(bytes: &[u8]) -> Result<NewBackup, Refusal> {
         }),
         _ => Err(Refusal::invalid(fields.issues)),
     }
+}
+
+/// The body of a patch of a backup: at least one field.
+///
+/// # Errors
+/// As [`create`].
+pub fn patch(bytes: &[u8]) -> Result<Change, Refusal> {
+    let known = ["name", "remarks", "expires_in_days"];
+    let mut fields = Fields::read(bytes, &known)?;
+    let change = Change {
+        name: fields.optional("name", name_of),
+        remarks: fields
+            .optional("remarks", |value| nullable(value, remarks_of))
+            .map(Option::flatten),
+        expires_in_days: fields.optional("expires_in_days", |value| nullable(value, days_of)),
+    };
+    if fields.issues.is_empty() && change == Change::default() {
+        let reason = format!("Send at least one of {}.", listed(&known));
+        fields.issues.push(FieldIssue::new("", "required", reason));
+    }
+    if fields.issues.is_empty() { Ok(change) } else { Err(Refusal::invalid(fields.issues)) }
 }
 
 /// The body of a restore. There need not be one.

@@ -66,6 +66,8 @@ codes! {
     BackupLimitReached = "backup_limit_reached", 409;
     /// A pending or in-progress backup cannot be deleted.
     BackupNotDeletable = "backup_not_deletable", 409;
+    /// A backup that is being deleted cannot be changed.
+    BackupDeleting = "backup_deleting", 409;
     /// The body is over 64 KiB.
     BodyTooLarge = "body_too_large", 413;
     /// The body is not JSON by its content type.

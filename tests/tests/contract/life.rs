@@ -265,3 +265,177 @@ async fn the_list_is_newest_first() -> Result<()> {
     here.stop().await;
     Ok(())
 }
+
+#[tokio::test]
+async fn one_backup_is_shown_with_all_that_is_known_of_it() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let read = here.demo.keys.read.clone();
+    let one = |id: u64| Call::new("GET", format!("{}/{id}", here.backups())).key(&read);
+    refused(&here.send(one(1)).await?, 404, "backup_not_found");
+    here.arm(&json!({"on": "bus", "do": "drop"})).await?;
+    here.create("n").await?;
+    let more = |shown: &Value| {
+        let names = ["progress", "failure", "snapshots", "schedule_slot", "upgrade_id", "pinned"];
+        names.map(|name| shown[name].clone())
+    };
+    let nothing = [json!(0), Value::Null, json!([]), Value::Null, Value::Null, json!(false)];
+    assert_eq!(more(&here.send(one(1)).await?.json()), nothing);
+
+    here.until_status(1, "completed").await?;
+    let reply = here.send(one(1)).await?;
+    framed(&reply);
+    let names = [&FIELDS[..], &["progress", "failure", "snapshots"]].concat();
+    assert_eq!(fields_in_order(&reply.text)[..names.len()], names);
+    let shown = reply.json();
+    let listed = here.shown(1).await?.unwrap_or_default();
+    assert!(listed.as_object().into_iter().flatten().all(|(name, value)| shown[name] == *value));
+    assert_eq!((&shown["progress"], &shown["pinned"]), (&json!(100), &json!(false)));
+    let snapshots = shown["snapshots"].as_array().cloned().unwrap_or_default();
+    assert_eq!(snapshots.len(), 6);
+    let there = here.state().await?;
+    let instances = there["instances"].as_array().into_iter().flatten();
+    let attached = instances.flat_map(|one| one["attachments"].as_array().into_iter().flatten());
+    let attached: Vec<&Value> = attached.collect();
+    for (at, one) in snapshots.iter().enumerate() {
+        assert_eq!(one["snapshot_id"], shown["snapshot_ids"][at]);
+        assert_eq!(one["volume_id"], shown["volume_ids"][at]);
+        assert_eq!((&one["size_bytes"], &one["progress"]), (&json!(50_u64 << 30), &json!(100)));
+        let on = attached.iter().find(|other| other["volume_id"] == one["volume_id"]);
+        assert_eq!(on.map(|on| &on["device"]), Some(&one["device"]), "{one}");
+    }
+    let nodes: BTreeSet<u64> = snapshots.iter().filter_map(|one| one["node_id"].as_u64()).collect();
+    assert_eq!(nodes, here.demo.nodes.iter().map(|node| node.node_id).collect());
+
+    // Why one has failed, and that a restore needs it.
+    here.arm(&json!({"on": "CreateSnapshots", "do": "error", "code": "SnapshotLimitExceeded"}))
+        .await?;
+    let failed = here.create("fails").await?;
+    here.until_status(failed, "failed").await?;
+    let shown = here.send(one(failed)).await?.json();
+    assert_eq!(shown["failure"]["code"], "quota");
+    assert!(shown["failure"]["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
+    let manage = &here.demo.keys.manage;
+    let restore = Call::new("POST", format!("{}/1/restore", here.backups())).key(manage);
+    here.arm(&json!({"on": "bus", "do": "drop"})).await?;
+    assert_eq!(here.send(restore).await?.status, 204);
+    assert_eq!(here.send(one(1)).await?.json()["pinned"], true);
+    // Patched all the same.
+    let patch = Call::new("PATCH", format!("{}/1", here.backups())).key(manage);
+    assert_eq!(here.send(patch.json(r#"{"name": "pinned"}"#)).await?.status, 204);
+    assert_eq!(here.send(one(1)).await?.json()["name"], "pinned");
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_patch_changes_a_backup_and_its_expiry_counts_from_then_on() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let (manage, read) = (here.demo.keys.manage.clone(), here.demo.keys.read.clone());
+    let patch = |id: u64, key: &str, body: &str| {
+        Call::new("PATCH", format!("{}/{id}", here.backups())).key(key).json(body)
+    };
+    refused(&here.send(patch(1, &read, "{")).await?, 403, "insufficient_permissions");
+    refused(&here.send(patch(1, &manage, "{")).await?, 400, "invalid_request");
+    refused(&here.send(patch(1, &manage, "{}")).await?, 400, "invalid_request");
+    refused(&here.send(patch(1, &manage, r#"{"name": "n"}"#)).await?, 404, "backup_not_found");
+
+    // While it runs: it expires a day from now on, and not before it is completed.
+    here.arm(&json!({"on": "bus", "do": "drop"})).await?;
+    let body = json!({"name": "n", "remarks": "why", "expires_in_days": 2});
+    here.create_on(here.demo.deployment_id, &body).await?;
+    let reply = here.send(patch(1, &manage, r#"{"name": " new ", "expires_in_days": 1}"#)).await?;
+    framed(&reply);
+    assert_eq!((reply.status, reply.text.as_str()), (204, ""));
+    let shown = here.shown(1).await?.unwrap_or_default();
+    assert_eq!((&shown["name"], &shown["remarks"]), (&json!("new"), &json!("why")));
+    here.until_status(1, "completed").await?;
+    here.rest().await?;
+
+    // Half an hour before it would go, somebody wants to keep it; and then not.
+    here.advance(86_400 - 1_800).await?;
+    assert_eq!(here.send(patch(1, &manage, r#"{"expires_in_days": null}"#)).await?.status, 204);
+    assert_eq!(here.shown(1).await?.map(|one| one["expires_at"].clone()), Some(Value::Null));
+    here.advance(7_200).await?;
+    here.tick().await?;
+    here.rest().await?;
+    assert_eq!(here.status(1).await?, "completed");
+    let body = r#"{"expires_in_days": 1, "remarks": null}"#;
+    assert_eq!(here.send(patch(1, &manage, body)).await?.status, 204);
+    assert_eq!(here.shown(1).await?.map(|one| one["remarks"].clone()), Some(Value::Null));
+    let rows = here.rest().await?;
+    audit::demand(&here, &rows).await?;
+    here.arm(&json!({"on": "DeleteSnapshot", "do": "throttle", "times": MANY})).await?;
+    here.advance(86_400 + 60).await?;
+    here.tick().await?;
+    assert_eq!(here.status(1).await?, "deleting");
+    let late = here.send(patch(1, &manage, r#"{"expires_in_days": null}"#)).await?;
+    refused(&late, 409, "backup_deleting");
+    here.disarm().await?;
+    let rows = here.rest().await?;
+    audit::demand(&here, &rows).await?;
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_is_read_page_by_page() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let other = here.demo.other_deployment_id;
+    for n in 0..5 {
+        here.create_on(other, &json!({"name": format!("{n}")})).await?;
+        here.rest().await?;
+    }
+    let key = here.manager_of(other).to_owned();
+    let list = format!("/deployments/{other}/backups");
+    let read = async |path: String| here.send(Call::new("GET", path).key(&key)).await;
+    let ids = |reply: &tests::http::Reply| -> Vec<u64> {
+        let list = reply.json();
+        list.as_array().into_iter().flatten().filter_map(|one| one["id"].as_u64()).collect()
+    };
+    // As a client goes on, from link to link.
+    let mut pages = Vec::new();
+    let mut next = format!("{list}?limit=2");
+    loop {
+        let reply = read(next).await?;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        pages.push(ids(&reply));
+        let link = reply.header("link");
+        let Some((path, rest)) = link.trim_start_matches('<').split_once('>') else { break };
+        assert_eq!(rest, "; rel=\"next\"");
+        next = path.to_owned();
+    }
+    assert_eq!(pages, [vec![5, 4], vec![3, 2], vec![1]]);
+    for (query, expected) in [
+        ("", vec![5, 4, 3, 2, 1]),
+        ("?limit=1000&other=1", vec![5, 4, 3, 2, 1]),
+        ("?limit=5", vec![5, 4, 3, 2, 1]),
+        ("?before=3", vec![2, 1]),
+        ("?before=3&limit=2", vec![2, 1]),
+        ("?before=1", vec![]),
+        ("?before=18446744073709551615", vec![5, 4, 3, 2, 1]),
+    ] {
+        let reply = read(format!("{list}{query}")).await?;
+        assert_eq!((ids(&reply), reply.header("link")), (expected, ""), "{query}");
+    }
+    for (query, faults) in [
+        ("?limit=0", vec![("limit", "value")]),
+        ("?limit=1001", vec![("limit", "value")]),
+        ("?limit=", vec![("limit", "value")]),
+        ("?limit=%2B1&before=01", vec![("limit", "value"), ("before", "value")]),
+        ("?before=0", vec![("before", "value")]),
+        ("?limit=1&limit=2", vec![("limit", "duplicate")]),
+    ] {
+        let reply = read(format!("{list}{query}")).await?;
+        refused(&reply, 400, "invalid_request");
+        let faults: Vec<_> = faults.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
+        assert_eq!(reply.issues(), faults, "{query}");
+    }
+    // Another's list is not there, page by page neither.
+    let foreign = Call::new("GET", format!("{list}?before=3")).key(&here.demo.keys.manage);
+    let reply = here.send(foreign).await?;
+    if here.demo.keys.manage != key {
+        refused(&reply, 404, "deployment_not_found");
+    }
+    here.stop().await;
+    Ok(())
+}

@@ -26,7 +26,7 @@ async fn unknown_paths_and_methods_are_ours_to_refuse() -> Result<()> {
         }
     }
     let one = format!("{}/1", here.backups());
-    for (path, allow) in [(here.backups(), "GET, POST"), (one, "DELETE")] {
+    for (path, allow) in [(here.backups(), "GET, POST"), (one, "GET, PATCH, DELETE")] {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {
             let reply = here.send(Call::new(method, &path)).await?;
             if allow.split(", ").any(|one| one == method) {

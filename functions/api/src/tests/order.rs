@@ -36,7 +36,7 @@ async fn unknown_paths_and_methods_come_before_the_key() {
             );
         }
     }
-    for (path, allow) in [(BACKUPS.to_owned(), "GET, POST"), (one("1"), "DELETE")] {
+    for (path, allow) in [(BACKUPS.to_owned(), "GET, POST"), (one("1"), "GET, PATCH, DELETE")] {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {
             let reply = send(&router, request(method, &path)).await;
             let allowed = allow.split(", ").any(|one| one == method);

@@ -61,16 +61,62 @@ impl Rotation {
     }
 }
 
-/// The most backups of a list.
-const LIST: usize = 1000;
+/// The most backups of one page of the list.
+pub const LIST: usize = 1000;
+
+/// One page of a deployment's backups, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The backups.
+    pub backups: Vec<Backup>,
+    /// Whether there are older ones.
+    pub more: bool,
+}
 
 impl Table {
-    /// The deployment and its backups, newest first: one strongly consistent
+    /// The deployment and its newest backups, up to `limit` of them: one strongly consistent
     /// query a megabyte. None: no such deployment.
     pub async fn list(
         &self,
         id: DeploymentId,
+        limit: usize,
+    ) -> Result<Option<(Deployment, Page)>, TableError> {
+        let mut rows = self.rows_down_from(id, META, limit + 2).await?.into_iter();
+        match rows.next() {
+            Some(row) if row.get("sk") == Some(&s(META)) && row.contains_key("tenant_id") => {
+                Ok(Some((from_item(row)?, Page::of(rows, limit)?)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The deployment and all of its backups, newest first. None: no such deployment.
+    pub async fn all(
+        &self,
+        id: DeploymentId,
     ) -> Result<Option<(Deployment, Vec<Backup>)>, TableError> {
+        let found = self.list(id, usize::MAX - 2).await?;
+        Ok(found.map(|(deployment, page)| (deployment, page.backups)))
+    }
+
+    /// The backups of a deployment that are older than `before`, up to `limit` of them.
+    pub async fn list_before(
+        &self,
+        id: DeploymentId,
+        before: BackupId,
+        limit: usize,
+    ) -> Result<Page, TableError> {
+        let newest = backup_sk(BackupId(before.0.saturating_sub(1)));
+        Page::of(self.rows_down_from(id, &newest, limit + 1).await?.into_iter(), limit)
+    }
+
+    /// The first `enough` rows of a deployment from a sort key downwards.
+    async fn rows_down_from(
+        &self,
+        id: DeploymentId,
+        sk: &str,
+        enough: usize,
+    ) -> Result<Vec<Item>, TableError> {
         let mut start = None;
         let mut rows: Vec<Item> = Vec::new();
         loop {
@@ -78,12 +124,12 @@ impl Table {
                 .client
                 .query()
                 .table_name(&self.name)
-                .key_condition_expression("pk = :pk AND sk <= :meta")
+                .key_condition_expression("pk = :pk AND sk <= :sk")
                 .expression_attribute_values(":pk", s(deployment_pk(id)))
-                .expression_attribute_values(":meta", s(META))
+                .expression_attribute_values(":sk", s(sk))
                 .scan_index_forward(false)
                 .consistent_read(true)
-                .limit(i32::try_from(LIST + 1 - rows.len()).unwrap_or(1))
+                .limit(i32::try_from(enough - rows.len()).unwrap_or(i32::MAX))
                 .set_exclusive_start_key(start)
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .send()
@@ -91,18 +137,9 @@ impl Table {
                 .map_err(|error| call("Query", &error))?;
             rows.extend(reply.items.unwrap_or_default());
             start = reply.last_evaluated_key;
-            if start.is_none() || rows.len() > LIST {
-                break;
+            if start.is_none() || rows.len() >= enough {
+                return Ok(rows);
             }
-        }
-        let mut rows = rows.into_iter();
-        match rows.next() {
-            Some(row) if row.get("sk") == Some(&s(META)) && row.contains_key("tenant_id") => {
-                let deployment = from_item(row)?;
-                let backups = rows.map(from_item).collect::<Result<_, _>>()?;
-                Ok(Some((deployment, backups)))
-            }
-            _ => Ok(None),
         }
     }
 
@@ -235,7 +272,7 @@ impl Table {
         let update = self.operation_update(before, &after)?;
         let rotation = beside.and_then(|beside| beside.rotation.as_ref());
         let stored = match self.slot_update(before, &after, rotation)? {
-            None => self.update_alone(update, &after.nonce).await?,
+            None => self.update_alone(update, Some(&after.nonce)).await?,
             Some(slot) => {
                 let mut items = vec![
                     TransactWriteItem::builder().update(built(update.build())?).build(),
@@ -254,6 +291,31 @@ impl Table {
             }
         };
         Ok(if stored { Stored::Yes(Box::new(after)) } else { Stored::Conflict })
+    }
+
+    /// Stores what a person changed: `after` over `before`. The operation's attributes stay as
+    /// they are, and so does its revision; but when the row is due follows from both, so it
+    /// must be as it was read.
+    pub async fn patch_backup(
+        &self,
+        before: &Backup,
+        after: &Backup,
+    ) -> Result<Written, TableError> {
+        let sk = backup_sk(before.id);
+        let mut parts = UpdateParts::new(&self.name, deployment_pk(before.deployment_id), sk);
+        parts.set_or_remove("name", Some(s(&after.name)));
+        parts.set_or_remove("remarks", after.remarks.as_ref().map(s));
+        parts.set_or_remove("expires_at", after.expires_at.map(|at| s(at.to_string())));
+        parts.set_or_remove("due_at", after.due_at.map(|at| s(at.to_string())));
+        let shard = after.due_at.map(|_| n(self.shard(before.deployment_id)));
+        parts.set_or_remove("due_shard", shard);
+        parts.condition("revision = :revision", ":revision", n(before.revision));
+        parts.unchanged("name", Some(s(&before.name)));
+        parts.unchanged("remarks", before.remarks.as_ref().map(s));
+        parts.unchanged("expires_at", before.expires_at.map(|at| s(at.to_string())));
+        parts.unchanged("due_at", before.due_at.map(|at| s(at.to_string())));
+        let stored = self.update_alone(parts, None).await?;
+        Ok(if stored { Written::Stored } else { Written::Conflict })
     }
 
     /// Removes a backup of which nothing is left, and puts its tombstone: the
@@ -321,11 +383,8 @@ impl Table {
         parts.set_or_remove("due_at", after.due_at.map(|at| s(at.to_string())));
         parts.set_or_remove("due_shard", shard);
         parts.condition("revision = :revision", ":revision", n(before.revision));
-        match before.expires_at {
-            // A patched expiry must not fall out of the index.
-            Some(at) => parts.condition("expires_at = :expiry", ":expiry", s(at.to_string())),
-            None => parts.conditions.push("attribute_not_exists(expires_at)".to_owned()),
-        }
+        // A patched expiry must not fall out of the index.
+        parts.unchanged("expires_at", before.expires_at.map(|at| s(at.to_string())));
         Ok(parts)
     }
 
@@ -366,6 +425,16 @@ impl Table {
         }
         let update = update.condition_expression(conditions.join(" AND "));
         built(update.update_expression(expression.join(" ")).build()).map(Some)
+    }
+}
+
+impl Page {
+    /// Of as many rows and one more.
+    fn of(rows: impl Iterator<Item = Item>, limit: usize) -> Result<Self, TableError> {
+        let mut backups = rows.map(from_item).collect::<Result<Vec<_>, _>>()?;
+        let more = backups.len() > limit;
+        backups.truncate(limit);
+        Ok(Self { backups, more })
     }
 }
 

@@ -41,7 +41,7 @@ impl Table {
         } else {
             parts.condition("revision = :revision", ":revision", n(before.revision));
         }
-        let stored = self.update_alone(parts, &after.nonce).await?;
+        let stored = self.update_alone(parts, Some(&after.nonce)).await?;
         Ok(if stored { Stored::Yes(Box::new(after)) } else { Stored::Conflict })
     }
 }

@@ -127,7 +127,7 @@ impl Table {
         if !found.as_ref().is_some_and(is_full) {
             return Ok((found, Way::None));
         }
-        let (found, backups) = self.list(id).await?.unzip();
+        let (found, backups) = self.all(id).await?.unzip();
         let way = match gives_way(&backups.unwrap_or_default()) {
             None => Way::None,
             Some(_) if limits.hold.deletions => Way::Held,

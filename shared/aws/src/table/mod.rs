@@ -40,7 +40,7 @@ use backups_core::operation::CallError;
 use crate::sdk::SdkConfig;
 use crate::settings::Settings;
 
-pub use backups::{Beside, Rotation};
+pub use backups::{Beside, LIST, Page, Rotation};
 pub use deployments::Registered;
 pub use due::{DueRow, Shard};
 pub use operation::{Stored, Written};

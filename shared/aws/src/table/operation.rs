@@ -33,11 +33,12 @@ pub enum Stored<T> {
 }
 
 impl Table {
-    /// An update without a transaction. False: somebody else wrote the row.
+    /// An update without a transaction. False: somebody else wrote the row, or, of one that
+    /// bears no nonce, an earlier try of it.
     pub(super) async fn update_alone(
         &self,
         parts: UpdateParts,
-        nonce: &Nonce,
+        nonce: Option<&Nonce>,
     ) -> Result<bool, TableError> {
         let reply = self
             .client
@@ -56,7 +57,7 @@ impl Table {
             Ok(_) => Ok(true),
             Err(SdkError::ServiceError(failed)) => match failed.err() {
                 UpdateItemError::ConditionalCheckFailedException(check) => {
-                    Ok(ours(check.item.as_ref(), nonce))
+                    Ok(nonce.is_some_and(|nonce| ours(check.item.as_ref(), nonce)))
                 }
                 error if met_transaction(error) => Ok(false),
                 _ => Err(call("UpdateItem", &SdkError::ServiceError(failed))),
@@ -174,6 +175,17 @@ impl UpdateParts {
     pub(super) fn condition(&mut self, text: &str, placeholder: &str, value: AttributeValue) {
         self.conditions.push(text.to_owned());
         self.values.insert(placeholder.to_owned(), value);
+    }
+
+    /// Demands that an attribute is as it was read.
+    pub(super) fn unchanged(&mut self, name: &str, value: Option<AttributeValue>) {
+        self.names.insert(format!("#{name}"), name.to_owned());
+        match value {
+            Some(value) => {
+                self.condition(&format!("#{name} = :{name}_read"), &format!(":{name}_read"), value);
+            }
+            None => self.conditions.push(format!("attribute_not_exists(#{name})")),
+        }
     }
 
     fn key(&self) -> Item {

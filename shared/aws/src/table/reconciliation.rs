@@ -57,7 +57,7 @@ impl Table {
         let mut parts = self.reconciliation_update(&row, Some(row.next_at))?;
         parts.set_or_remove("token", Some(s(row.token.as_str())));
         parts.conditions.push("attribute_not_exists(pk)".to_owned());
-        self.update_alone(parts, &row.nonce).await.map(|_| ())
+        self.update_alone(parts, Some(&row.nonce)).await.map(|_| ())
     }
 
     /// The row, strongly consistent. None: no tick has made it yet.
@@ -84,7 +84,7 @@ impl Table {
         after.due_at = due_at;
         let mut parts = self.reconciliation_update(&after, due_at)?;
         parts.condition("revision = :revision", ":revision", n(before.revision));
-        let stored = self.update_alone(parts, &after.nonce).await?;
+        let stored = self.update_alone(parts, Some(&after.nonce)).await?;
         Ok(if stored { Stored::Yes(Box::new(after)) } else { Stored::Conflict })
     }
 

@@ -215,7 +215,7 @@ impl Table {
             more.push(TransactWriteItem::builder().condition_check(check).build());
         }
         let stored = if more.is_empty() {
-            self.update_alone(parts, &after.nonce).await?
+            self.update_alone(parts, Some(&after.nonce)).await?
         } else {
             let mut items =
                 vec![TransactWriteItem::builder().update(built(parts.build())?).build()];
@@ -312,8 +312,13 @@ impl Table {
         backup: BackupId,
     ) -> Result<Option<Vec<Kept>>, TableError> {
         let Some(row) = self.backup(deployment, backup).await? else { return Ok(None) };
+        self.kept_of(&row).await.map(Some)
+    }
+
+    /// The same of a backup that was read.
+    pub async fn kept_of(&self, row: &Backup) -> Result<Vec<Kept>, TableError> {
         let mut kept = Vec::new();
-        for item in self.begin_with(deployment, &volumes_prefix(backup), None).await? {
+        for item in self.begin_with(row.deployment_id, &volumes_prefix(row.id), None).await? {
             let node = node_of(&item);
             kept.push((node, from_item::<KeptVolumes>(item)?));
         }
@@ -338,7 +343,7 @@ impl Table {
             size_gib: taken.size_gib,
             volume: volume(node_id, attempt, taken.volume_id.clone()),
         });
-        Ok(Some(all.collect()))
+        Ok(all.collect())
     }
 }
 

@@ -19,6 +19,7 @@
 
 mod apply;
 mod missing;
+mod patch;
 mod pending;
 mod progress;
 mod removal;
@@ -38,6 +39,7 @@ use crate::time::{Seconds, Time};
 
 pub use apply::apply;
 pub use missing::{Missing, note_missing};
+pub use patch::{Change, patched};
 pub use removal::{Deletion, start_delete, start_expiry};
 pub use seen::{Action, Instance, Outcome, Presence, Seen, Snapshot, Volume};
 pub use step::{Look, is_held, look, next_look, step};
@@ -343,10 +345,7 @@ impl Backup {
 
     /// The snapshots that the backup has, ordered by node, then device.
     pub fn snapshots(&self) -> impl Iterator<Item = &Taken> {
-        self.nodes.iter().flat_map(|node| match &node.take {
-            Take::Taken { set, .. } => set.as_slice(),
-            Take::Open { .. } | Take::Called { .. } => &[],
-        })
+        self.nodes.iter().flat_map(|node| node.take.set())
     }
 
     /// The same, to be changed.
@@ -371,8 +370,14 @@ impl Backup {
 
     /// What the API shows of the snapshots: none before all were started.
     pub fn shown_snapshots(&self) -> impl Iterator<Item = &Taken> {
+        self.shown_by_node().map(|(_, taken)| taken)
+    }
+
+    /// The same, each with its node.
+    pub fn shown_by_node(&self) -> impl Iterator<Item = (NodeId, &Taken)> {
         let started = self.started_at.is_some();
-        self.snapshots().filter(move |_| started)
+        let nodes = self.nodes.iter().filter(move |_| started);
+        nodes.flat_map(|node| node.take.set().iter().map(|taken| (node.node_id, taken)))
     }
 
     /// What each snapshot of a node's set says of itself, for a person who
@@ -487,6 +492,14 @@ pub enum Step {
 }
 
 impl Take {
+    /// The set that there is of the node.
+    fn set(&self) -> &[Taken] {
+        match self {
+            Self::Taken { set, .. } => set,
+            Self::Open { .. } | Self::Called { .. } => &[],
+        }
+    }
+
     /// How many volumes the node's call or set has.
     fn volumes(&self) -> usize {
         match self {

@@ -3,6 +3,7 @@
 
 mod brake;
 mod missing;
+mod patch;
 mod pending;
 mod progress;
 mod removal;

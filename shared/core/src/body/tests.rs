@@ -257,3 +257,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_patch_has_at_least_one_field_and_null_takes_away() {
+    let days = |days| Change { expires_in_days: Some(days), ..Change::default() };
+    assert_eq!(patch(br#"{"expires_in_days": null}"#), Ok(days(None)));
+    assert_eq!(patch(br#"{"expires_in_days": 7}"#), Ok(days(Some(7))));
+    let all = Change { name: Some("n".into()), remarks: Some(None), expires_in_days: None };
+    assert_eq!(patch(br#"{"name": " n ", "remarks": null}"#), Ok(all.clone()));
+    assert_eq!(patch(br#"{"name": "n", "remarks": "  "}"#), Ok(all));
+    let faults = |body: &[u8]| {
+        let issues = patch(body).expect_err("refused").issues.into_iter();
+        issues.map(|issue| (issue.path, issue.code)).collect::<Vec<_>>()
+    };
+    assert_eq!(faults(b"{}"), [pair("", "required")]);
+    assert_eq!(faults(br#"{"name": null}"#), [pair("name", "type")]);
+    assert_eq!(faults(br#"{"status": "failed"}"#), [pair("status", "unknown")]);
+    assert_eq!(faults(br#"{"expires_in_days": 0}"#), [pair("expires_in_days", "range")]);
+    assert_eq!(faults(b"[]"), [pair("", "type")]);
+}

@@ -1,0 +1,61 @@
+//! What a person changes of a backup that is there: its name, its remarks, its expiry.
+//!
+//! None of it is the operation's: a patch takes no revision, so that it holds up no worker,
+//! and no worker's write takes it back. Only when the row is next looked at concerns both.
+
+use super::{Backup, Status};
+use crate::error::{Code, Refusal};
+use crate::time::{Seconds, Time};
+
+/// The body of a patch: None leaves a field as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Change {
+    /// 1 to 100 characters, trimmed.
+    pub name: Option<String>,
+    /// Up to 500 characters; the inner None: none.
+    pub remarks: Option<Option<String>>,
+    /// 1 to 3650 days from now; the inner None: never.
+    pub expires_in_days: Option<Option<u16>>,
+}
+
+/// The backup as the change leaves it. Also one that a restore needs, or that has failed.
+///
+/// # Errors
+/// `backup_deleting`: nothing of it is kept.
+pub fn patched(backup: &Backup, change: &Change, now: Time) -> Result<Backup, Refusal> {
+    if backup.status == Status::Deleting {
+        let reason = format!("Backup {} is being deleted, and cannot be changed.", backup.id);
+        return Err(Refusal::new(Code::BackupDeleting, reason));
+    }
+    let mut next = backup.clone();
+    if let Some(name) = &change.name {
+        next.name.clone_from(name);
+    }
+    if let Some(remarks) = &change.remarks {
+        next.remarks.clone_from(remarks);
+    }
+    if let Some(days) = change.expires_in_days {
+        next.expires_at = days.map(|days| now + Seconds::days(days.into()));
+        next.due_at = next.due_once_patched(backup.expires_at, now);
+    }
+    Ok(next)
+}
+
+impl Backup {
+    /// When the row is due once its expiry is another one. What runs does not expire: the
+    /// write that ends it looks at the expiry.
+    fn due_once_patched(&self, old_expiry: Option<Time>, now: Time) -> Option<Time> {
+        let ended = matches!(self.status, Status::Completed | Status::Failed);
+        let rests = self.outbox.is_empty() && self.missing.is_none() && !self.removal_open();
+        match self.due_at {
+            at if !ended => at,
+            _ if rests => self.expires_at,
+            // Something else is to be done; the old expiry, which came before it, tells nothing
+            // of when.
+            Some(at) if old_expiry != Some(at) => {
+                self.expires_at.map_or(Some(at), |one| Some(one.min(at)))
+            }
+            _ => Some(now),
+        }
+    }
+}
