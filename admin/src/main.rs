@@ -1,10 +1,11 @@
 //! The operator's command: what no tenant may do, and what no program should.
 //!
 //! It has no rights but those of the credentials that it is started with, and changes
-//! nothing itself: an order goes over the stack's bus to the worker, which looks at EC2
-//! before it obeys. Of EC2 it describes snapshots and volumes, for the list of orphans.
+//! nothing of an operation itself: an order goes over the stack's bus to the worker, which
+//! looks at EC2 before it obeys. The brake and the keys it writes to the table. Of EC2 it describes snapshots and volumes, for the list of orphans.
 
 mod brake;
+mod key;
 mod orphans;
 mod restore;
 
@@ -31,7 +32,7 @@ struct Stack {
     /// The stack's table
     #[arg(long, env = "TABLE_NAME", value_name = "NAME")]
     table: String,
-    /// The stack's event bus. The brake does without
+    /// The stack's event bus. Keys and the brake do without
     #[arg(long, env = "EVENT_BUS_NAME", value_name = "NAME")]
     bus: Option<String>,
 }
@@ -50,6 +51,9 @@ enum Command {
     /// Shows, and removes, snapshots and volumes that no row vouches for
     #[command(subcommand)]
     Orphans(orphans::Orphans),
+    /// Makes, lists and revokes API keys
+    #[command(subcommand)]
+    Key(key::Keys),
     /// Pauses deletions, schedules, or every EC2 write of the stack
     Pause(brake::Pause),
     /// Lets what was paused go on
@@ -66,6 +70,7 @@ async fn main() -> ExitCode {
     let done = match options.command {
         Command::Restore(arguments) => restore::order(&arguments, &options.stack, &sdk).await,
         Command::Orphans(orphans) => orphans::run(&orphans, &options.stack, &sdk, &clock).await,
+        Command::Key(keys) => key::run(&keys, &options.stack, &sdk, &clock).await,
         Command::Pause(wanted) => brake::pause(&wanted, &options.stack, &sdk, &clock).await,
         Command::Resume(wanted) => brake::resume(&wanted, &options.stack, &sdk, &clock).await,
         Command::Brake(show) => brake::show(&show, &options.stack, &sdk).await,

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use backups_aws::settings::Settings;
 use backups_aws::table::Table;
-use backups_aws::table::keys::{KeyRow, Permission, Secret};
+use backups_aws::table::keys::{Key, KeyWritten, Permission, Secret};
 use backups_core::control_plane;
 use backups_core::id::TenantId;
 use backups_core::time::Seconds;
@@ -134,15 +134,22 @@ pub(crate) async fn put_keys(demo: &Demo, world: &World, table: &Table) -> Resul
         (&demo.keys.other_tenant, "demo-other-tenant", &demo.other_tenant_id, Permission::Manage),
     ] {
         let secret = Secret::parse(secret).ok_or("a key in the data folder is none")?;
-        let key = KeyRow {
+        let key = Key {
             hash: secret.hash(),
             key_id: key_id.to_owned(),
+            version: 1,
             tenant_id: TenantId(tenant_id.clone()),
             permission,
             deployments: None,
+            allow: None,
+            revoked_at: None,
             expires_at,
         };
-        table.put_key(&key).await.map_err(|error| format!("the demo's keys: {error}"))?;
+        match table.put_key(&key).await.map_err(|error| format!("the demo's keys: {error}"))? {
+            // Made by an earlier start, which was ended before it could say so.
+            KeyWritten::Yes | KeyWritten::Older => {}
+            other => return Err(format!("the demo's keys: {other:?}")),
+        }
     }
     Ok(())
 }

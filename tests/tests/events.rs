@@ -10,13 +10,13 @@ use backups_aws::clock::{Clock, ClockControl};
 use backups_aws::random;
 use backups_aws::sdk;
 use backups_aws::settings::Settings;
-use backups_aws::table::keys::{KeyRow, Permission, Secret};
+use backups_aws::table::keys::{Key, Permission, Secret};
 use backups_aws::table::{Table, Written};
 use backups_core::backup::{BackupType, Volume};
 use backups_core::create::{Cause, NewBackup, decide_for};
 use backups_core::id::{BackupId, DeploymentId};
 use backups_core::limits::Limits;
-use backups_core::time::Seconds;
+use backups_core::time::{Seconds, Time};
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Context, LambdaEvent, Service as _};
 use scheduler::Scheduler;
@@ -142,22 +142,29 @@ async fn an_order_counts_for_a_quarter_of_an_hour_before_and_after_its_date() ->
     Ok(())
 }
 
+/// The key that the samples bear.
+fn samples_key(expires_at: Time) -> Result<Key> {
+    let secret = Secret::parse("ld_EXAMPLE-EXAMPLE-EXAMPLE-EXAMPLE-EXAMPLE-KEY");
+    Ok(Key {
+        hash: secret.ok_or_else(|| Failed("the samples' key is none".to_owned()))?.hash(),
+        key_id: "sample".to_owned(),
+        version: 1,
+        tenant_id: "tenant-demo".into(),
+        permission: Permission::Manage,
+        deployments: None,
+        allow: Some(vec!["203.0.113.0/24".parse().map_err(Failed)?]),
+        revoked_at: None,
+        expires_at,
+    })
+}
+
 #[tokio::test]
 async fn each_sample_does_what_it_is_for() -> Result<()> {
     let here = Here::start(Setup::default()).await?;
     // The running cloud's own functions hear of nothing.
     here.arm(&json!({"on": "bus", "do": "drop", "times": MANY})).await?;
     let functions = Functions::of(&here).await?;
-    let secret = Secret::parse("ld_EXAMPLE-EXAMPLE-EXAMPLE-EXAMPLE-EXAMPLE-KEY");
-    let key = KeyRow {
-        hash: secret.ok_or_else(|| Failed("the samples' key is none".to_owned()))?.hash(),
-        key_id: "sample".to_owned(),
-        tenant_id: "tenant-demo".into(),
-        permission: Permission::Manage,
-        deployments: None,
-        expires_at: functions.clock.now() + Seconds::days(1),
-    };
-    functions.table.put_key(&key).await?;
+    functions.table.put_key(&samples_key(functions.clock.now() + Seconds::days(1))?).await?;
     // Whose the snapshots of the EBS samples are.
     let owner = json!({"TableName": here.demo.table, "Item": {
         "pk": {"S": "SNAPSHOTS#snap-0f1e2d3c4b5a60001"}, "sk": {"S": "OWNER"},

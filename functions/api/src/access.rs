@@ -4,7 +4,7 @@
 //! bound to, and one that does not exist have one reply, to the letter. Only who
 //! may see a deployment is told that a permission is missing.
 
-use backups_aws::table::keys::{KeyRow, Permission};
+use backups_aws::table::keys::{Key, Permission};
 use backups_core::deployment::Deployment;
 use backups_core::error::{Code, Refusal};
 use backups_core::id::DeploymentId;
@@ -12,7 +12,7 @@ use backups_core::id::DeploymentId;
 /// The deployment, if the key may see it. A deleted one is still seen: its
 /// backups can be listed and deleted.
 pub(crate) fn seen(
-    key: &KeyRow,
+    key: &Key,
     id: DeploymentId,
     found: Option<Deployment>,
 ) -> Result<Deployment, Refusal> {
@@ -25,7 +25,7 @@ pub(crate) fn living(deployment: &Deployment) -> Result<(), Refusal> {
 }
 
 /// Refuses a key that lacks the permission.
-pub(crate) fn permitted(key: &KeyRow, needed: Permission) -> Result<(), Refusal> {
+pub(crate) fn permitted(key: &Key, needed: Permission) -> Result<(), Refusal> {
     if key.may(needed) {
         return Ok(());
     }

@@ -5,15 +5,20 @@
 //! is not kept: a new key works at once, even if it was tried a moment too early,
 //! and guesses cannot fill the memory. Expiry is compared at each use.
 //!
-//! Missing, doubled, malformed, unknown, revoked, expired: one reply for all.
+//! Missing, doubled, malformed, unknown, revoked, expired: one reply for all. A good key that
+//! comes from outside of its allowlist is told so.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use backups_aws::table::keys::{KeyRow, Secret};
+use backups_aws::table::keys::{Key, Secret};
 use backups_core::error::{Code, Refusal};
 use backups_core::time::{Seconds, Time};
-use http::HeaderMap;
+use http::request::Parts;
+use http::{Extensions, HeaderMap};
+use lambda_http::RequestExt as _;
+use lambda_http::request::RequestContext;
 use tracing::Span;
 
 use crate::Api;
@@ -38,14 +43,14 @@ pub(crate) struct Keys {
 
 #[derive(Debug, Clone)]
 struct Kept {
-    key: Arc<KeyRow>,
+    key: Arc<Key>,
     /// The time before the read was begun: what was revoked later was read too early.
     read_at: Time,
 }
 
 /// The key that the request bears, if it is good at this second.
-pub(crate) async fn caller(api: &Api, headers: &HeaderMap) -> Result<Arc<KeyRow>, Problem> {
-    let hash = secret(headers).ok_or_else(unauthorized)?.hash();
+pub(crate) async fn caller(api: &Api, parts: &Parts) -> Result<Arc<Key>, Problem> {
+    let hash = secret(&parts.headers).ok_or_else(unauthorized)?.hash();
     let now = api.clock.now();
     let key = if let Some(key) = api.keys.kept(&hash, now) {
         key
@@ -56,11 +61,24 @@ pub(crate) async fn caller(api: &Api, headers: &HeaderMap) -> Result<Arc<KeyRow>
         key
     };
     // Asked anew: the read took its time.
-    if api.clock.now() >= key.expires_at {
+    if !key.is_good(api.clock.now()) {
         return Err(unauthorized().into());
     }
     Span::current().record("key_id", key.key_id.as_str());
+    if !key.allows(source(&parts.extensions)) {
+        return Err(elsewhere().into());
+    }
     Ok(key)
+}
+
+/// From where the gateway was called, as it saw it itself: what a forwarded header says is
+/// whatever the client wrote (API Gateway developer guide, "Create AWS Lambda proxy
+/// integrations for HTTP APIs": `requestContext.http.sourceIp`).
+fn source(extensions: &Extensions) -> Option<IpAddr> {
+    match extensions.request_context_ref()? {
+        RequestContext::ApiGatewayV2(context) => context.http.source_ip.as_deref()?.parse().ok(),
+        _ => None,
+    }
 }
 
 /// The one secret that the headers bear. The gateway joins doubled headers with
@@ -79,14 +97,20 @@ fn unauthorized() -> Refusal {
     Refusal::new(Code::Unauthorized, reason)
 }
 
+/// Without a word of what would be allowed: whoever stole the key learns nothing.
+fn elsewhere() -> Refusal {
+    let reason = "The key may not be used from this address; ask its owner for its allowlist.";
+    Refusal::new(Code::IpNotAllowed, reason)
+}
+
 impl Keys {
     /// The key, if it was read within the last 30 s.
-    fn kept(&self, hash: &str, now: Time) -> Option<Arc<KeyRow>> {
+    fn kept(&self, hash: &str, now: Time) -> Option<Arc<Key>> {
         self.lock().get(hash).filter(|kept| kept.fresh(now)).map(|kept| Arc::clone(&kept.key))
     }
 
     /// Keeps a key; the one that was read the longest time ago makes room.
-    fn keep(&self, hash: String, key: Arc<KeyRow>, now: Time) {
+    fn keep(&self, hash: String, key: Arc<Key>, now: Time) {
         let mut keys = self.lock();
         if keys.len() >= MOST_KEPT {
             keys.retain(|_, kept| kept.fresh(now));

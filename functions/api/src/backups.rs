@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use backups_aws::random;
-use backups_aws::table::keys::{KeyRow, Permission};
+use backups_aws::table::keys::{Key, Permission};
 use backups_aws::table::{Stored, Written};
 use backups_core::announce::{Detail, OperationDue};
 use backups_core::backup::{Backup, Change, Deletion, patched, start_delete};
@@ -43,7 +43,7 @@ pub(crate) async fn list(
     request: Request,
 ) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
-    let key = auth::caller(&api, &parts.headers).await?;
+    let key = auth::caller(&api, &parts).await?;
     let (id, wanted) = input::page(&mut parts).await?;
     let (deployment, page) = match wanted.before {
         // One query has both.
@@ -77,7 +77,7 @@ pub(crate) async fn get(
     request: Request,
 ) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
-    let key = auth::caller(&api, &parts.headers).await?;
+    let key = auth::caller(&api, &parts).await?;
     let (id, backup_id) = input::backup(&mut parts).await?;
     access::seen(&key, id, api.table.deployment(id).await?)?;
     access::permitted(&key, Permission::Read)?;
@@ -96,7 +96,7 @@ pub(crate) async fn patch(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let (mut parts, body) = request.into_parts();
-    let key = auth::caller(&api, &parts.headers).await?;
+    let key = auth::caller(&api, &parts).await?;
     let (id, backup_id) = input::backup(&mut parts).await?;
     access::seen(&key, id, api.table.deployment(id).await?)?;
     access::permitted(&key, Permission::Manage)?;
@@ -113,7 +113,7 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
-    let key = auth::caller(&api, &parts.headers).await?;
+    let key = auth::caller(&api, &parts).await?;
     let id = input::deployment(&mut parts).await?;
     let deployment = living(&api, &key, id).await?;
     access::permitted(&key, Permission::Manage)?;
@@ -133,7 +133,7 @@ pub(crate) async fn delete(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let (mut parts, _) = request.into_parts();
-    let key = auth::caller(&api, &parts.headers).await?;
+    let key = auth::caller(&api, &parts).await?;
     let (id, backup_id) = input::backup(&mut parts).await?;
     access::seen(&key, id, api.table.deployment(id).await?)?;
     access::permitted(&key, Permission::Manage)?;
@@ -148,11 +148,7 @@ pub(crate) async fn delete(
 }
 
 /// The deployment as it is now, if the key may see it and it was not deleted.
-pub(crate) async fn living(
-    api: &Api,
-    key: &KeyRow,
-    id: DeploymentId,
-) -> Result<Deployment, Problem> {
+pub(crate) async fn living(api: &Api, key: &Key, id: DeploymentId) -> Result<Deployment, Problem> {
     let deployment = access::seen(key, id, api.table.deployment(id).await?)?;
     access::living(&deployment)?;
     Ok(deployment)
@@ -163,7 +159,7 @@ pub(crate) async fn living(
 /// is stored, and the others learn from a new read that it is running.
 async fn store(
     api: &Api,
-    key: &KeyRow,
+    key: &Key,
     mut deployment: Deployment,
     wanted: NewBackup,
 ) -> Result<Backup, Problem> {

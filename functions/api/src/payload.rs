@@ -56,6 +56,7 @@ fn encoded(text: &str, kept: &[u8]) -> String {
 mod tests {
     use std::sync::Arc;
 
+    use backups_aws::table::keys::Key;
     use lambda_http::{Adapter, Context, LambdaEvent, Service as _};
     use serde_json::{Value, json};
 
@@ -102,7 +103,12 @@ mod tests {
 
     /// What Lambda hands back to the gateway.
     async fn invoke(payload: Value) -> Value {
-        let cloud = Cloud::with(Some(&key()), Some(&deployment()));
+        invoke_with(&key(), payload).await
+    }
+
+    /// The same with a key like this.
+    async fn invoke_with(key: &Key, payload: Value) -> Value {
+        let cloud = Cloud::with(Some(key), Some(&deployment()));
         let router = service(Arc::new(api(&cloud)));
         let request = tame(serde_json::from_value(payload).expect("a payload"));
         let event = LambdaEvent::new(request, Context::default());
@@ -111,6 +117,42 @@ mod tests {
         assert_eq!(response["headers"]["ld-request"].as_str().map(str::len), Some(32));
         assert_eq!(response["isBase64Encoded"], false);
         response
+    }
+
+    #[tokio::test]
+    async fn an_allowlist_asks_the_gateway_and_no_header() {
+        let only =
+            |network: &str| Key { allow: network.parse().ok().map(|one| vec![one]), ..key() };
+        let from = |address: &str| {
+            let mut payload = payload("GET", BACKUPS, "", "h");
+            payload["requestContext"]["http"]["sourceIp"] = json!(address);
+            payload["headers"]["x-forwarded-for"] = json!("198.51.100.1");
+            payload["headers"]["forwarded"] = json!("for=198.51.100.1");
+            payload
+        };
+        for (network, address, status) in [
+            ("192.0.2.0/24", "192.0.2.1", 200),
+            ("198.51.100.0/24", "192.0.2.1", 403),
+            ("2001:db8::/32", "2001:db8::7", 200),
+            ("2001:db8::/32", "2001:db9::7", 403),
+            ("192.0.2.1", "::ffff:192.0.2.1", 200),
+            ("0.0.0.0/0", "", 403),
+            ("0.0.0.0/0", "unknown", 403),
+        ] {
+            let reply = invoke_with(&only(network), from(address)).await;
+            assert_eq!(reply["statusCode"], status, "{network} {address}: {reply}");
+            if status == 403 {
+                let body = reply["body"].to_string();
+                assert!(body.contains("ip_not_allowed") && !body.contains(network), "{body}");
+            }
+        }
+        // What is wrong with the key itself comes first, and what it may not do after.
+        let elsewhere = only("198.51.100.0/24");
+        let revoked = Key { revoked_at: "2026-01-01T00:00:00Z".parse().ok(), ..elsewhere.clone() };
+        assert_eq!(invoke_with(&revoked, from("192.0.2.1")).await["statusCode"], 401);
+        let mut bad = from("192.0.2.1");
+        bad["rawPath"] = json!("/deployments/x/backups");
+        assert_eq!(invoke_with(&elsewhere, bad).await["statusCode"], 403);
     }
 
     #[test]

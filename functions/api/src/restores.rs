@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use backups_aws::random;
-use backups_aws::table::keys::{KeyRow, Permission};
+use backups_aws::table::keys::{Key, Permission};
 use backups_aws::table::{Begun, Written};
 use backups_core::announce::Detail;
 use backups_core::backup::Backup;
@@ -37,7 +37,7 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
-    let key = auth::caller(&api, &parts.headers).await?;
+    let key = auth::caller(&api, &parts).await?;
     let (id, backup_id) = input::backup(&mut parts).await?;
     let deployment = living(&api, &key, id).await?;
     access::permitted(&key, Permission::Manage)?;
@@ -66,7 +66,7 @@ pub(crate) async fn list(
     request: Request,
 ) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
-    let key = auth::caller(&api, &parts.headers).await?;
+    let key = auth::caller(&api, &parts).await?;
     let id = input::deployment(&mut parts).await?;
     living(&api, &key, id).await?;
     access::permitted(&key, Permission::Read)?;
@@ -81,7 +81,7 @@ pub(crate) async fn get(
     request: Request,
 ) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
-    let key = auth::caller(&api, &parts.headers).await?;
+    let key = auth::caller(&api, &parts).await?;
     let (id, restore_id) = input::restore(&mut parts).await?;
     living(&api, &key, id).await?;
     access::permitted(&key, Permission::Read)?;
@@ -95,7 +95,7 @@ pub(crate) async fn get(
 /// changed in between, reads and decides anew.
 async fn store(
     api: &Api,
-    key: &KeyRow,
+    key: &Key,
     mut deployment: Deployment,
     backup_id: BackupId,
     asked: Asked,

@@ -74,7 +74,7 @@ pub(crate) async fn get(
     request: Request,
 ) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
-    let key = auth::caller(&api, &parts.headers).await?;
+    let key = auth::caller(&api, &parts).await?;
     let id = input::deployment(&mut parts).await?;
     living(&api, &key, id).await?;
     access::permitted(&key, Permission::Read)?;
@@ -89,7 +89,7 @@ pub(crate) async fn put(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let (mut parts, body) = request.into_parts();
-    let key = auth::caller(&api, &parts.headers).await?;
+    let key = auth::caller(&api, &parts).await?;
     let id = input::deployment(&mut parts).await?;
     let deployment = living(&api, &key, id).await?;
     access::permitted(&key, Permission::Manage)?;
@@ -109,7 +109,7 @@ pub(crate) async fn delete(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let (mut parts, _) = request.into_parts();
-    let key = auth::caller(&api, &parts.headers).await?;
+    let key = auth::caller(&api, &parts).await?;
     let id = input::deployment(&mut parts).await?;
     living(&api, &key, id).await?;
     access::permitted(&key, Permission::Manage)?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use backups_aws::clock::Clock;
-use backups_aws::table::keys::{KeyRow, Permission, Secret};
+use backups_aws::table::keys::{Key, Permission, Secret};
 use backups_core::backup::Backup;
 use backups_core::create::{NewBackup, decide};
 use backups_core::deployment::{Deployment, Node, Registry};
@@ -59,13 +59,16 @@ pub(crate) fn deployment() -> Deployment {
 }
 
 /// A key of the deployment's tenant that may do everything for a very long time.
-pub(crate) fn key() -> KeyRow {
-    KeyRow {
+pub(crate) fn key() -> Key {
+    Key {
         hash: secret().hash(),
         key_id: "key-1".into(),
+        version: 1,
         tenant_id: "tenant".into(),
         permission: Permission::Manage,
         deployments: None,
+        allow: None,
+        revoked_at: None,
         expires_at: Time::from_unix(i64::from(u32::MAX) * 2),
     }
 }

@@ -36,6 +36,8 @@ codes! {
     StorageNotSupported = "storage_not_supported", 400;
     /// Key missing, unknown, revoked, or expired: one reply for all.
     Unauthorized = "unauthorized", 401;
+    /// The request comes from outside of the key's allowlist.
+    IpNotAllowed = "ip_not_allowed", 403;
     /// The key lacks the permission.
     InsufficientPermissions = "insufficient_permissions", 403;
     /// The deployment's plan has no backups.

@@ -23,6 +23,7 @@ pub mod deployment;
 pub mod error;
 pub mod id;
 pub mod json;
+pub mod key;
 pub mod limits;
 pub mod operation;
 pub mod reconcile;

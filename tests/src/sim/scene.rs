@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use backups_aws::table::keys::{KeyRow, Permission, Secret};
+use backups_aws::table::keys::{Key as KeyRow, Permission, Secret};
 use backups_core::id::{DeploymentId, TenantId};
 use backups_core::time::{Seconds, Time};
 use cloud::{Cloud, InstanceSpec, VolumeSpec};
@@ -162,6 +162,7 @@ impl Scene {
                     KeyRow {
                         hash: secret.hash(),
                         key_id: format!("{id}-{kind:?}"),
+                        version: 1,
                         tenant_id: TenantId::from(id),
                         permission: if kind == Key::Read {
                             Permission::Read
@@ -170,6 +171,8 @@ impl Scene {
                         },
                         deployments: (kind == Key::Bound)
                             .then(|| first.map(|one| DeploymentId(one.id)).into_iter().collect()),
+                        allow: None,
+                        revoked_at: None,
                         expires_at: match kind {
                             Key::Expired => now,
                             Key::Ending => Time::from_unix(scene.ends.as_second()),

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_dynamo::Item;
 use serde_json::{Value, json};
 
-use super::{Backup, Deployment, KeyRow};
+use super::{Backup, Deployment, Key};
 
 /// The cloud. Clones are the same one.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +31,7 @@ struct State {
 
 impl Cloud {
     /// A cloud with a key, and a deployment if there is one.
-    pub(crate) fn with(key: Option<&KeyRow>, deployment: Option<&Deployment>) -> Self {
+    pub(crate) fn with(key: Option<&Key>, deployment: Option<&Deployment>) -> Self {
         let cloud = Self::default();
         if let Some(key) = key {
             cloud.put(format!("KEY#{}", key.hash), "KEY".into(), key);

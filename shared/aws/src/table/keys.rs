@@ -1,53 +1,15 @@
 //! API keys: what is stored of one, and the secret that only its holder has.
 
-use backups_core::id::{DeploymentId, TenantId};
-use backups_core::time::Time;
-use serde::{Deserialize, Serialize};
+use aws_sdk_dynamodb::types::{
+    Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+};
+use backups_core::time::Seconds;
 use sha2::{Digest, Sha256};
 
-use super::{Table, TableError, from_item, s, to_item};
+pub use backups_core::key::{Key, Permission};
 
-/// What a key may do. `Manage` implies `Read`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Permission {
-    /// List.
-    #[serde(rename = "deployment:read")]
-    Read,
-    /// List, create, restore, delete.
-    #[serde(rename = "deployment:manage")]
-    Manage,
-}
-
-/// A key's row. The secret itself is nowhere.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyRow {
-    /// SHA-256 of the secret, in hex.
-    pub hash: String,
-    /// What people call it by; safe to log.
-    pub key_id: String,
-    /// Whose deployments it opens.
-    pub tenant_id: TenantId,
-    /// What it may do.
-    pub permission: Permission,
-    /// The deployments it is bound to; None: all of the tenant's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deployments: Option<Vec<DeploymentId>>,
-    /// From then on it opens nothing.
-    pub expires_at: Time,
-}
-
-impl KeyRow {
-    /// Whether the key may see this deployment of this tenant.
-    pub fn opens(&self, deployment: DeploymentId, tenant: &TenantId) -> bool {
-        self.tenant_id == *tenant
-            && self.deployments.as_ref().is_none_or(|bound| bound.contains(&deployment))
-    }
-
-    /// Whether the key may do what needs `permission`.
-    pub fn may(&self, permission: Permission) -> bool {
-        self.permission >= permission
-    }
-}
+use super::operation::built;
+use super::{Table, TableError, call, from_item, n, s, to_item};
 
 /// A key's secret: `ld_` and 43 base64url characters, 256 random bits. Has no
 /// `Debug` that shows it.
@@ -103,18 +65,109 @@ impl Secret {
     }
 }
 
+/// What became of a key that was to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyWritten {
+    /// It is stored, or was before.
+    Yes,
+    /// A later version of it is there: nothing changed.
+    Older,
+    /// Nothing changed: its hash or its id is another key's, or its tenant another.
+    Clash,
+    /// It met another write: try again.
+    Conflict,
+}
+
+/// How long a key that opens nothing any more is still listed.
+const LISTED: Seconds = Seconds::days(90);
+
+/// The partition in which all keys are listed.
+const KEYS: &str = "KEYS";
+
 impl Table {
     /// The key with this hash, strongly consistent.
-    pub async fn key(&self, hash: &str) -> Result<Option<KeyRow>, TableError> {
+    pub async fn key(&self, hash: &str) -> Result<Option<Key>, TableError> {
         self.get(format!("KEY#{hash}"), "KEY".to_owned()).await?.map(from_item).transpose()
     }
 
-    /// Stores a key.
-    pub async fn put_key(&self, key: &KeyRow) -> Result<(), TableError> {
-        let mut item = to_item("KEY", key)?;
-        item.insert("pk".into(), s(format!("KEY#{}", key.hash)));
-        item.insert("sk".into(), s("KEY"));
-        self.put(item).await
+    /// The key that people call so.
+    pub async fn key_called(&self, key_id: &str) -> Result<Option<Key>, TableError> {
+        self.get(KEYS.to_owned(), key_id.to_owned()).await?.map(from_item).transpose()
+    }
+
+    /// All keys, in the order of their ids.
+    pub async fn keys(&self) -> Result<Vec<Key>, TableError> {
+        let mut start = None;
+        let mut keys = Vec::new();
+        loop {
+            let reply = self
+                .client
+                .query()
+                .table_name(&self.name)
+                .key_condition_expression("pk = :pk")
+                .expression_attribute_values(":pk", s(KEYS))
+                .consistent_read(true)
+                .set_exclusive_start_key(start)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .send()
+                .await
+                .map_err(|error| call("Query", &error))?;
+            let rows = reply.items.unwrap_or_default().into_iter();
+            keys.extend(rows.map(from_item).collect::<Result<Vec<Key>, _>>()?);
+            start = reply.last_evaluated_key;
+            if start.is_none() {
+                return Ok(keys);
+            }
+        }
+    }
+
+    /// Stores a key, in both rows that it has: by its hash, where each request finds it, and
+    /// in the list. Neither hash nor id nor tenant of a key ever changes.
+    pub async fn put_key(&self, key: &Key) -> Result<KeyWritten, TableError> {
+        let put = |pk: String, sk: &str| {
+            let mut item = to_item(sk, key)?;
+            item.insert("pk".into(), s(pk));
+            item.insert("sk".into(), s(sk));
+            item.insert("ttl".into(), n((key.expires_at + LISTED).unix()));
+            let put = Put::builder()
+                .table_name(&self.name)
+                .set_item(Some(item))
+                .condition_expression(
+                    "attribute_not_exists(pk) OR (#hash = :hash AND key_id = :id \
+                     AND tenant_id = :tenant AND version < :version)",
+                )
+                .expression_attribute_names("#hash", "hash")
+                .expression_attribute_values(":hash", s(&key.hash))
+                .expression_attribute_values(":id", s(&key.key_id))
+                .expression_attribute_values(":tenant", s(key.tenant_id.as_str()))
+                .expression_attribute_values(":version", n(key.version))
+                .return_values_on_condition_check_failure(
+                    ReturnValuesOnConditionCheckFailure::AllOld,
+                )
+                .build();
+            Ok(TransactWriteItem::builder().put(built(put)?).build())
+        };
+        let items =
+            vec![put(format!("KEY#{}", key.hash), "KEY")?, put(KEYS.to_owned(), &key.key_id)?];
+        let reasons = match self.transact(items).await? {
+            Ok(()) => return Ok(KeyWritten::Yes),
+            Err(reasons) => reasons,
+        };
+        let there = reasons.into_iter().filter_map(|reason| reason.item);
+        let there = there.map(from_item).collect::<Result<Vec<Key>, _>>()?;
+        let same = |there: &Key| {
+            there.hash == key.hash && there.key_id == key.key_id && there.tenant_id == key.tenant_id
+        };
+        Ok(if there.is_empty() {
+            KeyWritten::Conflict
+        } else if !there.iter().all(same) {
+            KeyWritten::Clash
+        } else if there.iter().all(|there| there == key) {
+            // Of an earlier try, or of an event that came twice.
+            KeyWritten::Yes
+        } else {
+            KeyWritten::Older
+        })
     }
 }
 
@@ -137,21 +190,5 @@ mod tests {
         for bad in ["", "ld_", "ld_short", "xx_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
             assert_eq!(Secret::parse(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn manage_implies_read_and_a_bound_key_opens_only_its_deployments() {
-        let key = KeyRow {
-            hash: String::new(),
-            key_id: "k".into(),
-            tenant_id: TenantId::from("a"),
-            permission: Permission::Manage,
-            deployments: Some(vec![DeploymentId(1)]),
-            expires_at: Time::from_unix(0),
-        };
-        assert!(key.may(Permission::Read) && key.may(Permission::Manage));
-        assert!(key.opens(DeploymentId(1), &TenantId::from("a")));
-        assert!(!key.opens(DeploymentId(2), &TenantId::from("a")));
-        assert!(!key.opens(DeploymentId(1), &TenantId::from("b")));
     }
 }

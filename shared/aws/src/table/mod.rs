@@ -11,7 +11,8 @@
 //! | the request of a backup before an upgrade, and its answer | `DEPLOYMENT#<id>` | `UPGRADE#<upgrade id>` |
 //! | a deleted backup's tombstone (TTL) | `DEPLOYMENT#<id>` | `TOMBSTONE#BACKUP#<20 digits>` |
 //! | which backup a set of snapshots belongs to | `SNAPSHOTS#<smallest id>` | `OWNER` |
-//! | API key | `KEY#<sha256>` | `KEY` |
+//! | API key (TTL) | `KEY#<sha256>` | `KEY` |
+//! | the same in the list of all keys (TTL) | `KEYS` | `<key id>` |
 //! | the stack's own facts | `STACK` | `TABLE` |
 //! | until when the releases of scheduled backups are given away | `STACK` | `RELEASES` |
 //! | the stack's reconciliation: its run, its place, its last report | `STACK` | `RECONCILIATION` |

@@ -94,6 +94,7 @@ impl Oracle {
                     _ if sk.starts_with("TOMBSTONE#") => reach.hit("turn tombstone"),
                     // The stack's own facts, and the operator's keys.
                     "TABLE" | "KEY" => {}
+                    _ if change.key.0 == "KEYS" => {}
                     "BRAKE" if life.function == Name::Scheduler => {
                         reach.hit("turn tick saw a pause");
                     }

@@ -1,0 +1,128 @@
+//! API keys: made, listed and revoked by the operator's command, and used over HTTP.
+
+use serde_json::{Value, json};
+use tests::http::{Call, Reply};
+use tests::{Failed, Here, Result, Setup, fail};
+
+/// Makes a key of the demo's tenant. Gives its id and its secret.
+async fn create(here: &Here, more: &[&str]) -> Result<(String, String)> {
+    let tenant = here.demo.tenant_id.clone();
+    let mut all = vec!["key", "create", "--tenant", &tenant, "--json"];
+    all.extend(more);
+    let made = first(&here.admin(&all).await?)?;
+    let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
+    Ok((text("key_id"), text("secret")))
+}
+
+/// The JSON that a command printed; what it told people stands after it.
+fn first(said: &str) -> Result<Value> {
+    Ok(serde_json::from_str(said.lines().next().unwrap_or_default())?)
+}
+
+/// Lists the demo's backups with a key.
+async fn list(here: &Here, secret: &str) -> Result<Reply> {
+    here.send(Call::new("GET", here.backups()).key(secret)).await
+}
+
+/// Why the command refuses.
+async fn refusal(here: &Here, arguments: &[&str]) -> Result<String> {
+    match here.admin(arguments).await {
+        Err(Failed(why)) => Ok(why),
+        Ok(said) => fail(format!("{arguments:?}: {said}")),
+    }
+}
+
+#[tokio::test]
+async fn a_key_opens_until_it_expires_or_is_revoked() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let (id, secret) = create(&here, &["--permission", "deployment:manage", "--days", "2"]).await?;
+    assert_eq!((secret.len(), &secret[..3]), (46, "ld_"));
+    assert_eq!(list(&here, &secret).await?.status, 200, "at once");
+    let post = Call::new("POST", here.backups()).key(&secret).json(r#"{"name": "n"}"#);
+    assert_eq!(here.send(post).await?.status, 204);
+
+    let listed = first(&here.admin(&["key", "list", "--json"]).await?)?;
+    let keys = listed.as_array().cloned().unwrap_or_default();
+    assert_eq!(keys.len(), 4, "the demo's, and the new one: {listed}");
+    let one = keys.iter().find(|key| key["key_id"] == id.as_str()).cloned().unwrap_or_default();
+    let expected = json!({
+        "key_id": id, "tenant_id": here.demo.tenant_id, "permission": "deployment:manage",
+        "deployments": null, "allow": null, "expires_at": one["expires_at"],
+        "revoked_at": null, "state": "good",
+    });
+    assert_eq!(one, expected);
+    let lasts = one["expires_at"].as_str().unwrap_or_default().parse::<jiff::Timestamp>()?;
+    let left = lasts.duration_since(here.now().await?).as_secs();
+    assert!((2 * 86_400 - 60..=2 * 86_400).contains(&left), "{left}");
+
+    here.admin(&["key", "revoke", &id]).await?;
+    here.advance(30).await?;
+    assert_eq!(list(&here, &secret).await?.code(), "unauthorized");
+    let again = first(&here.admin(&["key", "revoke", &id, "--json"]).await?)?;
+    assert_eq!(again["state"], "revoked", "and not revived");
+    let listed = here.admin(&["key", "list", "--tenant", &here.demo.tenant_id]).await?;
+    assert!(listed.contains(&format!("{id}  revoked")) && listed.lines().count() == 3, "{listed}");
+    assert!(!listed.contains("ld_"), "{listed}");
+
+    // To the second.
+    let (_, short) = create(&here, &["--permission", "deployment:read", "--days", "1"]).await?;
+    here.advance(86_400 - 120).await?;
+    assert_eq!(list(&here, &short).await?.status, 200);
+    here.advance(121).await?;
+    assert_eq!(list(&here, &short).await?.code(), "unauthorized");
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_is_bound_to_deployments_and_to_where_it_is_used() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let own = here.demo.deployment_id.to_string();
+    let read = ["--permission", "deployment:read", "--days", "1"];
+    let (_, bound) = create(&here, &[&read[..], &["--deployment", &own]].concat()).await?;
+    assert_eq!(list(&here, &bound).await?.status, 200);
+    // One that is not there yet, of the same tenant.
+    let (_, other) = create(&here, &[&read[..], &["--deployment", "77"]].concat()).await?;
+    assert_eq!(list(&here, &other).await?.code(), "deployment_not_found");
+
+    let networks = ["--allow", "127.0.0.0/8", "--allow", "2001:db8::/32"];
+    let (_, near) = create(&here, &[&read[..], &networks].concat()).await?;
+    assert_eq!(list(&here, &near).await?.status, 200);
+    let (_, far) = create(&here, &[&read[..], &["--allow", "192.0.2.0/24"]].concat()).await?;
+    let forged = Call::new("GET", here.backups()).key(&far);
+    let forged = forged.header("x-forwarded-for", "192.0.2.1");
+    for call in [Call::new("GET", here.backups()).key(&far), forged] {
+        let reply = here.send(call).await?;
+        assert_eq!((reply.status, reply.code().as_str()), (403, "ip_not_allowed"));
+    }
+    // Before the ids in the path and the permission.
+    let bad = Call::new("POST", "/deployments/x/backups").key(&far);
+    assert_eq!(here.send(bad).await?.code(), "ip_not_allowed");
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_no_key_can_be_is_refused() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let (tenant, foreign) = (&here.demo.tenant_id, here.demo.other_deployment_id.to_string());
+    let good = ["key", "create", "--tenant", tenant, "--permission", "deployment:read"];
+    for (more, why) in [
+        (&["--days", "0"][..], "1..=365"),
+        (&["--days", "366"], "1..=365"),
+        (&[], "--days"),
+        (&["--days", "1", "--allow", "192.0.2.1/24"], "192.0.2.0/24"),
+        (&["--days", "1", "--allow", "localhost"], "no address"),
+        (&["--days", "1", "--deployment", "0"], "no id"),
+        (&["--days", "1", "--deployment", &foreign], "not the tenant's"),
+    ] {
+        let said = refusal(&here, &[&good[..], more].concat()).await?;
+        assert!(said.contains(why), "{more:?}: {said}");
+    }
+    let said = refusal(&here, &["key", "revoke", "key-of-nobody"]).await?;
+    assert!(said.contains("there is no key"), "{said}");
+    let listed = here.admin(&["key", "list"]).await?;
+    assert_eq!(listed.lines().count(), 3, "only the demo's: {listed}");
+    here.stop().await;
+    Ok(())
+}
