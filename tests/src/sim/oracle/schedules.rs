@@ -232,8 +232,9 @@ impl Oracle {
         if !ran && !told.contains(&slot.as_str()) {
             return violated("slot-dropped", format!("of {slot} nothing is told: {old}, {new}"));
         }
-        // Each that was passed over, the latest of very many.
-        let passed = open.iter().rev().filter(|one| **one < decided).take(PASSED);
+        // Each that was passed over, the latest of very many: it may be one of them itself.
+        let others = PASSED - usize::from(!ran);
+        let passed = open.iter().rev().filter(|one| **one < decided).take(others);
         for one in passed {
             if !told.contains(&one.to_string().as_str()) {
                 return violated("slot-dropped", format!("of {one} nothing is told: {old}, {new}"));
