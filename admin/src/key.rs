@@ -76,8 +76,9 @@ pub(crate) struct Revoke {
 }
 
 fn tenant(text: &str) -> Result<TenantId, String> {
-    let sound = !text.trim().is_empty() && !text.chars().any(char::is_control);
-    if sound { Ok(TenantId::from(text)) } else { Err("a tenant has a name".to_owned()) }
+    let sound = !text.is_empty() && text.trim() == text && !text.chars().any(char::is_control);
+    let fault = "a tenant's id is not empty, and has no blanks around it";
+    if sound { Ok(TenantId::from(text)) } else { Err(fault.to_owned()) }
 }
 
 fn permission(text: &str) -> Result<Permission, String> {
@@ -247,14 +248,15 @@ fn line(key: &Key, now: Time) -> String {
     };
     let texts = |all: &[DeploymentId]| all.iter().map(ToString::to_string).collect();
     let networks = |all: &[Network]| all.iter().map(ToString::to_string).collect();
+    let since = key.revoked_at.map(|at| format!(" since {at}")).unwrap_or_default();
     format!(
-        "{}  {}  tenant {}  {}  deployments {}  from {}  until {}",
+        "{}  {}{since}  tenant {}  {}  deployments {}  from {}  until {}",
         key.key_id,
         state(key, now),
         key.tenant_id,
         key.permission.as_str(),
         joined(key.deployments.as_deref().map(texts), "all"),
         joined(key.allow.as_deref().map(networks), "anywhere"),
-        key.revoked_at.unwrap_or(key.expires_at),
+        key.expires_at,
     )
 }

@@ -10,7 +10,7 @@ use backups_aws::clock::{Clock, ClockControl};
 use backups_aws::random;
 use backups_aws::sdk;
 use backups_aws::settings::Settings;
-use backups_aws::table::keys::{Key, Permission, Secret};
+use backups_aws::table::keys::{Key, KeyWritten, Permission, Secret};
 use backups_aws::table::{Table, Written};
 use backups_core::backup::{BackupType, Volume};
 use backups_core::create::{Cause, NewBackup, decide_for};
@@ -363,6 +363,46 @@ async fn a_slot_has_no_room_above_the_limit_once_what_gives_way_is_gone() -> Res
     assert_eq!(here.delete(oldest).await?.status, 204);
     let written = functions.table.create_backup(&read, &backup, room, None).await;
     assert_eq!(written.map_err(Failed::from)?, Written::Conflict);
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_keeps_what_it_is_and_stays_revoked() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let functions = Functions::of(&here).await?;
+    let table = &functions.table;
+    let now = functions.clock.now();
+    let first = samples_key(now + Seconds::days(1))?;
+    let version = |version| Key { version, ..first.clone() };
+    let read = |version| Key { version, permission: Permission::Read, ..first.clone() };
+    let revoked = Key { revoked_at: Some(now), ..version(3) };
+    let other = |change: fn(&mut Key)| {
+        let mut key = version(9);
+        change(&mut key);
+        key
+    };
+    for (key, expected) in [
+        (version(1), KeyWritten::Yes),
+        // It came twice.
+        (version(1), KeyWritten::Yes),
+        (read(1), KeyWritten::Older),
+        (read(2), KeyWritten::Yes),
+        (version(1), KeyWritten::Older),
+        (other(|key| key.hash = "0".repeat(64)), KeyWritten::Clash),
+        (other(|key| key.key_id = "other".to_owned()), KeyWritten::Clash),
+        (other(|key| key.tenant_id = "other".into()), KeyWritten::Clash),
+        (revoked.clone(), KeyWritten::Yes),
+        // Of somebody who does not know of that.
+        (version(4), KeyWritten::Older),
+    ] {
+        let written = table.put_key(&key).await.map_err(Failed::from)?;
+        assert_eq!(written, expected, "{key:?}");
+    }
+    assert_eq!(table.key(&first.hash).await.map_err(Failed::from)?, Some(revoked.clone()));
+    assert_eq!(table.key_called("sample").await.map_err(Failed::from)?, Some(revoked));
+    assert_eq!(table.key(&"0".repeat(64)).await.map_err(Failed::from)?, None);
+    assert_eq!(table.key_called("other").await.map_err(Failed::from)?, None);
     here.stop().await;
     Ok(())
 }

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DeploymentId, TenantId};
@@ -118,6 +118,7 @@ impl std::str::FromStr for Network {
             return Ok(Self(address.to_canonical().into()));
         }
         let network: IpNet = text.parse().map_err(|_| fault())?;
+        let network = unmapped(network).unwrap_or(network);
         // Bits beyond the prefix are a slip of somebody who meant another network.
         if network.trunc() != network {
             let meant = network.trunc();
@@ -125,6 +126,13 @@ impl std::str::FromStr for Network {
         }
         Ok(Self(network))
     }
+}
+
+/// The IPv4 network that an IPv6 one within `::ffff:0:0/96` is.
+fn unmapped(network: IpNet) -> Option<IpNet> {
+    let IpNet::V6(network) = network else { return None };
+    let prefix = network.prefix_len().checked_sub(96)?;
+    Ipv4Net::new(network.addr().to_ipv4_mapped()?, prefix).ok().map(IpNet::V4)
 }
 
 impl std::fmt::Display for Network {
@@ -203,6 +211,8 @@ mod tests {
         // What a gateway of two stacks may write.
         assert!(from(&["192.0.2.0/24"], "::ffff:192.0.2.1"));
         assert!(from(&["::ffff:192.0.2.1"], "192.0.2.1"));
+        assert!(from(&["::ffff:192.0.2.0/120"], "192.0.2.1"));
+        assert!(!from(&["::ffff:192.0.2.0/120"], "192.0.3.1"));
         assert!(!from(&["192.0.2.0/24"], "no address"));
     }
 
@@ -216,7 +226,12 @@ mod tests {
         for bad in ["", "192.0.2", "192.0.2.0/33", "192.0.2.0/", "x/8", "192.0.2.7 "] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }
-        let json = serde_json::to_string(&"10.0.0.0/8".parse::<Network>()).expect("JSON");
-        assert_eq!(json, r#"{"Ok":"10.0.0.0/8"}"#);
+        // What is stored is what was given.
+        for text in ["10.0.0.0/8", "::ffff:192.0.2.1/128", "::ffff:192.0.2.0/120", "::1/128"] {
+            let network: Network = text.parse().expect("a network");
+            let json = serde_json::to_string(&network).expect("JSON");
+            assert_eq!(serde_json::from_str::<Network>(&json).ok(), Some(network), "{json}");
+        }
+        assert!(serde_json::from_str::<Network>(r#""localhost""#).is_err());
     }
 }

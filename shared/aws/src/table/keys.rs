@@ -70,7 +70,7 @@ impl Secret {
 pub enum KeyWritten {
     /// It is stored, or was before.
     Yes,
-    /// A later version of it is there: nothing changed.
+    /// A later version of it is there, or it was revoked: nothing changed.
     Older,
     /// Nothing changed: its hash or its id is another key's, or its tenant another.
     Clash,
@@ -78,7 +78,7 @@ pub enum KeyWritten {
     Conflict,
 }
 
-/// How long a key that opens nothing any more is still listed.
+/// How long a key is still listed once its time is over.
 const LISTED: Seconds = Seconds::days(90);
 
 /// The partition in which all keys are listed.
@@ -124,6 +124,9 @@ impl Table {
     /// Stores a key, in both rows that it has: by its hash, where each request finds it, and
     /// in the list. Neither hash nor id nor tenant of a key ever changes.
     pub async fn put_key(&self, key: &Key) -> Result<KeyWritten, TableError> {
+        // Who does not know that it was revoked does not revive it.
+        let stays =
+            if key.revoked_at.is_none() { " AND attribute_not_exists(revoked_at)" } else { "" };
         let put = |pk: String, sk: &str| {
             let mut item = to_item(sk, key)?;
             item.insert("pk".into(), s(pk));
@@ -132,10 +135,11 @@ impl Table {
             let put = Put::builder()
                 .table_name(&self.name)
                 .set_item(Some(item))
-                .condition_expression(
+                .condition_expression(format!(
                     "attribute_not_exists(pk) OR (#hash = :hash AND key_id = :id \
-                     AND tenant_id = :tenant AND version < :version)",
-                )
+                     AND tenant_id = :tenant \
+                     AND (attribute_not_exists(version) OR version < :version){stays})"
+                ))
                 .expression_attribute_names("#hash", "hash")
                 .expression_attribute_values(":hash", s(&key.hash))
                 .expression_attribute_values(":id", s(&key.key_id))

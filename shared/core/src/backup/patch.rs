@@ -1,7 +1,8 @@
 //! What a person changes of a backup that is there: its name, its remarks, its expiry.
 //!
-//! None of it is the operation's: a patch takes no revision, so that it holds up no worker,
-//! and no worker's write takes it back. Only when the row is next looked at concerns both.
+//! None of it is the operation's: a patch takes no revision, and no worker's write takes it
+//! back. Only an expiry concerns both, for it says when the row is next looked at: a worker
+//! whose backup gets another one meanwhile reads it again.
 
 use super::{Backup, Status};
 use crate::error::{Code, Refusal};
@@ -46,16 +47,20 @@ impl Backup {
     /// write that ends it looks at the expiry.
     fn due_once_patched(&self, old_expiry: Option<Time>, now: Time) -> Option<Time> {
         let ended = matches!(self.status, Status::Completed | Status::Failed);
-        let rests = self.outbox.is_empty() && self.missing.is_none() && !self.removal_open();
+        let rests = self.status == Status::Completed
+            && self.outbox.is_empty()
+            && self.missing.is_none()
+            && self.sweep_until.is_none();
         match self.due_at {
             at if !ended => at,
-            _ if rests => self.expires_at,
-            // Something else is to be done; the old expiry, which came before it, tells nothing
-            // of when.
+            None => self.expires_at,
+            // Something else is to be done.
             Some(at) if old_expiry != Some(at) => {
-                self.expires_at.map_or(Some(at), |one| Some(one.min(at)))
+                [Some(at), self.expires_at].into_iter().flatten().min()
             }
-            _ => Some(now),
+            Some(_) if rests => self.expires_at,
+            // Perhaps something else is, at a time that the old expiry hid.
+            Some(_) => Some(now),
         }
     }
 }

@@ -58,6 +58,14 @@ fn a_patch_takes_nothing_unfinished_out_of_the_index() {
     for days in [None, Some(1)] {
         assert_eq!(patched(&row, &expires(days), NOW).map(|row| row.due_at), Ok(Some(NOW)));
     }
+    // Of a failed one: perhaps it waits for older ones to be pruned.
+    let mut row = Backup { status: Status::Failed, due_at: Some(after(120)), ..rests() };
+    row.expires_at = None;
+    for days in [None, Some(1)] {
+        assert_eq!(patched(&row, &expires(days), NOW).map(|row| row.due_at), Ok(Some(after(120))));
+    }
+    (row.expires_at, row.due_at) = (Some(after(999)), Some(after(999)));
+    assert_eq!(patched(&row, &expires(None), NOW).map(|row| row.due_at), Ok(Some(NOW)));
     // An expiry that there was not before, and one that comes sooner.
     let mut row = rests();
     row.due_at = None;
