@@ -273,8 +273,7 @@ async fn one_backup(
     let now = scheduler.clock.now();
     // While deletions are paused it stays what it is: its owner may still change its mind.
     let expired = expired(&row, now);
-    let rests = row.outbox.is_empty() && row.missing.is_none() && row.sweep_until.is_none();
-    if expired && limits.hold.deletions && rests {
+    if expired && limits.hold.deletions && row.rests() {
         scheduler.table.move_due(&row, now + HELD).await?;
         return Ok(());
     }

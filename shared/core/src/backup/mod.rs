@@ -25,6 +25,7 @@ mod progress;
 mod removal;
 mod seen;
 mod step;
+mod take;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::announce::{Kind, Pending as Announcement};
 use crate::id::{
-    BackupId, DeploymentId, InstanceId, NodeId, Nonce, RestoreId, SnapshotId, TenantId, VolumeId,
+    BackupId, DeploymentId, InstanceId, NodeId, Nonce, RestoreId, SnapshotId, TenantId,
 };
 use crate::operation::{Failure, FailureCode, Lease, Why};
 use crate::time::{Seconds, Time};
@@ -43,6 +44,7 @@ pub use patch::{Change, patched};
 pub use removal::{Deletion, start_delete, start_expiry};
 pub use seen::{Action, Instance, Outcome, Presence, Seen, Snapshot, Volume};
 pub use step::{Look, is_held, look, next_look, step};
+pub use take::{Take, Taken};
 
 /// Where a backup stands, as the API writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -110,54 +112,6 @@ pub enum BackupType {
     Scheduled,
     /// The control plane, before an upgrade.
     PreUpgrade,
-}
-
-/// One snapshot of a set, with the volume it was taken from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Taken {
-    /// The snapshot.
-    pub snapshot_id: SnapshotId,
-    /// Its volume.
-    pub volume_id: VolumeId,
-    /// The volume's provisioned size in GiB.
-    pub size_gib: u64,
-    /// Last progress seen, 0 to 100.
-    #[serde(default)]
-    pub progress: u8,
-    /// It was asked to go, and AWS took that: from then on its absence from a list counts.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub asked: bool,
-}
-
-/// How far the one `CreateSnapshots` of a node is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "take", rename_all = "snake_case")]
-pub enum Take {
-    /// No call is open. `attempt` is the last number used, 0 for none.
-    Open {
-        /// The last attempt's number.
-        attempt: u32,
-        /// Not to be tried before.
-        #[serde(default)]
-        not_before: Option<Time>,
-    },
-    /// A call may have been made: stored before it, so that whatever it makes
-    /// can be found by its tags.
-    Called {
-        /// This attempt's number, tagged on the snapshots.
-        attempt: u32,
-        /// No later than this was the call under way.
-        at: Time,
-        /// The volumes that the set must have, ordered by device.
-        volumes: Vec<VolumeId>,
-    },
-    /// The set that the backup has of this node, ordered by device.
-    Taken {
-        /// The attempt that made it.
-        attempt: u32,
-        /// Its snapshots.
-        set: Vec<Taken>,
-    },
 }
 
 /// A node of the backup.
@@ -350,10 +304,7 @@ impl Backup {
 
     /// The same, to be changed.
     fn snapshots_mut(&mut self) -> impl Iterator<Item = &mut Taken> {
-        self.nodes.iter_mut().flat_map(|node| match &mut node.take {
-            Take::Taken { set, .. } => set.as_mut_slice(),
-            Take::Open { .. } | Take::Called { .. } => &mut [],
-        })
+        self.nodes.iter_mut().flat_map(|node| node.take.set_mut())
     }
 
     /// Whether the deployment's schedule made it: only such a backup ever gives way to
@@ -385,6 +336,12 @@ impl Backup {
     /// reference, `CreateSnapshots`).
     pub fn description(&self, node: NodeId) -> String {
         described(self.deployment_id, self.id, node, &self.token)
+    }
+
+    /// Whether nothing is left to be said, asked, or looked for: but for a removal, it is as it
+    /// stays.
+    pub fn rests(&self) -> bool {
+        self.outbox.is_empty() && self.missing.is_none() && self.sweep_until.is_none()
     }
 
     /// Whether EC2 may still have something that this row must remove.
@@ -489,23 +446,4 @@ pub enum Step {
     Rest,
     /// Every trace in EC2 is gone and the bus knows: the row may go.
     Remove,
-}
-
-impl Take {
-    /// The set that there is of the node.
-    fn set(&self) -> &[Taken] {
-        match self {
-            Self::Taken { set, .. } => set,
-            Self::Open { .. } | Self::Called { .. } => &[],
-        }
-    }
-
-    /// How many volumes the node's call or set has.
-    fn volumes(&self) -> usize {
-        match self {
-            Self::Open { .. } => 0,
-            Self::Called { volumes, .. } => volumes.len(),
-            Self::Taken { set, .. } => set.len(),
-        }
-    }
 }

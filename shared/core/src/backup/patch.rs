@@ -47,10 +47,7 @@ impl Backup {
     /// write that ends it looks at the expiry.
     fn due_once_patched(&self, old_expiry: Option<Time>, now: Time) -> Option<Time> {
         let ended = matches!(self.status, Status::Completed | Status::Failed);
-        let rests = self.status == Status::Completed
-            && self.outbox.is_empty()
-            && self.missing.is_none()
-            && self.sweep_until.is_none();
+        let rests = self.status == Status::Completed && self.rests();
         match self.due_at {
             at if !ended => at,
             None => self.expires_at,

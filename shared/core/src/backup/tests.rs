@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::error::Code;
+use crate::id::VolumeId;
 use crate::limits::{LOOKS, LOOKS_OF_SCHEDULES, Limits, MAX_ATTEMPTS, SETTLE, VISIBLE};
 use crate::operation::CallError;
 
