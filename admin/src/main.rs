@@ -2,7 +2,8 @@
 //!
 //! It has no rights but those of the credentials that it is started with, and changes
 //! nothing of an operation itself: an order goes over the stack's bus to the worker, which
-//! looks at EC2 before it obeys. The brake and the keys it writes to the table. Of EC2 it describes snapshots and volumes, for the list of orphans.
+//! looks at EC2 before it obeys. The brake and the keys it writes to the table. Of EC2 it
+//! describes snapshots and volumes, for the list of orphans.
 
 mod brake;
 mod key;

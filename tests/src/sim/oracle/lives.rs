@@ -42,7 +42,7 @@ impl Oracle {
             );
         }
         let allowed = matches!(text(meta, "plan"), "pro" | "enterprise")
-            && super::answers::stores(meta)
+            && super::refusals::stores(meta)
             && (text(meta, "status") == "initialized" || !row["upgrade_id"].is_null())
             && meta["deleted"] != true;
         if !allowed {

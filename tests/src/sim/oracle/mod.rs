@@ -23,6 +23,7 @@ mod failures;
 mod lives;
 mod outcomes;
 mod reconciliation;
+mod refusals;
 mod rest;
 mod restores;
 mod rows;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::life::Life;
 use super::super::table::RowRef;
-use super::answers::IN_ORDER;
+use super::refusals::IN_ORDER;
 use super::schedules::{behind, gives_way};
 use super::{Asked, DECIDED, EXPIRED, Oracle, SLACK, TICKS, Verdict, time, violated};
 use crate::rows::{items, text};

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::answers::restorable;
+use super::super::refusals::restorable;
 use super::super::{Asked, Oracle, SLACK, Verdict, time, violated};
 use crate::rows::{items, text};
 use crate::sim::reply::Reply;
