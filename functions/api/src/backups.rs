@@ -169,10 +169,8 @@ async fn store(
             deployment = living(api, key, deployment.deployment_id).await?;
         }
         let (limits, now) = (&api.settings.limits, api.clock.now());
-        let backup = decide(&deployment, wanted.clone(), limits, random::nonce(), now)?;
-        // `decide` refuses a plan without a limit.
-        let limit = deployment.registry.backup_limit(limits).unwrap_or(0);
-        match api.table.create_backup(&deployment, &backup, limit, None).await? {
+        let (backup, room) = decide(&deployment, wanted.clone(), limits, random::nonce(), now)?;
+        match api.table.create_backup(&deployment, &backup, room, None).await? {
             Written::Stored => return Ok(backup),
             Written::Conflict => {}
         }

@@ -110,16 +110,11 @@ async fn store(
         let tokens = [random::nonce(), random::nonce()];
         let decided = decide(&deployment, backup.as_ref(), asked, limits, tokens, now)?;
         let (restore, safety) = decided;
-        // `decide` refuses what has no backup, and a plan without a limit.
+        // `decide` refuses what has no backup.
         let Some(backup) = &backup else { return Err(Problem::internal()) };
-        let limit = deployment.registry.backup_limit(limits).unwrap_or(0);
-        let begun = Begun {
-            deployment: &deployment,
-            backup,
-            safety: safety.as_ref().map(|safety| (safety, limit)),
-        };
+        let begun = Begun { deployment: &deployment, backup, safety: safety.as_ref() };
         match api.table.create_restore(&restore, begun).await? {
-            Written::Stored => return Ok((restore, safety)),
+            Written::Stored => return Ok((restore, safety.map(|(safety, _)| safety))),
             Written::Conflict => {}
         }
     }

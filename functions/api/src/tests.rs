@@ -89,7 +89,7 @@ pub(crate) fn pending() -> Backup {
     };
     let now = "2025-01-15T10:30:00Z".parse().expect("a time");
     let limits = Limits::default();
-    decide(&deployment(), request, &limits, Nonce::from("token"), now).expect("a backup")
+    decide(&deployment(), request, &limits, Nonce::from("token"), now).expect("a backup").0
 }
 
 /// A reply, read to its end.

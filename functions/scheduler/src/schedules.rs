@@ -13,6 +13,7 @@ use backups_aws::table::{DueRow, Shard, Stored, TableError, Written};
 use backups_aws::telemetry::{self, Metric};
 use backups_core::announce::{Detail, Kind, OperationDue};
 use backups_core::backup::Backup;
+use backups_core::create::Room;
 use backups_core::deployment::Deployment;
 use backups_core::id::{BackupId, DeploymentId, Nonce};
 use backups_core::limits::Limits;
@@ -159,7 +160,7 @@ impl Releasing<'_> {
         deployment: &Deployment,
         read: &Schedule,
         next: Schedule,
-        new: (&Backup, u64),
+        new: (&Backup, Room),
     ) -> Result<bool, TableError> {
         let (backup, _) = new;
         let due = next.due(self.scheduler.clock.now());

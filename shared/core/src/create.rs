@@ -58,7 +58,18 @@ impl Cause {
     }
 }
 
-/// The new row of a request, or why not. The order of the checks is the contract's.
+/// The counts of backups at which a new one may be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// At least so many: it takes a place above the limit only while there is one that gives
+    /// way, and by the time it is stored that one may be gone, and the count with it.
+    pub at_least: u64,
+    /// Fewer than so many.
+    pub below: u64,
+}
+
+/// The new row of a request and the room that it needs, or why not. The order of the checks
+/// is the contract's.
 ///
 /// # Errors
 /// The first rule that refuses.
@@ -68,12 +79,11 @@ pub fn decide(
     limits: &Limits,
     token: Nonce,
     now: Time,
-) -> Result<Backup, Refusal> {
-    decide_for(Cause::Request, deployment, request, limits, token, now).map(|(backup, _)| backup)
+) -> Result<(Backup, Room), Refusal> {
+    decide_for(Cause::Request, deployment, request, limits, token, now)
 }
 
-/// The new row, and the count below which the deployment must be when it is stored; or
-/// why not.
+/// The new row and the room that it needs, or why not.
 ///
 /// At the limit a backup of the schedule or of an upgrade may be one more while it runs,
 /// if another gives way when it completes; above a lowered limit too.
@@ -87,7 +97,7 @@ pub fn decide_for(
     limits: &Limits,
     token: Nonce,
     now: Time,
-) -> Result<(Backup, u64), Refusal> {
+) -> Result<(Backup, Room), Refusal> {
     let registry = &deployment.registry;
     let limit = supported(registry, limits)?;
     // An upgrade may have begun by now: its backup does not ask.
@@ -111,7 +121,8 @@ pub fn decide_for(
         ));
     }
     let count = deployment.backup_count;
-    if count >= limit && !cause.gives_way() {
+    let full = count >= limit;
+    if full && !cause.gives_way() {
         return Err(Refusal::new(
             Code::BackupLimitReached,
             format!(
@@ -119,7 +130,11 @@ pub fn decide_for(
             ),
         ));
     }
-    let room = limit.max(if cause.gives_way() { count + 1 } else { 0 });
+    let room = if full {
+        Room { at_least: count, below: count + 1 }
+    } else {
+        Room { at_least: 0, below: limit }
+    };
     let (schedule_slot, upgrade_id) = match cause {
         Cause::Request => (None, None),
         Cause::Schedule { slot, .. } => (Some(slot), None),
@@ -267,8 +282,9 @@ pub(crate) mod tests {
     #[test]
     fn a_new_backup_is_pending_on_every_node_and_expires_days_after_creation() {
         let now = Time::from_unix(1000);
-        let backup = decide(&deployment(), request(), &Limits::default(), Nonce::from("t"), now)
-            .expect("created");
+        let (backup, _) =
+            decide(&deployment(), request(), &Limits::default(), Nonce::from("t"), now)
+                .expect("created");
         assert_eq!((backup.id, backup.status), (BackupId(4), Status::Pending));
         assert_eq!(backup.nodes.len(), 2);
         assert_eq!(backup.expires_at, Some(now + Seconds::days(30)));
@@ -312,11 +328,12 @@ pub(crate) mod tests {
                 .map_err(|refusal| refusal.code)
         };
         let slot = Some(Time::from_unix(60));
-        assert_eq!(made(4, 5, false), Ok((slot, 5)));
+        let room = |at_least, below| Ok((slot, Room { at_least, below }));
+        assert_eq!(made(4, 5, false), room(0, 5));
         assert_eq!(made(5, 5, false), Err(Code::BackupLimitReached));
-        assert_eq!(made(5, 5, true), Ok((slot, 6)));
-        assert_eq!(made(9, 5, true), Ok((slot, 10)), "above a lowered limit");
-        assert_eq!(made(2, 5, true), Ok((slot, 5)));
+        assert_eq!(made(5, 5, true), room(5, 6));
+        assert_eq!(made(9, 5, true), room(9, 10), "above a lowered limit");
+        assert_eq!(made(2, 5, true), room(0, 5));
     }
 
     #[test]

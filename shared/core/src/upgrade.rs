@@ -112,7 +112,7 @@ pub enum Turn {
         /// The new backup.
         backup: Box<Backup>,
         /// The count below which the deployment must be.
-        room: u64,
+        room: create::Room,
     },
 }
 
@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(backup.name, "before upgrade u-1");
         assert_eq!(backup.backup_type, BackupType::PreUpgrade);
         assert_eq!(backup.upgrade_id.as_deref(), Some("u-1"));
-        assert_eq!((backup.expires_at, room), (None, 5));
+        assert_eq!((backup.expires_at, room.below), (None, 5));
         assert_eq!(upgrade.state, State::Running { backup_id: backup.id });
         assert_eq!(turn(&upgrade, Some(&busy), NOW + WAITS), Turn::Rest, "one for an id, ever");
     }

@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::types::{
     ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
 };
 use backups_core::backup::{Backup, Status};
+use backups_core::create::Room;
 use backups_core::deployment::Deployment;
 use backups_core::id::{BackupId, DeploymentId};
 use backups_core::limits::TOMBSTONE;
@@ -153,14 +154,14 @@ impl Table {
         row.map(from_item).transpose()
     }
 
-    /// Stores a new backup: takes the slot, the id, and a place under `room`, all on the
+    /// Stores a new backup: takes the slot, the id, and a place within `room`, all on the
     /// condition that the deployment is as it was read. `cause` is the row that asked for
     /// it, stored in the same transaction.
     pub async fn create_backup(
         &self,
         read: &Deployment,
         backup: &Backup,
-        room: u64,
+        room: Room,
         cause: Option<TransactWriteItem>,
     ) -> Result<Written, TableError> {
         let pk = deployment_pk(read.deployment_id);
@@ -170,9 +171,6 @@ impl Table {
         item.insert("sk".into(), s(&sk));
         item.insert("due_shard".into(), n(self.shard(backup.deployment_id)));
         item.insert("due_at".into(), s(backup.created_at.to_string()));
-        // Who takes the last place may do so because another backup gives way: by now that one
-        // may be gone, and the count with it.
-        let least = if room == read.backup_count + 1 { read.backup_count } else { 0 };
         let take = Update::builder()
             .table_name(&self.name)
             .key("pk", s(&pk))
@@ -192,8 +190,8 @@ impl Table {
             .expression_attribute_values(":id", n(backup.id))
             .expression_attribute_values(":one", n(1))
             .expression_attribute_values(":version", n(read.registry.registry_version))
-            .expression_attribute_values(":limit", n(room))
-            .expression_attribute_values(":least", n(least))
+            .expression_attribute_values(":limit", n(room.below))
+            .expression_attribute_values(":least", n(room.at_least))
             .expression_attribute_values(":no", AttributeValue::Bool(false))
             .build();
         let put = Put::builder()

@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::types::{
     Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
 use backups_core::backup::Backup;
+use backups_core::create::Room;
 use backups_core::deployment::Deployment;
 use backups_core::id::{DeploymentId, Nonce};
 use backups_core::limits::Limits;
@@ -143,7 +144,7 @@ impl Table {
         before: &Schedule,
         after: Schedule,
         due_at: Option<Time>,
-        (backup, room): (&Backup, u64),
+        (backup, room): (&Backup, Room),
     ) -> Result<Written, TableError> {
         let (put, _) = self.cause_put(Some(before), after, due_at)?;
         let cause = TransactWriteItem::builder().put(put).build();
@@ -156,7 +157,7 @@ impl Table {
         read: &Deployment,
         before: Option<&Upgrade>,
         after: Upgrade,
-        (backup, room): (&Backup, u64),
+        (backup, room): (&Backup, Room),
     ) -> Result<Written, TableError> {
         let (put, _) = self.cause_put(before, after, None)?;
         let cause = TransactWriteItem::builder().put(put).build();

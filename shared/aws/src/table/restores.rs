@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::types::{
     Update,
 };
 use backups_core::backup::Backup;
+use backups_core::create::Room;
 use backups_core::deployment::{Deployment, Node};
 use backups_core::id::{BackupId, DeploymentId, NodeId, RestoreId, SnapshotId};
 use backups_core::restore::{Kept, Restore, Setting};
@@ -35,8 +36,8 @@ pub struct Begun<'a> {
     pub deployment: &'a Deployment,
     /// The backup that is restored, as it was read.
     pub backup: &'a Backup,
-    /// The backup of the present state that goes first, and the limit that it is under.
-    pub safety: Option<(&'a Backup, u64)>,
+    /// The backup of the present state that goes first, and the room that it needs.
+    pub safety: Option<&'a (Backup, Room)>,
 }
 
 /// Some of a restore's settings.
@@ -128,7 +129,7 @@ impl Table {
             .expression_attribute_values(":one", n(1))
             .expression_attribute_values(":version", n(begun.deployment.registry.registry_version))
             .expression_attribute_values(":no", AttributeValue::Bool(false));
-        if let Some((safety, limit)) = begun.safety {
+        if let Some((safety, room)) = begun.safety {
             set.push_str(", next_backup_id = :next_backup, active_backup = :backup");
             add.push_str(" ADD backup_count :one");
             condition.push_str(
@@ -138,7 +139,7 @@ impl Table {
             update = update
                 .expression_attribute_values(":next_backup", n(safety.id.0 + 1))
                 .expression_attribute_values(":backup", n(safety.id))
-                .expression_attribute_values(":limit", n(limit));
+                .expression_attribute_values(":limit", n(room.below));
         }
         built(update.update_expression(set + &add).condition_expression(condition).build())
     }

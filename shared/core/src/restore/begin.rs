@@ -3,7 +3,7 @@
 use super::{Launch, Node, Restore, Start, Status};
 use crate::announce::Kind;
 use crate::backup::{self, Backup, BackupType};
-use crate::create::{self, NewBackup};
+use crate::create::{self, NewBackup, Room};
 use crate::deployment::{self, Deployment};
 use crate::error::{Code, Refusal};
 use crate::id::{BackupId, Nonce, RestoreId};
@@ -19,7 +19,7 @@ pub struct Asked {
     pub safety_backup: bool,
 }
 
-/// The new row, and that of the backup that goes first, or why not. The order of the
+/// The new row, and that of the backup that goes first with the room that it needs, or why not. The order of the
 /// checks is the contract's.
 ///
 /// # Errors
@@ -31,7 +31,7 @@ pub fn decide(
     limits: &Limits,
     tokens: [Nonce; 2],
     now: Time,
-) -> Result<(Restore, Option<Backup>), Refusal> {
+) -> Result<(Restore, Option<(Backup, Room)>), Refusal> {
     let id = RestoreId(deployment.next_restore_id);
     let [token, safety_token] = tokens;
     let safety = NewBackup {
@@ -56,7 +56,7 @@ pub fn decide(
         tenant_id: deployment.registry.tenant_id.clone(),
         region: deployment.registry.region.clone(),
         backup_id: backup.id,
-        safety_backup_id: safety.as_ref().map(|safety| safety.id),
+        safety_backup_id: safety.as_ref().map(|(safety, _)| safety.id),
         requested_at: now,
         token: token.clone(),
         revision: 1,

@@ -194,7 +194,7 @@ pub enum Turn {
         /// The new backup.
         backup: Box<Backup>,
         /// The count below which the deployment must be.
-        room: u64,
+        room: create::Room,
     },
 }
 

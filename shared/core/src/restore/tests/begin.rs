@@ -20,7 +20,7 @@ fn backup(of: &Deployment, node_id: Option<NodeId>) -> Backup {
         expires_in_days: None,
     };
     let token = Nonce::from("backup");
-    let made = create::decide(of, new, &Limits::default(), token, NOW).expect("a backup");
+    let made = create::decide(of, new, &Limits::default(), token, NOW).expect("a backup").0;
     Backup { status: backup::Status::Completed, ..made }
 }
 
@@ -30,7 +30,8 @@ fn begin(
     asked: Asked,
 ) -> Result<(Restore, Option<Backup>), Refusal> {
     let tokens = ["token", "safety"].map(Nonce::from);
-    decide(deployment, backup, asked, &Limits::default(), tokens, NOW)
+    let (restore, safety) = decide(deployment, backup, asked, &Limits::default(), tokens, NOW)?;
+    Ok((restore, safety.map(|(safety, _)| safety)))
 }
 
 fn refused(deployment: &Deployment, backup: Option<&Backup>, asked: Asked) -> Code {
