@@ -9,30 +9,36 @@ use backups_core::deployment::Deployment;
 use backups_core::error::{Code, Refusal};
 use backups_core::id::DeploymentId;
 
-/// The deployment, if the key may see it. A deleted one is still seen: its
-/// backups can be listed and deleted.
+/// The deployment, if the key may see it and do what needs `needed`. A deleted one is still
+/// seen: its backups can be listed, changed and deleted.
 pub(crate) fn seen(
     key: &Key,
     id: DeploymentId,
     found: Option<Deployment>,
+    needed: Permission,
 ) -> Result<Deployment, Refusal> {
-    found.filter(|found| key.opens(id, &found.registry.tenant_id)).ok_or_else(no_deployment)
+    let found = found.filter(|found| key.opens(id, &found.registry.tenant_id));
+    let found = found.ok_or_else(no_deployment)?;
+    permitted(key, needed)?;
+    Ok(found)
 }
 
-/// Refuses a deployment that the control plane has deleted: nothing new begins on it.
-pub(crate) fn living(deployment: &Deployment) -> Result<(), Refusal> {
-    if deployment.registry.deleted { Err(no_deployment()) } else { Ok(()) }
+/// The same of one that the control plane has not deleted: nothing new begins on others.
+pub(crate) fn living(
+    key: &Key,
+    id: DeploymentId,
+    found: Option<Deployment>,
+    needed: Permission,
+) -> Result<Deployment, Refusal> {
+    seen(key, id, found.filter(|found| !found.registry.deleted), needed)
 }
 
 /// Refuses a key that lacks the permission.
-pub(crate) fn permitted(key: &Key, needed: Permission) -> Result<(), Refusal> {
+fn permitted(key: &Key, needed: Permission) -> Result<(), Refusal> {
     if key.may(needed) {
         return Ok(());
     }
-    let needed = match needed {
-        Permission::Read => "deployment:read",
-        Permission::Manage => "deployment:manage",
-    };
+    let needed = needed.as_str();
     let reason = format!("This needs the permission `{needed}`, which the key does not have.");
     Err(Refusal::new(Code::InsufficientPermissions, reason))
 }
@@ -51,25 +57,29 @@ mod tests {
     #[test]
     fn what_is_hidden_and_what_is_missing_have_one_reply() {
         let id = deployment().deployment_id;
-        let missing = seen(&key(), id, None).expect_err("refused");
+        let see = |key: &Key, found| seen(key, id, found, Permission::Manage);
+        let missing = see(&key(), None).expect_err("refused");
         let mut foreign = deployment();
         foreign.registry.tenant_id = "other".into();
-        assert_eq!(seen(&key(), id, Some(foreign)).expect_err("refused"), missing);
+        assert_eq!(see(&key(), Some(foreign.clone())).expect_err("refused"), missing);
+        let reader = Key { permission: Permission::Read, ..key() };
+        assert_eq!(see(&reader, Some(foreign)).expect_err("refused"), missing);
         let mut bound = key();
         bound.deployments = Some(vec![DeploymentId(1)]);
-        assert_eq!(seen(&bound, id, Some(deployment())).expect_err("refused"), missing);
-        assert!(seen(&key(), id, Some(deployment())).is_ok());
+        assert_eq!(see(&bound, Some(deployment())).expect_err("refused"), missing);
+        assert!(see(&key(), Some(deployment())).is_ok());
         bound.deployments = Some(vec![DeploymentId(1), id]);
-        assert!(seen(&bound, id, Some(deployment())).is_ok());
+        assert!(see(&bound, Some(deployment())).is_ok());
     }
 
     #[test]
     fn a_deleted_deployment_is_seen_but_not_living() {
         let mut gone = deployment();
         gone.registry.deleted = true;
-        let gone = seen(&key(), gone.deployment_id, Some(gone.clone())).expect("seen");
-        assert_eq!(living(&gone).expect_err("refused"), no_deployment());
-        assert!(living(&deployment()).is_ok());
+        let (id, read) = (gone.deployment_id, Permission::Read);
+        assert!(seen(&key(), id, Some(gone.clone()), read).is_ok());
+        assert_eq!(living(&key(), id, Some(gone), read).expect_err("refused"), no_deployment());
+        assert!(living(&key(), id, Some(deployment()), read).is_ok());
     }
 
     #[test]

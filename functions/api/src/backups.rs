@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use backups_aws::random;
 use backups_aws::table::keys::{Key, Permission};
-use backups_aws::table::{Stored, Written};
+use backups_aws::table::requests::Answer;
 use backups_core::announce::{Detail, OperationDue};
 use backups_core::backup::{Backup, Change, Deletion, patched, start_delete};
 use backups_core::body;
@@ -17,22 +17,14 @@ use backups_core::deployment::Deployment;
 use backups_core::error::{Code, Refusal};
 use backups_core::id::{BackupId, DeploymentId};
 use http::header::LINK;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use tracing::Span;
 use tracing::field::display;
 
+use crate::once::{Sent, Tries, once, record};
 use crate::problem::Problem;
 use crate::shown::{Item, Whole};
 use crate::{Api, access, auth, input, shown};
-
-/// The header that bears a new backup's id.
-pub(crate) const LD_BACKUP: HeaderName = HeaderName::from_static("ld-backup");
-
-/// How often a write that met another one is decided anew.
-pub(crate) const TRIES: u32 = 8;
-
-/// The longest pause before the first new try; it doubles with each.
-const PAUSE: Duration = Duration::from_millis(25);
 
 /// How long a request waits for the bus. The row is due whether it answers or not.
 pub(crate) const BUS: Duration = Duration::from_secs(2);
@@ -54,8 +46,7 @@ pub(crate) async fn list(
             (deployment, Some(page))
         }
     };
-    access::seen(&key, id, deployment)?;
-    access::permitted(&key, Permission::Read)?;
+    access::seen(&key, id, deployment, Permission::Read)?;
     let backups = page.as_ref().map(|page| page.backups.as_slice()).unwrap_or_default();
     let items: Vec<Item<'_>> = backups.iter().map(Item::from).collect();
     let mut response = shown::json(&items)?;
@@ -79,8 +70,7 @@ pub(crate) async fn get(
     let (mut parts, _) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let (id, backup_id) = input::backup(&mut parts).await?;
-    access::seen(&key, id, api.table.deployment(id).await?)?;
-    access::permitted(&key, Permission::Read)?;
+    access::seen(&key, id, api.table.deployment(id).await?, Permission::Read)?;
     let backup = api.table.backup(id, backup_id).await?.ok_or_else(no_backup)?;
     let kept = if backup.shown_snapshots().next().is_some() {
         api.table.kept_of(&backup).await?
@@ -94,17 +84,23 @@ pub(crate) async fn get(
 pub(crate) async fn patch(
     State(api): State<Arc<Api>>,
     request: Request,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let (id, backup_id) = input::backup(&mut parts).await?;
-    access::seen(&key, id, api.table.deployment(id).await?)?;
-    access::permitted(&key, Permission::Manage)?;
+    access::seen(&key, id, api.table.deployment(id).await?, Permission::Manage)?;
     let body = input::json(&parts.headers, body).await?;
-    let change = body::patch(&body)?;
-    store_change(&api, id, backup_id, &change).await?;
-    tracing::info!("the backup is changed");
-    Ok(StatusCode::NO_CONTENT)
+    let sent = Sent::new(&key, &parts, &body, body::patch(&body))?;
+    once(
+        &api,
+        sent.once.as_ref(),
+        Box::pin(async {
+            store_change(&api, id, backup_id, &sent).await?;
+            tracing::info!("the backup is changed");
+            Ok(Answer::default())
+        }),
+    )
+    .await
 }
 
 /// `POST /deployments/{deployment_id}/backups`
@@ -115,16 +111,22 @@ pub(crate) async fn create(
     let (mut parts, body) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let id = input::deployment(&mut parts).await?;
-    let deployment = living(&api, &key, id).await?;
-    access::permitted(&key, Permission::Manage)?;
+    let deployment = living(&api, &key, id, Permission::Manage).await?;
     let body = input::json(&parts.headers, body).await?;
-    let wanted = body::create(&body)?;
-    let backup = store(&api, &key, deployment, wanted).await?;
-    Span::current().record("backup_id", display(backup.id));
-    tracing::info!(backup_type = ?backup.backup_type, "a backup was requested");
-    // What the bus does not take stays in the row's outbox.
-    api.bus.publish(&Detail::all_of(&backup), BUS).await;
-    Ok((StatusCode::NO_CONTENT, [(LD_BACKUP, backup.id.to_string())]).into_response())
+    let sent = Sent::new(&key, &parts, &body, body::create(&body))?;
+    once(
+        &api,
+        sent.once.as_ref(),
+        Box::pin(async {
+            let backup = store(&api, &key, deployment, &sent).await?;
+            Span::current().record("backup_id", display(backup.id));
+            tracing::info!(backup_type = ?backup.backup_type, "a backup was requested");
+            // What the bus does not take stays in the row's outbox.
+            api.bus.publish(&Detail::all_of(&backup), BUS).await;
+            Ok(Answer { backup_id: Some(backup.id), restore_id: None })
+        }),
+    )
+    .await
 }
 
 /// `DELETE /deployments/{deployment_id}/backups/{backup_id}`
@@ -135,8 +137,7 @@ pub(crate) async fn delete(
     let (mut parts, _) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let (id, backup_id) = input::backup(&mut parts).await?;
-    access::seen(&key, id, api.table.deployment(id).await?)?;
-    access::permitted(&key, Permission::Manage)?;
+    access::seen(&key, id, api.table.deployment(id).await?, Permission::Manage)?;
     if begin_delete(&api, id, backup_id).await? {
         tracing::info!("the backup is being deleted");
         let nudge = OperationDue::backup(id, backup_id);
@@ -147,88 +148,79 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The deployment as it is now, if the key may see it and it was not deleted.
-pub(crate) async fn living(api: &Api, key: &Key, id: DeploymentId) -> Result<Deployment, Problem> {
-    let deployment = access::seen(key, id, api.table.deployment(id).await?)?;
-    access::living(&deployment)?;
-    Ok(deployment)
+/// The deployment as it is now, if it was not deleted and the key may do this with it.
+pub(crate) async fn living(
+    api: &Api,
+    key: &Key,
+    id: DeploymentId,
+    needed: Permission,
+) -> Result<Deployment, Problem> {
+    Ok(access::living(key, id, api.table.deployment(id).await?, needed)?)
 }
 
-/// Decides on the deployment as read and stores the backup; if the deployment
-/// has changed in between, reads and decides anew. So of ten creates at once one
-/// is stored, and the others learn from a new read that it is running.
+/// Decides on the deployment as read and stores the backup.
 async fn store(
     api: &Api,
     key: &Key,
-    mut deployment: Deployment,
-    wanted: NewBackup,
+    read: Deployment,
+    sent: &Sent<NewBackup>,
 ) -> Result<Backup, Problem> {
-    for attempt in 0..TRIES {
-        if attempt > 0 {
-            pause(api, attempt).await;
-            deployment = living(api, key, deployment.deployment_id).await?;
-        }
+    let (id, mut read) = (read.deployment_id, Some(read));
+    let named = sent.once.as_ref();
+    let mut tries = Tries::new(api, named);
+    loop {
+        let deployment = match read.take() {
+            Some(read) => read,
+            None => living(api, key, id, Permission::Manage).await?,
+        };
         let (limits, now) = (&api.settings.limits, api.clock.now());
-        let (backup, room) = decide(&deployment, wanted.clone(), limits, random::nonce(), now)?;
-        match api.table.create_backup(&deployment, &backup, room, None).await? {
-            Written::Stored => return Ok(backup),
-            Written::Conflict => {}
+        let (backup, room) =
+            decide(&deployment, sent.wanted.clone(), limits, random::nonce(), now)?;
+        let answer = Answer { backup_id: Some(backup.id), restore_id: None };
+        let record = record(api, named, answer, now)?;
+        let written = api.table.create_backup(&deployment, &backup, room, record).await?;
+        if tries.stored(written).await? {
+            return Ok(backup);
         }
     }
-    Err(contended())
 }
 
-/// Changes what a person may change; as often as others write the row in between.
+/// Changes what a person may change.
 async fn store_change(
     api: &Api,
     id: DeploymentId,
     backup: BackupId,
-    change: &Change,
+    sent: &Sent<Change>,
 ) -> Result<(), Problem> {
-    for attempt in 0..TRIES {
-        if attempt > 0 {
-            pause(api, attempt).await;
-        }
+    let named = sent.once.as_ref();
+    let mut tries = Tries::new(api, named);
+    loop {
         let found = api.table.backup(id, backup).await?.ok_or_else(no_backup)?;
-        let next = patched(&found, change, api.clock.now())?;
-        match api.table.patch_backup(&found, &next).await? {
-            Written::Stored => return Ok(()),
-            Written::Conflict => {}
+        let now = api.clock.now();
+        let next = patched(&found, &sent.wanted, now)?;
+        let record = record(api, named, Answer::default(), now)?;
+        if tries.stored(api.table.patch_backup(&found, &next, record).await?).await? {
+            return Ok(());
         }
     }
-    Err(contended())
 }
 
 /// Turns the backup into `deleting`. False: it was before.
 async fn begin_delete(api: &Api, id: DeploymentId, backup: BackupId) -> Result<bool, Problem> {
-    for attempt in 0..TRIES {
-        if attempt > 0 {
-            pause(api, attempt).await;
-        }
+    let mut tries = Tries::new(api, None);
+    loop {
         let found = api.table.backup(id, backup).await?.ok_or_else(no_backup)?;
         let Deletion::Begin(next) = start_delete(&found)? else {
             return Ok(false);
         };
         // Due now: the nudge only makes it sooner.
-        match api.table.write_backup(&found, *next, Some(api.clock.now())).await? {
-            Stored::Yes(_) => return Ok(true),
-            Stored::Conflict => {}
+        let now = api.clock.now();
+        if tries.stored(api.table.write_backup(&found, *next, Some(now)).await?).await? {
+            return Ok(true);
         }
     }
-    Err(contended())
 }
 
 pub(crate) fn no_backup() -> Refusal {
     Refusal::new(Code::BackupNotFound, "The deployment has no such backup.")
-}
-
-/// Others wrote the same rows all the time.
-pub(crate) fn contended() -> Problem {
-    tracing::warn!("gave up after {TRIES} writes that met others");
-    Problem::unavailable()
-}
-
-/// Lets others finish, by a different time for each.
-pub(crate) async fn pause(api: &Api, attempt: u32) {
-    api.clock.sleep(random::jitter(PAUSE * 2_u32.pow(attempt - 1))).await;
 }

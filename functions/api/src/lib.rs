@@ -15,7 +15,9 @@
 //!                         input   400         ids in the path
 //!                         access  404, 403    what the key may see and do
 //!                         input   413, 415    the body's size and type
-//!                         core    400 … 409   body::create, create::decide
+//!                         core    400         body::create
+//!                         once    204, 409    a request that came before
+//!                         core    400 … 409   create::decide
 //!                         table   503         the transaction
 //! ```
 
@@ -24,6 +26,7 @@ mod auth;
 mod backups;
 mod frame;
 mod input;
+mod once;
 mod payload;
 mod problem;
 mod restores;

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use backups_aws::random;
+use backups_aws::table::Begun;
 use backups_aws::table::keys::{Key, Permission};
-use backups_aws::table::{Begun, Written};
+use backups_aws::table::requests::Answer;
 use backups_core::announce::Detail;
 use backups_core::backup::Backup;
 use backups_core::body;
@@ -19,17 +20,14 @@ use backups_core::id::{
 use backups_core::operation::Failure;
 use backups_core::restore::{Asked, Node, Phase, Restore, Status, decide};
 use backups_core::time::Time;
-use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use tracing::Span;
 use tracing::field::display;
 
-use crate::backups::{BUS, LD_BACKUP, TRIES, contended, living, pause};
+use crate::backups::{BUS, living};
+use crate::once::{Sent, Tries, once, record};
 use crate::problem::Problem;
-use crate::{Api, access, auth, input, shown};
-
-/// The header that bears a new restore's id.
-const LD_RESTORE: HeaderName = HeaderName::from_static("ld-restore");
+use crate::{Api, auth, input, shown};
 
 /// `POST /deployments/{deployment_id}/backups/{backup_id}/restore`
 pub(crate) async fn create(
@@ -39,25 +37,24 @@ pub(crate) async fn create(
     let (mut parts, body) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let (id, backup_id) = input::backup(&mut parts).await?;
-    let deployment = living(&api, &key, id).await?;
-    access::permitted(&key, Permission::Manage)?;
+    let deployment = living(&api, &key, id, Permission::Manage).await?;
     let body = input::optional_json(&parts.headers, body).await?;
-    let asked = body::restore(&body)?;
-    let (restore, safety) = store(&api, &key, deployment, backup_id, asked).await?;
-    Span::current().record("restore_id", display(restore.id));
-    tracing::info!("a restore was requested");
-    let mut announcements = Detail::all_of_restore(&restore);
-    announcements.extend(safety.iter().flat_map(Detail::all_of));
-    // What the bus does not take stays in the rows' outboxes.
-    api.bus.publish(&announcements, BUS).await;
-    let mut headers = vec![(LD_RESTORE, restore.id.to_string())];
-    headers.extend(safety.map(|safety| (LD_BACKUP, safety.id.to_string())));
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    for (name, value) in headers {
-        let value = HeaderValue::from_str(&value).map_err(|_| Problem::internal())?;
-        response.headers_mut().insert(name, value);
-    }
-    Ok(response)
+    let sent = Sent::new(&key, &parts, &body, body::restore(&body))?;
+    once(
+        &api,
+        sent.once.as_ref(),
+        Box::pin(async {
+            let (restore, safety) = store(&api, &key, deployment, backup_id, &sent).await?;
+            Span::current().record("restore_id", display(restore.id));
+            tracing::info!("a restore was requested");
+            let mut announcements = Detail::all_of_restore(&restore);
+            announcements.extend(safety.iter().flat_map(Detail::all_of));
+            // What the bus does not take stays in the rows' outboxes.
+            api.bus.publish(&announcements, BUS).await;
+            Ok(answer(&restore))
+        }),
+    )
+    .await
 }
 
 /// `GET /deployments/{deployment_id}/restores`
@@ -68,8 +65,7 @@ pub(crate) async fn list(
     let (mut parts, _) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let id = input::deployment(&mut parts).await?;
-    living(&api, &key, id).await?;
-    access::permitted(&key, Permission::Read)?;
+    living(&api, &key, id, Permission::Read).await?;
     let restores = api.table.restores(id).await?;
     let items: Vec<Item<'_>> = restores.iter().map(Item::from).collect();
     shown::json(&items)
@@ -83,42 +79,48 @@ pub(crate) async fn get(
     let (mut parts, _) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let (id, restore_id) = input::restore(&mut parts).await?;
-    living(&api, &key, id).await?;
-    access::permitted(&key, Permission::Read)?;
+    living(&api, &key, id, Permission::Read).await?;
     let restore = api.table.restore(id, restore_id).await?.ok_or_else(|| {
         Refusal::new(Code::RestoreNotFound, "The deployment has no such restore.")
     })?;
     shown::json(&Item::from(&restore))
 }
 
-/// Decides on what was read and stores the restore; if the deployment or the backup has
-/// changed in between, reads and decides anew.
+/// Decides on what was read and stores the restore.
 async fn store(
     api: &Api,
     key: &Key,
-    mut deployment: Deployment,
+    read: Deployment,
     backup_id: BackupId,
-    asked: Asked,
+    sent: &Sent<Asked>,
 ) -> Result<(Restore, Option<Backup>), Problem> {
-    for attempt in 0..TRIES {
-        if attempt > 0 {
-            pause(api, attempt).await;
-            deployment = living(api, key, deployment.deployment_id).await?;
-        }
-        let backup = api.table.backup(deployment.deployment_id, backup_id).await?;
+    let (id, mut read) = (read.deployment_id, Some(read));
+    let named = sent.once.as_ref();
+    let mut tries = Tries::new(api, named);
+    loop {
+        let deployment = match read.take() {
+            Some(read) => read,
+            None => living(api, key, id, Permission::Manage).await?,
+        };
+        let backup = api.table.backup(id, backup_id).await?;
         let (limits, now) = (&api.settings.limits, api.clock.now());
         let tokens = [random::nonce(), random::nonce()];
-        let decided = decide(&deployment, backup.as_ref(), asked, limits, tokens, now)?;
+        let decided = decide(&deployment, backup.as_ref(), sent.wanted, limits, tokens, now)?;
         let (restore, safety) = decided;
         // `decide` refuses what has no backup.
         let Some(backup) = &backup else { return Err(Problem::internal()) };
         let begun = Begun { deployment: &deployment, backup, safety: safety.as_ref() };
-        match api.table.create_restore(&restore, begun).await? {
-            Written::Stored => return Ok((restore, safety.map(|(safety, _)| safety))),
-            Written::Conflict => {}
+        let record = record(api, named, answer(&restore), now)?;
+        let written = api.table.create_restore(&restore, begun, record).await?;
+        if tries.stored(written).await? {
+            return Ok((restore, safety.map(|(safety, _)| safety)));
         }
     }
-    Err(contended())
+}
+
+/// What the request is answered with.
+fn answer(restore: &Restore) -> Answer {
+    Answer { backup_id: restore.safety_backup_id, restore_id: Some(restore.id) }
 }
 
 /// A restore as the API shows it.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use backups_aws::table::Stored;
 use backups_aws::table::keys::Permission;
+use backups_aws::table::requests::{Answer, Once};
 use backups_core::body;
 use backups_core::error::{Code, Refusal};
 use backups_core::id::{BackupId, DeploymentId, NodeId};
@@ -14,9 +14,10 @@ use backups_core::time::Time;
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::backups::{TRIES, contended, living, pause};
+use crate::backups::living;
+use crate::once::{Sent, Tries, once, record};
 use crate::problem::Problem;
-use crate::{Api, access, auth, input, shown};
+use crate::{Api, auth, input, shown};
 
 /// A schedule as the API shows it.
 #[derive(Debug, Serialize)]
@@ -76,8 +77,7 @@ pub(crate) async fn get(
     let (mut parts, _) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let id = input::deployment(&mut parts).await?;
-    living(&api, &key, id).await?;
-    access::permitted(&key, Permission::Read)?;
+    living(&api, &key, id, Permission::Read).await?;
     let schedule = api.table.schedule(id).await?.ok_or_else(no_schedule)?;
     let setting = schedule.setting.as_ref().ok_or_else(no_schedule)?;
     shown::json(&Shown::new(setting, &schedule, api.clock.now()))
@@ -87,20 +87,23 @@ pub(crate) async fn get(
 pub(crate) async fn put(
     State(api): State<Arc<Api>>,
     request: Request,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let id = input::deployment(&mut parts).await?;
-    let deployment = living(&api, &key, id).await?;
-    access::permitted(&key, Permission::Manage)?;
+    let deployment = living(&api, &key, id, Permission::Manage).await?;
     let body = input::json(&parts.headers, body).await?;
     let limits = &api.settings.limits;
-    let setting = body::schedule(&body, limits.schedule_apart)?;
-    may_have(&deployment, &setting, limits)?;
-    change(&api, id, |before, now| Ok(Schedule::set(before, &deployment, setting.clone(), now)))
-        .await?;
-    tracing::info!(cron = %setting.plan.cron, zone = %setting.plan.zone, enabled = setting.enabled, "the schedule is set");
-    Ok(StatusCode::NO_CONTENT)
+    let sent = Sent::new(&key, &parts, &body, body::schedule(&body, limits.schedule_apart))?;
+    let (wanted, named) = (&sent.wanted, sent.once.as_ref());
+    once(&api, named, Box::pin(async {
+        may_have(&deployment, wanted, limits)?;
+        let changed = |before, now| Ok(Schedule::set(before, &deployment, wanted.clone(), now));
+        change(&api, id, named, changed).await?;
+        tracing::info!(cron = %wanted.plan.cron, zone = %wanted.plan.zone, enabled = wanted.enabled, "the schedule is set");
+        Ok(Answer::default())
+    }))
+    .await
 }
 
 /// `DELETE /deployments/{deployment_id}/backups/schedule`
@@ -111,9 +114,8 @@ pub(crate) async fn delete(
     let (mut parts, _) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let id = input::deployment(&mut parts).await?;
-    living(&api, &key, id).await?;
-    access::permitted(&key, Permission::Manage)?;
-    change(&api, id, |before, now| match before {
+    living(&api, &key, id, Permission::Manage).await?;
+    change(&api, id, None, |before, now| match before {
         Some(before) if before.setting.is_some() => Ok(before.unset(now)),
         _ => Err(no_schedule()),
     })
@@ -122,29 +124,28 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Reads the schedule, changes it, and stores it; as often as others write it in between.
+/// Reads the schedule, changes it, and stores it.
 async fn change(
     api: &Api,
     id: DeploymentId,
+    named: Option<&Once>,
     changed: impl Fn(Option<Schedule>, Time) -> Result<Schedule, Refusal>,
 ) -> Result<(), Problem> {
-    for attempt in 0..TRIES {
-        if attempt > 0 {
-            pause(api, attempt).await;
-        }
+    let mut tries = Tries::new(api, named);
+    loop {
         let before = api.table.schedule(id).await?;
         let now = api.clock.now();
         let after = changed(before.clone(), now)?;
-        if before.as_ref() == Some(&after) {
+        // With a name it is stored also if nothing changes, for the record of it.
+        if named.is_none() && before.as_ref() == Some(&after) {
             return Ok(());
         }
         let due = after.due(now);
-        match api.table.write_schedule(before.as_ref(), after, due).await? {
-            Stored::Yes(_) => return Ok(()),
-            Stored::Conflict => {}
+        let record = record(api, named, Answer::default(), now)?;
+        if tries.stored(api.table.set_schedule(before.as_ref(), after, due, record).await?).await? {
+            return Ok(());
         }
     }
-    Err(contended())
 }
 
 fn no_schedule() -> Refusal {

@@ -4,6 +4,7 @@
 
 pub(crate) mod cloud;
 mod logs;
+mod once;
 mod order;
 
 use std::collections::BTreeMap;
@@ -135,13 +136,17 @@ fn router(cloud: &Cloud) -> Router {
 
 /// The API over this cloud.
 pub(crate) fn api(cloud: &Cloud) -> Api {
+    let clock = Clock::system();
+    Api::new(settings(), &cloud.config(&clock), clock)
+}
+
+/// The settings of a stack.
+fn settings() -> Settings {
     let variable = |name: &str| match name {
         "TABLE_NAME" | "EVENT_BUS_NAME" | "STACK_NAME" => Some("test".to_owned()),
         _ => Some("5".to_owned()),
     };
-    let settings = Settings::from_lookup(&variable).expect("settings");
-    let clock = Clock::system();
-    Api::new(settings, &cloud.config(&clock), clock)
+    Settings::from_lookup(&variable).expect("settings")
 }
 
 /// Sends a request, and checks what holds of every reply.

@@ -180,7 +180,7 @@ impl Advancing<'_> {
             Written::Stored => {
                 tracing::info!("backup removed");
             }
-            Written::Conflict => {
+            Written::Conflict | Written::InProgress => {
                 tracing::debug!("changed while it was removed");
             }
         }

@@ -70,6 +70,10 @@ codes! {
     BackupNotDeletable = "backup_not_deletable", 409;
     /// A backup that is being deleted cannot be changed.
     BackupDeleting = "backup_deleting", 409;
+    /// The idempotency key was used for another request.
+    IdempotencyError = "idempotency_error", 409;
+    /// The same request is being carried out at this moment.
+    IdempotentRequestInProgress = "idempotent_request_in_progress", 409;
     /// The body is over 64 KiB.
     BodyTooLarge = "body_too_large", 413;
     /// The body is not JSON by its content type.
@@ -97,7 +101,8 @@ impl fmt::Display for Code {
 /// One fault of an input, at its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldIssue {
-    /// Where: a body's field, or a path parameter; empty for the whole body.
+    /// Where: a body's field, a parameter of path or query, or a header; empty for the whole
+    /// body.
     pub path: String,
     /// What kind: `required`, `type`, `range`, `length`, `unknown`, `duplicate`, `value`, `syntax`, `encoding`.
     pub code: String,

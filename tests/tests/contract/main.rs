@@ -4,6 +4,7 @@
 mod bodies;
 mod costs;
 mod life;
+mod once;
 mod order;
 mod refusals;
 

@@ -48,6 +48,18 @@ impl Cloud {
         self.put(pk, format!("BACKUP#{:020}", backup.id.0), backup);
     }
 
+    /// Puts a row as `DynamoDB` has it.
+    pub(crate) fn put_item(&self, item: Value) {
+        let part = |name: &str| item[name]["S"].as_str().expect("a key").to_owned();
+        let at = (part("pk"), part("sk"));
+        self.lock().rows.insert(at, item);
+    }
+
+    /// A row as `DynamoDB` has it.
+    pub(crate) fn row(&self, pk: &str, sk: &str) -> Value {
+        self.lock().rows[&(pk.to_owned(), sk.to_owned())].clone()
+    }
+
     pub(crate) fn remove(&self, pk: &str, sk: &str) {
         self.lock().rows.remove(&(pk.to_owned(), sk.to_owned()));
     }

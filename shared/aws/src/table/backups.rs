@@ -19,6 +19,7 @@ use backups_core::time::Time;
 use backups_core::upgrade::Upgrade;
 
 use super::operation::{Stored, UpdateParts, Written, built, ours};
+use super::requests::Record;
 use super::{
     Item, META, Table, TableError, backup_sk, call, deployment_pk, from_item, n, s, to_item,
 };
@@ -155,9 +156,19 @@ impl Table {
     }
 
     /// Stores a new backup: takes the slot, the id, and a place within `room`, all on the
-    /// condition that the deployment is as it was read. `cause` is the row that asked for
-    /// it, stored in the same transaction.
+    /// condition that the deployment is as it was read.
     pub async fn create_backup(
+        &self,
+        read: &Deployment,
+        backup: &Backup,
+        room: Room,
+        record: Option<Record>,
+    ) -> Result<Written, TableError> {
+        self.new_backup(read, backup, room, record.map(|record| record.0)).await
+    }
+
+    /// The same; `cause` is the row that asked for it, stored in the same transaction.
+    pub(super) async fn new_backup(
         &self,
         read: &Deployment,
         backup: &Backup,
@@ -205,6 +216,7 @@ impl Table {
             TransactWriteItem::builder().put(built(put)?).build(),
         ];
         items.extend(cause);
+        let count = items.len();
         match self.transact(items).await? {
             Ok(()) => Ok(Written::Stored),
             Err(reasons) => {
@@ -221,7 +233,7 @@ impl Table {
                     let stored = self.backup(read.deployment_id, backup.id).await?;
                     stored.is_some_and(|stored| stored.token == backup.token)
                 };
-                Ok(if ours { Written::Stored } else { Written::Conflict })
+                Ok(if ours { Written::Stored } else { Written::cancelled(&reasons, count) })
             }
         }
     }
@@ -298,6 +310,7 @@ impl Table {
         &self,
         before: &Backup,
         after: &Backup,
+        record: Option<Record>,
     ) -> Result<Written, TableError> {
         let sk = backup_sk(before.id);
         let mut parts = UpdateParts::new(&self.name, deployment_pk(before.deployment_id), sk);
@@ -312,8 +325,12 @@ impl Table {
         parts.unchanged("remarks", before.remarks.as_ref().map(s));
         parts.unchanged("expires_at", before.expires_at.map(|at| s(at.to_string())));
         parts.unchanged("due_at", before.due_at.map(|at| s(at.to_string())));
-        let stored = self.update_alone(parts, None).await?;
-        Ok(if stored { Written::Stored } else { Written::Conflict })
+        let Some(record) = record else {
+            let stored = self.update_alone(parts, None).await?;
+            return Ok(if stored { Written::Stored } else { Written::Conflict });
+        };
+        let update = TransactWriteItem::builder().update(built(parts.build())?).build();
+        self.carried_out(update, record).await
     }
 
     /// Removes a backup of which nothing is left, and puts its tombstone: the

@@ -17,6 +17,7 @@ use backups_core::time::Time;
 use backups_core::upgrade::Upgrade;
 
 use super::operation::{Stored, Written, built, ours};
+use super::requests::Record;
 use super::{Table, TableError, call, deployment_pk, from_item, n, s, to_item};
 
 /// The shard of the `due` index that all schedules stand in: a herd of them at one hour
@@ -106,6 +107,21 @@ impl Table {
         self.write_cause(before, after, due_at).await
     }
 
+    /// The same at a person's request, of which `record` is kept.
+    pub async fn set_schedule(
+        &self,
+        before: Option<&Schedule>,
+        after: Schedule,
+        due_at: Option<Time>,
+        record: Option<Record>,
+    ) -> Result<Written, TableError> {
+        let Some(record) = record else {
+            return Ok(self.write_schedule(before, after, due_at).await?.into());
+        };
+        let (put, _) = self.cause_put(before, after, due_at)?;
+        self.carried_out(TransactWriteItem::builder().put(put).build(), record).await
+    }
+
     /// Stores an upgrade's request over the one that was read; None: there was none.
     pub async fn write_upgrade(
         &self,
@@ -148,7 +164,7 @@ impl Table {
     ) -> Result<Written, TableError> {
         let (put, _) = self.cause_put(Some(before), after, due_at)?;
         let cause = TransactWriteItem::builder().put(put).build();
-        self.create_backup(read, backup, room, Some(cause)).await
+        self.new_backup(read, backup, room, Some(cause)).await
     }
 
     /// Stores an upgrade's backup and the request for it; None: it was not stored yet.
@@ -161,7 +177,7 @@ impl Table {
     ) -> Result<Written, TableError> {
         let (put, _) = self.cause_put(before, after, None)?;
         let cause = TransactWriteItem::builder().put(put).build();
-        self.create_backup(read, backup, room, Some(cause)).await
+        self.new_backup(read, backup, room, Some(cause)).await
     }
 
     /// What a schedule's row becomes with the last write of its backup. None: it does not

@@ -4,12 +4,11 @@ use aws_sdk_dynamodb::types::{
     Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
 use backups_core::time::Seconds;
-use sha2::{Digest, Sha256};
 
 pub use backups_core::key::{Key, Permission};
 
 use super::operation::built;
-use super::{Table, TableError, call, from_item, n, s, to_item};
+use super::{Table, TableError, call, from_item, n, s, sha256, to_item};
 
 /// A key's secret: `ld_` and 43 base64url characters, 256 random bits. Has no
 /// `Debug` that shows it.
@@ -55,13 +54,7 @@ impl Secret {
 
     /// What is stored of it.
     pub fn hash(&self) -> String {
-        use std::fmt::Write as _;
-        let mut hex = String::with_capacity(64);
-        for byte in Sha256::digest(self.0.as_bytes()) {
-            // Writing to a String cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-        }
-        hex
+        sha256(&[self.0.as_bytes()])
     }
 }
 

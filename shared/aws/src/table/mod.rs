@@ -13,6 +13,7 @@
 //! | which backup a set of snapshots belongs to | `SNAPSHOTS#<smallest id>` | `OWNER` |
 //! | API key (TTL) | `KEY#<sha256>` | `KEY` |
 //! | the same in the list of all keys (TTL) | `KEYS` | `<key id>` |
+//! | a key's request that may come again, and its answer (TTL) | `REQUESTS#<sha256>` | `IDEMPOTENCY#<sha256>` |
 //! | the stack's own facts | `STACK` | `TABLE` |
 //! | until when the releases of scheduled backups are given away | `STACK` | `RELEASES` |
 //! | the stack's reconciliation: its run, its place, its last report | `STACK` | `RECONCILIATION` |
@@ -29,6 +30,7 @@ pub mod keys;
 mod operation;
 mod owners;
 mod reconciliation;
+pub mod requests;
 mod restores;
 mod stack;
 
@@ -226,6 +228,23 @@ fn settings_prefix(id: RestoreId) -> String {
 /// The partition of a set's owner.
 fn owner_pk(smallest: &SnapshotId) -> String {
     format!("SNAPSHOTS#{smallest}")
+}
+
+/// SHA-256 of the parts one behind the other, in hex.
+fn sha256(parts: &[&[u8]]) -> String {
+    use std::fmt::Write as _;
+
+    use sha2::{Digest as _, Sha256};
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    let mut hex = String::with_capacity(64);
+    for byte in hash.finalize() {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
 }
 
 /// Text as an attribute.

@@ -19,8 +19,32 @@ use super::{Item, Names, Table, TableError, call, met_transaction, s};
 pub enum Written {
     /// It is stored.
     Stored,
-    /// The deployment is not as it was read: read again and decide anew.
+    /// What it was decided on is not as it was read: read again and decide anew.
     Conflict,
+    /// The same; and the last row of the transaction, which is that of what asked for it if
+    /// anything did, was being written by another at that moment.
+    InProgress,
+}
+
+impl Written {
+    /// Of a transaction that was cancelled and of which the last item is what asked for it.
+    pub(super) fn cancelled(reasons: &[CancellationReason], items: usize) -> Self {
+        // Without a reason for each item nobody knows which one it was.
+        let last = reasons.last().filter(|_| reasons.len() == items);
+        match last.and_then(|reason| reason.code.as_deref()) {
+            Some("TransactionConflict") => Self::InProgress,
+            _ => Self::Conflict,
+        }
+    }
+}
+
+impl<T> From<Stored<T>> for Written {
+    fn from(stored: Stored<T>) -> Self {
+        match stored {
+            Stored::Yes(_) => Self::Stored,
+            Stored::Conflict => Self::Conflict,
+        }
+    }
 }
 
 /// What an operation's write came to.

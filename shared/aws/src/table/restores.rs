@@ -18,6 +18,7 @@ use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use super::operation::{Stored, UpdateParts, Written, built, ours};
+use super::requests::Record;
 use super::{
     Item, META, Table, TableError, backup_sk, deployment_pk, from_item, n, restore_sk, s,
     settings_prefix, to_item, volumes_prefix,
@@ -78,6 +79,7 @@ impl Table {
         &self,
         restore: &Restore,
         begun: Begun<'_>,
+        record: Option<Record>,
     ) -> Result<Written, TableError> {
         let pk = deployment_pk(restore.deployment_id);
         let mut items = vec![
@@ -100,15 +102,15 @@ impl Table {
                 safety.created_at,
             )?);
         }
-        if self.transact(items).await?.is_ok() {
-            return Ok(Written::Stored);
-        }
+        items.extend(record.map(|record| record.0));
+        let count = items.len();
+        let Err(reasons) = self.transact(items).await? else { return Ok(Written::Stored) };
         // If the row is there and it is ours, an earlier try was applied, and only its
         // reply was lost.
         let stored = self.get(pk, restore_sk(restore.id)).await?;
         let stored = stored.map(from_item::<Restore>).transpose()?;
         let ours = stored.is_some_and(|stored| stored.token == restore.token);
-        Ok(if ours { Written::Stored } else { Written::Conflict })
+        Ok(if ours { Written::Stored } else { Written::cancelled(&reasons, count) })
     }
 
     /// The deployment's part of a beginning.
