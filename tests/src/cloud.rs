@@ -204,6 +204,15 @@ impl Cloud {
         Ok(text(&now, "now").parse()?)
     }
 
+    /// Pushes the clock forward to where a minute has just begun.
+    ///
+    /// # Errors
+    /// As of [`Self::now`] and [`Self::advance`].
+    pub async fn begin_minute(&self) -> Result<()> {
+        let second = self.now().await?.as_second().rem_euclid(60);
+        self.advance(u64::try_from(60 - second)?).await
+    }
+
     /// One run of the scheduler.
     ///
     /// # Errors
@@ -312,6 +321,7 @@ impl Cloud {
             ("MANAGED_TAG_KEY", "laserdata:managed"),
             ("MANAGED_TAG_VALUE", "true"),
             ("DUE_SHARDS", "8"),
+            ("REQUESTS_PER_MINUTE", "600"),
             ("AWS_ENDPOINT_URL", &self.demo.aws_endpoint),
             ("AWS_REGION", &self.demo.region),
             ("AWS_ACCESS_KEY_ID", "local"),

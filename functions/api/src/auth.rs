@@ -21,8 +21,8 @@ use lambda_http::RequestExt as _;
 use lambda_http::request::RequestContext;
 use tracing::Span;
 
-use crate::Api;
 use crate::problem::Problem;
+use crate::{Api, rate};
 
 /// The header that bears the key.
 const LD_API_KEY: &str = "ld-api-key";
@@ -48,7 +48,7 @@ struct Kept {
     read_at: Time,
 }
 
-/// The key that the request bears, if it is good at this second.
+/// The key that the request bears, if it is good at this second and has not called too often.
 pub(crate) async fn caller(api: &Api, parts: &Parts) -> Result<Arc<Key>, Problem> {
     let hash = secret(&parts.headers).ok_or_else(unauthorized)?.hash();
     let now = api.clock.now();
@@ -68,6 +68,7 @@ pub(crate) async fn caller(api: &Api, parts: &Parts) -> Result<Arc<Key>, Problem
     if !key.allows(source(&parts.extensions)) {
         return Err(elsewhere().into());
     }
+    rate::counted(api, &key).await?;
     Ok(key)
 }
 

@@ -11,7 +11,8 @@
 //!  request ──▶ frame        request id, span, panics, deadline, problems as JSON
 //!                └▶ route   404, 405
 //!                    └▶ handler, in the contract's order of errors:
-//!                         auth    401         who calls
+//!                         auth    401, 403    who calls, and from where
+//!                         rate    429         how often
 //!                         input   400         ids in the path
 //!                         access  404, 403    what the key may see and do
 //!                         input   413, 415    the body's size and type
@@ -29,6 +30,7 @@ mod input;
 mod once;
 mod payload;
 mod problem;
+mod rate;
 mod restores;
 mod schedules;
 mod shown;
@@ -48,8 +50,9 @@ pub use payload::tame;
 
 use crate::auth::Keys;
 use crate::problem::Problem;
+use crate::rate::Rates;
 
-/// What every request needs. One per process: the cache of keys lives here.
+/// What every request needs. One per process: what is kept of keys lives here.
 #[derive(Debug)]
 pub struct Api {
     settings: Settings,
@@ -57,6 +60,7 @@ pub struct Api {
     bus: Bus,
     clock: Clock,
     keys: Keys,
+    rates: Rates,
 }
 
 impl Api {
@@ -68,6 +72,7 @@ impl Api {
             settings,
             clock,
             keys: Keys::default(),
+            rates: Rates::default(),
         }
     }
 }

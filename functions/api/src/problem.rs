@@ -22,6 +22,8 @@ pub(crate) struct Problem {
     refusal: Refusal,
     /// The methods of the path, for a 405.
     allow: Option<&'static str>,
+    /// Seconds after which it is worth trying again.
+    retry_after: Option<u64>,
 }
 
 /// The body, in the contract's order.
@@ -48,13 +50,20 @@ impl Problem {
     /// The path is there, and takes `allow` alone.
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         let reason = format!("This path has no such method; it has {allow}.");
-        Self { refusal: Refusal::new(Code::MethodNotAllowed, reason), allow: Some(allow) }
+        Self { allow: Some(allow), ..Refusal::new(Code::MethodNotAllowed, reason).into() }
     }
 
     /// A dependency failed. Which one, and how, is for the log.
     pub(crate) fn unavailable() -> Self {
         let reason = "The service cannot do this at the moment; try again in a few seconds.";
         Self::new(Code::Unavailable, reason)
+    }
+
+    /// The key has made all the requests that it may, for so many seconds.
+    pub(crate) fn rate_limited(seconds: u64) -> Self {
+        let reason = "The key has made too many requests in this minute; try again after \
+                      `retry-after` seconds.";
+        Self { retry_after: Some(seconds), ..Self::new(Code::RateLimited, reason) }
     }
 
     /// A fault of ours. What it was is for the log.
@@ -91,16 +100,13 @@ impl Problem {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        match code {
-            Code::Unavailable => {
-                headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
-            }
-            // RFC 9110, 11.6.1: a 401 names the scheme. Ours is a header of its own.
-            Code::Unauthorized => {
-                let scheme = HeaderValue::from_static("ApiKey header=\"ld-api-key\"");
-                headers.insert(WWW_AUTHENTICATE, scheme);
-            }
-            _ => {}
+        // RFC 9110, 11.6.1: a 401 names the scheme. Ours is a header of its own.
+        if *code == Code::Unauthorized {
+            let scheme = HeaderValue::from_static("ApiKey header=\"ld-api-key\"");
+            headers.insert(WWW_AUTHENTICATE, scheme);
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
         }
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
@@ -111,7 +117,8 @@ impl Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, allow: None }
+        let soon = (refusal.code == Code::Unavailable).then_some(RETRY_AFTER_SECONDS);
+        Self { refusal, allow: None, retry_after: soon }
     }
 }
 

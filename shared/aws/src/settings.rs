@@ -22,6 +22,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `DUE_SHARDS`: how many partitions the `due` index is spread over.
     pub due_shards: u32,
+    /// `REQUESTS_PER_MINUTE`: how many requests a key may make in a minute.
+    pub requests_per_minute: u64,
 }
 
 /// A variable of the environment that is missing or not what it must be.
@@ -87,6 +89,7 @@ impl Settings {
                 hold: Hold::default(),
             },
             due_shards: number("DUE_SHARDS", 1)?,
+            requests_per_minute: number("REQUESTS_PER_MINUTE", 1)?.into(),
         })
     }
 }
@@ -112,6 +115,7 @@ mod tests {
                 "STOPPING_DEADLINE_MINUTES" | "SWAPPING_DEADLINE_MINUTES" => "20",
                 "STARTING_DEADLINE_MINUTES" => "30",
                 "DUE_SHARDS" => "8",
+                "REQUESTS_PER_MINUTE" => "600",
                 _ => return None,
             }
             .to_owned(),
@@ -122,7 +126,7 @@ mod tests {
     fn settings_are_read_from_the_environment() {
         let settings = Settings::from_lookup(&environment).expect("settings");
         assert_eq!(settings.limits, Limits::default());
-        assert_eq!(settings.due_shards, 8);
+        assert_eq!((settings.due_shards, settings.requests_per_minute), (8, 600));
     }
 
     #[test]

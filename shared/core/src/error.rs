@@ -78,6 +78,8 @@ codes! {
     BodyTooLarge = "body_too_large", 413;
     /// The body is not JSON by its content type.
     UnsupportedMediaType = "unsupported_media_type", 415;
+    /// The key has made all the requests of this minute.
+    RateLimited = "rate_limited", 429;
     /// A fault of ours.
     Internal = "internal_error", 500;
     /// A dependency failed.

@@ -66,6 +66,9 @@ impl Drive {
         if !spared && (crashed || world.dice.happens(lost)) {
             world.reach.hit("fault event_lost");
             world.trace.line(now, || format!("event lost: {detail_type}"));
+            if detail_type == "Operation Due" {
+                world.oracle.nudge_lost(now);
+            }
             world.cloud.delivered(now, delivery.id, Ok(()));
             return Vec::new();
         }

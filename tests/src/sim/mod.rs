@@ -32,6 +32,7 @@ mod herd;
 mod life;
 mod logs;
 mod oracle;
+mod patching;
 mod people;
 mod plan;
 mod reach;

@@ -30,6 +30,10 @@ pub(crate) enum Doing {
     List,
     Delete,
     DeleteTwice,
+    /// Look at one.
+    Show,
+    /// Change one.
+    Patch,
     /// Make one and do not wait for the answer.
     GiveUp,
     /// Somebody without the right key.
@@ -62,13 +66,15 @@ pub(crate) enum Doing {
 
 impl Doing {
     /// Each, with how often it is drawn.
-    const ALL: [(Self, u32); 17] = [
-        (Self::Routine, 44),
+    const ALL: [(Self, u32); 19] = [
+        (Self::Routine, 50),
         (Self::Create, 14),
         (Self::Burst, 6),
         (Self::List, 6),
         (Self::Delete, 8),
         (Self::DeleteTwice, 3),
+        (Self::Show, 2),
+        (Self::Patch, 6),
         (Self::GiveUp, 4),
         (Self::Stranger, 4),
         (Self::Malformed, 4),
@@ -85,10 +91,11 @@ impl Doing {
     ];
 
     /// What is done where schedules and upgrades are what it is about.
-    const SCHEDULING: [(Self, u32); 9] = [
+    const SCHEDULING: [(Self, u32); 10] = [
         (Self::Schedule, 34),
         (Self::Registry(Some(Person::STATUS)), 8),
         (Self::Upgrade, 18),
+        (Self::Patch, 4),
         (Self::Routine, 14),
         (Self::Create, 6),
         (Self::Delete, 8),
@@ -111,11 +118,12 @@ impl Doing {
 
     /// What is done in weeks of schedules: limits go up and down, backups expire, and
     /// people delete some.
-    const WEEKS: [(Self, u32); 9] = [
+    const WEEKS: [(Self, u32); 10] = [
         (Self::Schedule, 26),
         (Self::Registry(Some(Person::STATUS)), 8),
         (Self::Registry(Some(Person::LIMIT)), 22),
         (Self::Delete, 18),
+        (Self::Patch, 14),
         (Self::Routine, 10),
         (Self::Upgrade, 8),
         (Self::List, 4),
@@ -124,10 +132,12 @@ impl Doing {
     ];
 
     /// What is done where restores are what it is about.
-    const RESTORING: [(Self, u32); 9] = [
+    const RESTORING: [(Self, u32); 11] = [
         (Self::Routine, 30),
         (Self::Create, 4),
         (Self::Delete, 4),
+        (Self::Show, 2),
+        (Self::Patch, 4),
         (Self::List, 2),
         (Self::Restore, 40),
         (Self::Restores, 8),
@@ -188,6 +198,8 @@ impl Person {
                 }
                 Ok(())
             }
+            Doing::Show => self.show(deployment, tenant).await,
+            Doing::Patch => Box::pin(self.patch(deployment, tenant)).await,
             Doing::List => self.list(deployment, tenant).await.map(|_| ()),
             Doing::Delete => {
                 let id = self.some_backup(deployment);
@@ -331,7 +343,18 @@ impl Person {
             body["remarks"] = json!("because");
             body["backup_type"] = json!("scheduled");
         }
-        self.post(deployment, tenant, Key::Manage, &name, &body).await
+        let called = self.called();
+        loop {
+            let what = What::Create { name: name.clone(), body: body.clone() };
+            let mut asked = self.asked(deployment, tenant, Key::Manage, what);
+            asked.called.clone_from(&called);
+            let path = format!("/deployments/{deployment}/backups");
+            let json = "application/json";
+            let reply = self.ask(asked, "POST", &path, json, body.to_string()).await?;
+            if called.is_none() || !self.again(reply.as_ref()).await {
+                return Ok(reply);
+            }
+        }
     }
 
     async fn list(&mut self, deployment: u64, tenant: usize) -> Result<Option<Reply>> {
@@ -382,7 +405,8 @@ impl Person {
         let bound_elsewhere = key == Key::Bound && first.is_none_or(|one| one.id != deployment);
         let foreign = owner.is_none_or(|one| one.tenant != tenant) || bound_elsewhere;
         let good = world.scene.is_good(tenant, key, world.now(), world.now());
-        Asked { at: world.now(), deployment, key, tenant, good, foreign, what }
+        let called = None;
+        Asked { at: world.now(), deployment, key, tenant, good, foreign, called, what }
     }
 
     /// Sends a request and waits for its answer, as long as the gateway does.
@@ -401,6 +425,9 @@ impl Person {
         }
         if !content_type.is_empty() {
             request = request.header("content-type", content_type);
+        }
+        if let Some(called) = &asked.called {
+            request = request.header("idempotency-key", called);
         }
         let request = request.body(Body::from(body))?;
         {

@@ -20,20 +20,30 @@ async fn each_request_costs_what_is_promised() -> Result<()> {
     let here = Here::start(Setup::default()).await?;
     // The worker hears of nothing: all calls are the request's own.
     here.arm(&json!({"on": "bus", "do": "drop", "times": 1000})).await?;
-    let (get, query) = ("dynamodb.GetItem", "dynamodb.Query");
+    let (get, query, count) = ("dynamodb.GetItem", "dynamodb.Query", "dynamodb.UpdateItem");
     let (transact, put) = ("dynamodb.TransactWriteItems", "events.PutEvents");
     let keys = here.demo.keys.clone();
     let list = || Call::new("GET", here.backups()).key(&keys.read);
-    assert_eq!(calls_of(&here, list()).await?, (200, vec![get.into(), query.into()]));
-    assert_eq!(calls_of(&here, list()).await?, (200, vec![query.into()]), "the key is kept");
+    let strings = |calls: &[&str]| calls.iter().map(|call| (*call).to_owned()).collect::<Vec<_>>();
+    // From the beginning of a minute, so that none ends in between.
+    here.begin_minute().await?;
+    assert_eq!(calls_of(&here, list()).await?, (200, strings(&[get, count, query])));
+    // The key is kept, and a block of requests is counted at once.
+    assert_eq!(calls_of(&here, list()).await?, (200, strings(&[count, query])));
+    for _ in 0..3 {
+        assert_eq!(calls_of(&here, list()).await?, (200, strings(&[query])));
+    }
     here.advance(30).await?;
-    assert_eq!(calls_of(&here, list()).await?, (200, vec![get.into(), query.into()]));
+    assert_eq!(calls_of(&here, list()).await?, (200, strings(&[get, count, query])));
 
     let create = || Call::new("POST", here.backups()).key(&keys.manage).json(r#"{"name": "n"}"#);
     let (status, calls) = calls_of(&here, create()).await?;
-    assert_eq!((status, calls), (204, vec![get.into(), get.into(), transact.into(), put.into()]));
+    assert_eq!((status, calls), (204, strings(&[get, count, get, transact, put])));
     // A second one is refused by the read, without a transaction.
-    assert_eq!(calls_of(&here, create()).await?, (409, vec![get.into()]));
+    assert_eq!(calls_of(&here, create()).await?, (409, strings(&[count, get])));
+    // One that has a name is looked up, and once more when it is refused.
+    let named = || create().header("idempotency-key", "a");
+    assert_eq!(calls_of(&here, named()).await?, (409, strings(&[get, get, get])));
 
     here.disarm().await?;
     here.rest().await?;
@@ -43,7 +53,8 @@ async fn each_request_costs_what_is_promised() -> Result<()> {
     assert_eq!(status, 204);
     assert_eq!(calls.last().map(String::as_str), Some(put));
     let writes = ["dynamodb.UpdateItem", "dynamodb.TransactWriteItems"];
-    assert_eq!(calls.iter().filter(|call| writes.contains(&call.as_str())).count(), 1, "{calls:?}");
+    let writes = calls.iter().filter(|call| writes.contains(&call.as_str())).count();
+    assert_eq!(writes, 2, "one of them counts the request: {calls:?}");
     assert!(calls.iter().filter(|call| *call == get).count() <= 3, "{calls:?}");
 
     // Refusals before the key cost nothing, and one of the key one read.

@@ -27,6 +27,8 @@ struct State {
     /// The replies to come for writes and the bus, by operation; then each is good.
     replies: BTreeMap<String, VecDeque<(u16, Value)>>,
     calls: Vec<(String, Value)>,
+    /// How many requests were counted, of all keys and minutes.
+    requests: u64,
 }
 
 impl Cloud {
@@ -62,6 +64,11 @@ impl Cloud {
 
     pub(crate) fn remove(&self, pk: &str, sk: &str) {
         self.lock().rows.remove(&(pk.to_owned(), sk.to_owned()));
+    }
+
+    /// Another minute has begun.
+    pub(crate) fn forget_requests(&self) {
+        self.lock().requests = 0;
     }
 
     /// The next reply to `operation`.
@@ -125,7 +132,7 @@ impl State {
     }
 
     /// What the operation answers when nothing else was queued.
-    fn good(&self, operation: &str, body: &Value) -> Value {
+    fn good(&mut self, operation: &str, body: &Value) -> Value {
         match operation {
             "GetItem" => {
                 let part = |name: &str| body["Key"][name]["S"].as_str().unwrap_or_default().into();
@@ -139,6 +146,13 @@ impl State {
                 let rows = self.rows.iter().rev().filter(|((of, _), _)| of == pk);
                 let items: Vec<&Value> = rows.map(|(_, item)| item).collect();
                 json!({"Count": items.len(), "Items": items})
+            }
+            "UpdateItem"
+                if body["UpdateExpression"] == "ADD requests :requests SET #ttl = :ttl" =>
+            {
+                let more = &body["ExpressionAttributeValues"][":requests"]["N"];
+                self.requests += more.as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
+                json!({"Attributes": {"requests": {"N": self.requests.to_string()}}})
             }
             "PutEvents" => {
                 let entries = body["Entries"].as_array().map_or(0, Vec::len);

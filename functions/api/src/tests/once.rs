@@ -6,13 +6,6 @@ use serde_json::json;
 
 use super::*;
 
-/// The service, and the clock that it goes by.
-fn counted(cloud: &Cloud) -> Router {
-    let now = "2025-01-15T10:30:00Z".parse().expect("a time");
-    let (clock, _) = Clock::counted(now, tokio::time::Instant::now());
-    service(Arc::new(Api::new(settings(), &cloud.config(&clock), clock)))
-}
-
 /// A create that its client calls `called`.
 fn create(called: &str) -> Request<Body> {
     let mut request = request("POST", BACKUPS);

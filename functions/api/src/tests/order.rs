@@ -82,19 +82,22 @@ async fn every_bad_key_has_one_and_the_same_reply() {
     assert!(replies.windows(2).all(|two| two[0] == two[1]), "{replies:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_key_is_looked_up_once_and_an_unknown_one_each_time() {
     let cloud = Cloud::with(None, Some(&deployment()));
-    let router = router(&cloud);
+    let router = counted(&cloud);
     for _ in 0..2 {
         assert_eq!(code(&router, request("GET", BACKUPS)).await, "unauthorized");
         assert_eq!(cloud.calls(), ["GetItem"]);
     }
     // The key is made: it works at once.
     let cloud_with = Cloud::with(Some(&key()), Some(&deployment()));
-    let router = super::router(&cloud_with);
+    let router = counted(&cloud_with);
     assert_eq!(send(&router, request("GET", BACKUPS)).await.status, 200);
-    assert_eq!(cloud_with.calls(), ["GetItem", "Query"]);
+    assert_eq!(cloud_with.calls(), ["GetItem", "UpdateItem", "Query"]);
+    assert_eq!(send(&router, request("GET", BACKUPS)).await.status, 200);
+    assert_eq!(cloud_with.calls(), ["UpdateItem", "Query"]);
+    // Its requests are counted, by and by several at a time.
     assert_eq!(send(&router, request("GET", BACKUPS)).await.status, 200);
     assert_eq!(cloud_with.calls(), ["Query"]);
 }
@@ -224,7 +227,8 @@ async fn a_create_stores_then_announces_and_answers_with_the_id() {
     assert_eq!((reply.status, reply.headers["ld-backup"].as_str()), (204, "7"));
     let entry = cloud.last("PutEvents")["Entries"][0].clone();
     assert_eq!(entry["DetailType"], "Backup Requested");
-    assert_eq!(cloud.calls(), ["GetItem", "GetItem", "TransactWriteItems", "PutEvents"]);
+    let count = "UpdateItem";
+    assert_eq!(cloud.calls(), ["GetItem", count, "GetItem", "TransactWriteItems", "PutEvents"]);
 
     // The bus is down: the row is stored and due, so the answer is the same.
     cloud.reply("PutEvents", 400, json!({"__type": "ValidationException"}));
@@ -246,8 +250,8 @@ async fn a_create_that_meets_another_is_decided_anew() {
     let router = router(&cloud);
     cloud.reply("TransactWriteItems", 400, cancelled());
     assert_eq!(send(&router, request("POST", BACKUPS)).await.status, 204);
-    let (get, write) = ("GetItem", "TransactWriteItems");
-    assert_eq!(cloud.calls(), [get, get, write, get, write, "PutEvents"]);
+    let (get, count, write) = ("GetItem", "UpdateItem", "TransactWriteItems");
+    assert_eq!(cloud.calls(), [get, count, get, write, get, write, "PutEvents"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@
 //! | API key (TTL) | `KEY#<sha256>` | `KEY` |
 //! | the same in the list of all keys (TTL) | `KEYS` | `<key id>` |
 //! | a key's request that may come again, and its answer (TTL) | `REQUESTS#<sha256>` | `IDEMPOTENCY#<sha256>` |
+//! | how many requests a key has made in a minute (TTL) | `REQUESTS#<sha256>` | `MINUTE#<time>` |
 //! | the stack's own facts | `STACK` | `TABLE` |
 //! | until when the releases of scheduled backups are given away | `STACK` | `RELEASES` |
 //! | the stack's reconciliation: its run, its place, its last report | `STACK` | `RECONCILIATION` |

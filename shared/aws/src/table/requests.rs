@@ -1,17 +1,18 @@
-//! What is kept of the requests of a key: the answers to those that may come again.
+//! What is kept of the requests of a key: the answers to those that may come again, and how
+//! many there were in a minute.
 //!
 //! The record of a request is written in the transaction that does what it asks: either both
 //! are there or neither. It counts for ten minutes by the clock, however late DynamoDB
 //! removes it.
 
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
+use aws_sdk_dynamodb::types::{Put, ReturnConsumedCapacity, ReturnValue, TransactWriteItem};
 use backups_core::id::{BackupId, RestoreId};
 use backups_core::key::Key;
 use backups_core::time::{Seconds, Time};
 use serde::{Deserialize, Serialize};
 
 use super::operation::{Written, built};
-use super::{Table, TableError, from_item, n, s, sha256, to_item};
+use super::{Table, TableError, call, from_item, n, s, sha256, to_item};
 
 /// How long the answer to a request is kept.
 pub const ANSWERED: Seconds = Seconds(600);
@@ -49,6 +50,17 @@ pub enum Known {
 #[derive(Debug, Clone)]
 pub struct Record(pub(super) TransactWriteItem);
 
+/// What the count of a minute came to.
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct Counted {
+    requests: u64,
+}
+
+/// The partition of what is kept of a key's requests.
+fn requests_pk(key: &Key) -> String {
+    format!("REQUESTS#{}", key.hash)
+}
+
 /// The record's row.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Row {
@@ -65,7 +77,7 @@ impl Once {
     /// it is the client's own, and may say anything.
     pub fn new(key: &Key, called: &str, method: &str, path: &str, body: &[u8]) -> Self {
         Self {
-            pk: format!("REQUESTS#{}", key.hash),
+            pk: requests_pk(key),
             sk: format!("IDEMPOTENCY#{}", sha256(&[called.as_bytes()])),
             // Neither a method nor a path has a zero byte.
             request: sha256(&[method.as_bytes(), b"\0", path.as_bytes(), b"\0", body]),
@@ -73,7 +85,37 @@ impl Once {
     }
 }
 
+/// How long the count of a minute is of use to a clock that is slow.
+const COUNTED: Seconds = Seconds::hours(1);
+
 impl Table {
+    /// Counts so many requests of a key in the minute that begins then. Gives how many there
+    /// are with them. A try whose reply was lost may count twice.
+    pub async fn count_requests(
+        &self,
+        key: &Key,
+        minute: Time,
+        requests: u64,
+    ) -> Result<u64, TableError> {
+        let reply = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .key("pk", s(requests_pk(key)))
+            .key("sk", s(format!("MINUTE#{minute}")))
+            .update_expression("ADD requests :requests SET #ttl = :ttl")
+            .expression_attribute_names("#ttl", "ttl")
+            .expression_attribute_values(":requests", n(requests))
+            .expression_attribute_values(":ttl", n((minute + COUNTED).unix()))
+            .return_values(ReturnValue::UpdatedNew)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .send()
+            .await
+            .map_err(|error| call("UpdateItem", &error))?;
+        let counted: Counted = from_item(reply.attributes.unwrap_or_default())?;
+        Ok(counted.requests)
+    }
+
     /// What is known of a request, strongly consistent.
     pub async fn known(&self, once: &Once, now: Time) -> Result<Known, TableError> {
         let row = self.get(once.pk.clone(), once.sk.clone()).await?;

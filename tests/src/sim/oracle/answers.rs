@@ -27,13 +27,16 @@ impl Oracle {
         let may = asked.may();
         match &asked.what {
             What::Create { name, body } if may => {
-                let request =
-                    Request { at: asked.at, body: body.clone(), got: None, refused: None };
-                self.requests.insert(name.clone(), request);
+                let new = Request { at: asked.at, body: body.clone(), ..Request::default() };
+                let request = self.requests.entry(name.clone()).or_insert(new);
+                request.tries += 1;
+                request.open += 1;
+                request.refused = None;
             }
             What::Delete(id) if may => {
                 *self.deletes.entry((asked.deployment, *id)).or_default() += 1;
             }
+            What::Patch { backup, body } if may => self.ask_patch(asked, *backup, body),
             What::Reschedule(body) if may => self.schedules.ask(asked.deployment, body),
             What::Restore { backup, .. } if may => self.restores.ask((asked.deployment, *backup)),
             _ => {}
@@ -58,12 +61,17 @@ impl Oracle {
             (200, What::Restores(Some(_))) => reach.hit("api 200 restore"),
             (200, What::Restores(None)) => reach.hit("api 200 restores"),
             (200, What::Schedule) => reach.hit("api 200 schedule"),
-            (200, _) => reach.hit("api 200 list"),
+            (200, What::Show(_)) => reach.hit("api 200 backup"),
+            (204, _) if reply.header("idempotent-replayed") == "true" => {
+                reach.hit("api 204 replayed");
+            }
+            (204, What::Patch { .. }) => reach.hit("api 204 patch"),
             (204, What::Create { .. }) => reach.hit("api 204 create"),
             (204, What::Restore { .. }) => reach.hit("api 204 restore"),
             (204, What::Reschedule(body)) if body.is_null() => reach.hit("api 204 no schedule"),
             (204, What::Reschedule(_)) => reach.hit("api 204 schedule"),
             (204, _) => reach.hit("api 204 delete"),
+            (200, _) => reach.hit("api 200 list"),
             _ => reach.hit(&format!("api {code}")),
         }
         self.check(now, asked, reply, &code, disturbed)?;
@@ -72,10 +80,16 @@ impl Oracle {
             self.schedule_is_true(now, asked, &reply.json())?;
         }
         // What was refused does not happen later.
-        if let (What::Create { name, .. }, 400..500) = (&asked.what, reply.status)
+        if let (What::Create { name, .. }, true, ..500) = (&asked.what, asked.may(), reply.status)
             && let Some(request) = self.requests.get_mut(name)
         {
-            request.refused = Some(code.clone());
+            request.open = request.open.saturating_sub(1);
+            if reply.status >= 400 && request.open == 0 && request.got.is_none() {
+                request.refused = Some(code.clone());
+            }
+        }
+        if let (What::Patch { body, .. }, true) = (&asked.what, asked.may()) {
+            self.patch_answered(asked, body, reply, &code, disturbed)?;
         }
         if let (What::Restore { backup, .. }, true, 400..500) =
             (&asked.what, asked.may(), reply.status)
@@ -155,7 +169,10 @@ impl Oracle {
             return violated("tenant", format!("{asked:?}: {} {code}", reply.status));
         }
         if asked.key == Key::Read
-            && !matches!(asked.what, What::List | What::Restores(_) | What::Schedule)
+            && !matches!(
+                asked.what,
+                What::List | What::Show(_) | What::Restores(_) | What::Schedule
+            )
         {
             let refused = code == "insufficient_permissions"
                 || (code == "deployment_not_found" && self.was_hidden(asked));
@@ -166,8 +183,8 @@ impl Oracle {
         }
         match (&asked.what, reply.status) {
             (What::List, 200) => self.list_is_true(now, asked, &reply.json()),
-            // Looked at on its own (`schedule_is_true`).
-            (What::Schedule, 200) => Ok(()),
+            // Looked at on their own (`schedule_is_true`, `patch_answered`).
+            (What::Schedule, 200) | (What::Patch { .. }, 204) => Ok(()),
             (What::Reschedule(body), 204) => {
                 let wanted = if body.is_null() { Value::Null } else { setting(body) };
                 if self.settings_since(asked).contains(&wanted) {
@@ -179,11 +196,19 @@ impl Oracle {
             (What::Restore { backup, body }, 204) => {
                 self.restore_was_made(asked, *backup, body, reply)
             }
-            (What::Create { name, .. }, 204) => self.was_made(asked, name, reply),
+            (What::Show(id), 200) => self.shown_is_true(asked, *id, &reply.json()),
+            (What::Create { name, .. }, 204) => {
+                let tries = self.requests.get(name).map_or(0, |request| request.tries);
+                is_a_replay(asked, reply, tries, disturbed)?;
+                self.was_made(asked, name, reply)
+            }
             (What::Delete(id), 204) => self.is_being_deleted(asked, *id),
             (What::Create { name, .. }, _) => {
                 // Whoever is refused has nothing made.
-                if let Some(got) = self.requests.get(name).and_then(|request| request.got) {
+                let got = self.requests.get(name).and_then(|request| request.got);
+                let again = code == "idempotent_request_in_progress"
+                    || (code == "deployment_not_found" && self.was_hidden(asked));
+                if let Some(got) = got.filter(|_| !again) {
                     return violated("refused-and-made", format!("{asked:?}: {code}, and {got:?}"));
                 }
                 self.refusal_is_true(asked, code)
@@ -209,7 +234,10 @@ impl Oracle {
     pub(super) fn was_hidden(&self, asked: &Asked) -> bool {
         let rows = self.deployment_since(asked);
         // Of a deleted one the backups can be listed and deleted all the same.
-        let makes = !matches!(asked.what, What::List | What::Delete(_));
+        let makes = !matches!(
+            asked.what,
+            What::List | What::Delete(_) | What::Show(_) | What::Patch { .. }
+        );
         let gone = |row: &Value| makes && row["deleted"] == true;
         asked.foreign
             || rows.is_empty()
@@ -292,6 +320,16 @@ impl Oracle {
     }
 }
 
+/// What is answered as before was asked for before; or it is the request's own answer, which
+/// was lost on its way from the table.
+pub(super) fn is_a_replay(asked: &Asked, reply: &Reply, tries: u32, disturbed: bool) -> Verdict {
+    let replayed = reply.header("idempotent-replayed") == "true";
+    if !replayed || asked.called.is_some() && (tries > 1 || disturbed) {
+        return Ok(());
+    }
+    violated("replayed", format!("{asked:?}: answered as before, and never asked before"))
+}
+
 /// What every answer has.
 fn shape(asked: &Asked, reply: &Reply, code: &str) -> Verdict {
     let id = reply.header("ld-request");
@@ -299,8 +337,8 @@ fn shape(asked: &Asked, reply: &Reply, code: &str) -> Verdict {
     let problem = reply.json();
     let whole = match reply.status {
         200 => {
-            let fields =
-                matches!(asked.what, What::Restores(_) | What::Schedule) || in_order(&reply.body);
+            let fields = matches!(asked.what, What::Show(_) | What::Restores(_) | What::Schedule)
+                || in_order(&reply.body);
             reply.header("content-type") == "application/json" && fields
         }
         204 => reply.body.is_empty(),
@@ -346,7 +384,7 @@ fn in_order(body: &[u8]) -> bool {
 }
 
 /// Whether an item of a list shows this row.
-fn same(item: &Value, row: &Value) -> bool {
+pub(super) fn same(item: &Value, row: &Value) -> bool {
     let mut plain = FIELDS.iter().filter(|name| !matches!(**name, "snapshot_ids" | "volume_ids"));
     let started = !row["started_at"].is_null();
     let (snapshots, volumes): (Vec<_>, Vec<_>) = named(row).filter(|_| started).unzip();

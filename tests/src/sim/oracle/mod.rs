@@ -22,6 +22,7 @@ mod deployments;
 mod failures;
 mod lives;
 mod outcomes;
+mod patches;
 mod reconciliation;
 mod refusals;
 mod rest;
@@ -74,6 +75,9 @@ fn pause(row: &Value) -> SignedDuration {
 /// Within this what has expired goes: two ticks, an index that lags, and slack.
 const EXPIRED: SignedDuration = SignedDuration::from_secs(160);
 
+/// How much later it is for each nudge that was lost: the tick's lease, and a tick.
+const UNHEARD: SignedDuration = SignedDuration::from_secs(135);
+
 /// How many failed backups a deployment keeps (the contract's).
 const KEPT: usize = 20;
 
@@ -117,6 +121,8 @@ pub(crate) struct Asked {
     pub(crate) good: Option<bool>,
     /// The key must not see the deployment.
     pub(crate) foreign: bool,
+    /// What the request is called, to be known again.
+    pub(crate) called: Option<String>,
     pub(crate) what: What,
 }
 
@@ -129,6 +135,13 @@ pub(crate) enum What {
         body: Value,
     },
     Delete(u64),
+    /// One backup.
+    Show(u64),
+    /// This backup is to be as the body.
+    Patch {
+        backup: u64,
+        body: Value,
+    },
     /// A restore of this backup.
     Restore {
         backup: u64,
@@ -164,6 +177,9 @@ pub(crate) struct Oracle {
     operations: BTreeMap<(u32, String), Timestamp>,
     /// Creates that somebody may ask for, by the name: each has its own.
     requests: BTreeMap<String, Request>,
+    patches: patches::Patches,
+    /// When a nudge was lost on the bus.
+    nudges_lost: Vec<Timestamp>,
     /// Backups whose delete somebody asked for who has the right to, and how many
     /// such requests were not refused.
     deletes: BTreeMap<BackupKey, u32>,
@@ -282,7 +298,7 @@ struct Snapshot {
 }
 
 /// A create that somebody has asked for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Request {
     at: Timestamp,
     body: Value,
@@ -290,6 +306,9 @@ struct Request {
     got: Option<BackupKey>,
     /// It was refused.
     refused: Option<String>,
+    /// How often it was sent, and how often nobody knows with what success.
+    tries: u32,
+    open: u32,
 }
 
 #[derive(Debug)]
@@ -356,6 +375,8 @@ impl Oracle {
             in_flight: Vec::new(),
             operations: BTreeMap::new(),
             requests: BTreeMap::new(),
+            patches: patches::Patches::default(),
+            nudges_lost: Vec::new(),
             deletes: BTreeMap::new(),
             restores: restores::Restores::default(),
             schedules: schedules::Schedules::new(profile),
@@ -411,6 +432,11 @@ impl Oracle {
     /// Whether something is left to be done.
     pub(crate) fn moving(&mut self, now: Timestamp) -> bool {
         !self.moving.is_empty() || self.restoring() || self.reconciling() || self.scheduling(now)
+    }
+
+    /// The bus loses a nudge.
+    pub(crate) fn nudge_lost(&mut self, now: Timestamp) {
+        self.nudges_lost.push(now);
     }
 
     /// The control plane says how a deployment is.

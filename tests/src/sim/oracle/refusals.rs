@@ -26,7 +26,10 @@ impl Oracle {
         let holds = match code {
             "deployment_not_found" => self.was_hidden(asked),
             "backup_not_found" => match asked.what {
-                What::Delete(id) | What::Restore { backup: id, .. } => {
+                What::Delete(id)
+                | What::Show(id)
+                | What::Patch { backup: id, .. }
+                | What::Restore { backup: id, .. } => {
                     self.backup_since(asked, id).iter().any(Option::is_none)
                 }
                 _ => false,
@@ -50,6 +53,15 @@ impl Oracle {
                     .into_iter()
                     .flatten()
                     .any(|row| deployment.iter().any(|one| !restorable(row, one, asked))),
+                _ => false,
+            },
+            "idempotent_request_in_progress" => asked.called.is_some(),
+            "backup_deleting" => match asked.what {
+                What::Patch { backup, .. } => self
+                    .backup_since(asked, backup)
+                    .into_iter()
+                    .flatten()
+                    .any(|row| text(row, "status") == "deleting"),
                 _ => false,
             },
             "backup_not_deletable" => match asked.what {

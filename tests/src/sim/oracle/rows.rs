@@ -28,8 +28,7 @@ const EDGES: &[(&str, &str)] = &[
     ("deleting", "gone"),
 ];
 
-/// What a backup has from its birth to its end. There is no PATCH yet: what a
-/// person may change stands here too.
+/// What a backup has from its birth to its end. What people may change stands in `patches`.
 const FIXED: &[&str] = &[
     "deployment_id",
     "id",
@@ -41,9 +40,6 @@ const FIXED: &[&str] = &[
     "upgrade_id",
     "created_at",
     "token",
-    "name",
-    "remarks",
-    "expires_at",
 ];
 
 impl Oracle {
@@ -95,6 +91,8 @@ impl Oracle {
                     // The stack's own facts, and the operator's keys.
                     "TABLE" | "KEY" => {}
                     _ if change.key.0 == "KEYS" => {}
+                    _ if sk.starts_with("MINUTE#") => reach.hit("turn requests counted"),
+                    _ if sk.starts_with("IDEMPOTENCY#") => reach.hit("turn request recorded"),
                     "BRAKE" if life.function == Name::Scheduler => {
                         reach.hit("turn tick saw a pause");
                     }
@@ -213,6 +211,7 @@ impl Oracle {
                         format!("backup {key:?}: {name} was {} and is {}", old[*name], new[*name]),
                     );
                 }
+                self.patched(now, life, key, (old, new))?;
                 stays_as_it_was(key, (&from, old), (&to, new))?;
                 turns(life, self.backups.get(&key), old, new, reach);
             }

@@ -17,7 +17,7 @@ use super::super::reach::Reach;
 use super::super::table::{Change, RowRef};
 use super::brake::Held;
 use super::slots::{Shown, Slots};
-use super::{Asked, EXPIRED, LOOKS, Oracle, SLACK, TICKS, Verdict, time, violated};
+use super::{Asked, EXPIRED, LOOKS, Oracle, SLACK, TICKS, UNHEARD, Verdict, time, violated};
 use crate::rows::{BackupKey, items, text};
 
 /// So many slots that an outage has passed over are told of one by one (docs/schedules.md).
@@ -383,7 +383,11 @@ impl Oracle {
         if from != "answered" && busy && now < asked + WAITS - SLACK {
             return violated("upgrade-early", format!("{life} gave up at {now}: {new}"));
         }
-        if to == "waiting" && self.is_smooth(asked) && now > asked + WAITS + EXPIRED {
+        // Who was told of it and did not hear is told again when the tick's lease is over.
+        let over = asked + WAITS;
+        let unheard = self.nudges_lost.iter().filter(|at| **at > over - EXPIRED).count();
+        let late = over + EXPIRED + UNHEARD * i32::try_from(unheard).unwrap_or(i32::MAX);
+        if to == "waiting" && self.is_smooth(asked) && now > late {
             return violated("upgrade-late", format!("{life} still waits at {now}: {new}"));
         }
         let due = time(new, "due_at").filter(|_| !new["due_shard"].is_null());
