@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse as _, Response};
 use backups_aws::random;
+use backups_aws::table::keys::Key;
 use backups_aws::table::requests::{Answer, Known, Once, Record};
 use backups_aws::table::{TableError, Written};
 use backups_core::error::{Code, FieldIssue, Refusal};
-use backups_core::key::Key;
 use backups_core::time::Time;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -97,9 +97,10 @@ fn called(headers: &HeaderMap) -> Result<Option<&str>, FieldIssue> {
 
 /// Carries out a request, once.
 ///
-/// `act` is told what the request is called, for the record in its transaction. Whatever
-/// refuses it may be what the very same request has made a moment ago: then that one's answer
-/// is the answer.
+/// Whatever refuses it may be what the very same request has made a moment ago: then that
+/// one's answer is the answer, unless the key may not see the deployment any more. If that
+/// cannot be found out nobody knows whether the refusal is true: the request is to be sent
+/// again.
 pub(crate) async fn once(
     api: &Api,
     once: Option<&Once>,
@@ -111,6 +112,7 @@ pub(crate) async fn once(
     }
     match act.await {
         Ok(answer) => done(answer),
+        Err(problem) if problem.code() == Code::DeploymentNotFound => Err(problem),
         Err(problem) => replay(api, asked).await?.ok_or(problem),
     }
 }

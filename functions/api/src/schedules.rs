@@ -96,13 +96,18 @@ pub(crate) async fn put(
     let limits = &api.settings.limits;
     let sent = Sent::new(&key, &parts, &body, body::schedule(&body, limits.schedule_apart))?;
     let (wanted, named) = (&sent.wanted, sent.once.as_ref());
-    once(&api, named, Box::pin(async {
-        may_have(&deployment, wanted, limits)?;
-        let changed = |before, now| Ok(Schedule::set(before, &deployment, wanted.clone(), now));
-        change(&api, id, named, changed).await?;
-        tracing::info!(cron = %wanted.plan.cron, zone = %wanted.plan.zone, enabled = wanted.enabled, "the schedule is set");
-        Ok(Answer::default())
-    }))
+    once(
+        &api,
+        named,
+        Box::pin(async {
+            may_have(&deployment, wanted, limits)?;
+            let changed = |before, now| Ok(Schedule::set(before, &deployment, wanted.clone(), now));
+            change(&api, id, named, changed).await?;
+            let (plan, enabled) = (&wanted.plan, wanted.enabled);
+            tracing::info!(cron = %plan.cron, zone = %plan.zone, enabled, "the schedule is set");
+            Ok(Answer::default())
+        }),
+    )
     .await
 }
 

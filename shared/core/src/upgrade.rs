@@ -111,7 +111,7 @@ pub enum Turn {
         upgrade: Box<Upgrade>,
         /// The new backup.
         backup: Box<Backup>,
-        /// The count below which the deployment must be.
+        /// The counts of backups at which it may be stored.
         room: create::Room,
     },
 }

@@ -67,7 +67,7 @@ impl Drive {
             world.reach.hit("fault event_lost");
             world.trace.line(now, || format!("event lost: {detail_type}"));
             if detail_type == "Operation Due" {
-                world.oracle.nudge_lost(now);
+                world.oracle.nudge_lost(now, &delivery.event["detail"]);
             }
             world.cloud.delivered(now, delivery.id, Ok(()));
             return Vec::new();

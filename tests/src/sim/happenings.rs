@@ -133,8 +133,11 @@ impl Script {
                 (1_800, Happens::Doing(Doing::Upgrade)),
                 // At the limit the schedule's own gives way, two times.
                 (2_500, Happens::Doing(Doing::ReadSchedule)),
-                (4_000, Happens::Doing(Doing::Registry(Some(Person::LIMIT)))),
                 // The slot that waits for it is one that soon nobody wants any more.
+                (3_598, Happens::Doing(Doing::Upgrade)),
+                (3_610, Happens::Doing(Doing::Unschedule)),
+                (3_660, Happens::Doing(Doing::SetSchedule)),
+                (4_000, Happens::Doing(Doing::Registry(Some(Person::LIMIT)))),
                 (5_998, Happens::Doing(Doing::Upgrade)),
                 (6_010, Happens::Doing(Doing::Unschedule)),
             ],

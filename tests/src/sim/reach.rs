@@ -310,7 +310,7 @@ const NAMED: &[&str] = &[
 
 /// What is met too seldom to be demanded: a node that a schedule names leaves between two of
 /// its slots.
-const SELDOM: &[&str] = &["schedule skipped node_not_found"];
+const SELDOM: &[&str] = &["schedule skipped node_not_found", "api idempotent_request_in_progress"];
 
 impl Reach {
     /// Once more.

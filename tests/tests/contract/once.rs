@@ -66,6 +66,7 @@ async fn a_create_is_answered_again_for_ten_minutes_also_when_its_backup_is_gone
 
     let passed = here.now().await?.duration_since(asked).as_secs();
     // The clock goes on by itself meanwhile.
+    assert!(passed < 590, "{passed} s until it was gone");
     here.advance(u64::try_from(590 - passed)?).await?;
     replayed(&here.send(create(&here, "a", body)).await?, "1");
     here.advance(10).await?;
@@ -193,6 +194,7 @@ async fn access_is_asked_for_again_and_a_bad_name_is_refused() -> Result<()> {
     assert_eq!(here.send(list.header("idempotency-key", "")).await?.status, 200);
 
     here.rest().await?;
+    replayed(&here.send(create(&here, &long, body)).await?, "1");
     let gone = json!({"version": 9, "deployment_id": here.demo.deployment_id});
     here.put_event("supervisor.control-plane", "Deployment Deleted", &gone).await?;
     here.rest().await?;

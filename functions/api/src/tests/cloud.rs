@@ -27,8 +27,8 @@ struct State {
     /// The replies to come for writes and the bus, by operation; then each is good.
     replies: BTreeMap<String, VecDeque<(u16, Value)>>,
     calls: Vec<(String, Value)>,
-    /// How many requests were counted, of all keys and minutes.
-    requests: u64,
+    /// How many requests were counted, by row.
+    requests: BTreeMap<String, u64>,
 }
 
 impl Cloud {
@@ -39,10 +39,14 @@ impl Cloud {
             cloud.put(format!("KEY#{}", key.hash), "KEY".into(), key);
         }
         if let Some(deployment) = deployment {
-            let pk = format!("DEPLOYMENT#{}", deployment.deployment_id);
-            cloud.put(pk, "META".into(), deployment);
+            cloud.put_deployment(deployment);
         }
         cloud
+    }
+
+    pub(crate) fn put_deployment(&self, deployment: &Deployment) {
+        let pk = format!("DEPLOYMENT#{}", deployment.deployment_id);
+        self.put(pk, "META".into(), deployment);
     }
 
     pub(crate) fn put_backup(&self, backup: &Backup) {
@@ -64,11 +68,6 @@ impl Cloud {
 
     pub(crate) fn remove(&self, pk: &str, sk: &str) {
         self.lock().rows.remove(&(pk.to_owned(), sk.to_owned()));
-    }
-
-    /// Another minute has begun.
-    pub(crate) fn forget_requests(&self) {
-        self.lock().requests = 0;
     }
 
     /// The next reply to `operation`.
@@ -151,8 +150,9 @@ impl State {
                 if body["UpdateExpression"] == "ADD requests :requests SET #ttl = :ttl" =>
             {
                 let more = &body["ExpressionAttributeValues"][":requests"]["N"];
-                self.requests += more.as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
-                json!({"Attributes": {"requests": {"N": self.requests.to_string()}}})
+                let counted = self.requests.entry(body["Key"].to_string()).or_default();
+                *counted += more.as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
+                json!({"Attributes": {"requests": {"N": counted.to_string()}}})
             }
             "PutEvents" => {
                 let entries = body["Entries"].as_array().map_or(0, Vec::len);

@@ -65,6 +65,9 @@ async fn everything(secret: &str) {
             doubled.headers_mut().append("ld-api-key", secret.parse().expect("a value"));
             doubled.headers_mut().append("content-type", secret.parse().expect("a value"));
             send(&router, doubled).await;
+            let mut named = request(method, &path);
+            named.headers_mut().insert("idempotency-key", secret.parse().expect("a value"));
+            send(&router, named).await;
         }
     }
     for operation in ["Query", "TransactWriteItems", "PutEvents", "GetItem"] {

@@ -99,6 +99,46 @@ async fn a_refusal_that_the_same_request_has_brought_about_is_its_answer() {
     assert_eq!(reply.headers["idempotent-replayed"], "true");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_the_answer_only_if_the_same_request_is_not_behind_it() {
+    let mut busy = deployment();
+    busy.active_backup = Some(backups_core::id::BackupId(1));
+    let cloud = Cloud::with(Some(&key()), Some(&deployment()));
+    let router = counted(&cloud);
+    send(&router, create("a")).await;
+    let record = json!({"Item": store_record(&cloud)});
+    let pk = record["Item"]["pk"]["S"].as_str().expect("a key").to_owned();
+    let sk = record["Item"]["sk"]["S"].as_str().expect("a key").to_owned();
+    cloud.remove(&pk, &sk);
+    cloud.put_deployment(&busy);
+    // Nobody has carried it out.
+    assert_eq!(send(&router, create("a")).await.code(), "backup_in_progress");
+    // The record is not there at the first look, and is at the second.
+    let meta = cloud.row("DEPLOYMENT#611298765432109056", "META");
+    for reply in [json!({"Item": meta}), json!({}), record] {
+        cloud.reply("GetItem", 200, reply);
+    }
+    let reply = send(&router, create("a")).await;
+    assert_eq!((reply.status, reply.headers["ld-backup"].as_str()), (204, "1"));
+    assert_eq!(reply.headers["idempotent-replayed"], "true");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_not_see_the_deployment_any_more_sees_no_answer_of_before() {
+    let cloud = Cloud::with(Some(&key()), Some(&deployment()));
+    let router = counted(&cloud);
+    send(&router, create("a")).await;
+    let record = json!({"Item": store_record(&cloud)});
+    let meta = cloud.row("DEPLOYMENT#611298765432109056", "META");
+    // The deployment goes while the write is tried again.
+    let gone = json!({});
+    for reply in [json!({"Item": meta}), json!({}), json!({}), gone, record] {
+        cloud.reply("GetItem", 200, reply);
+    }
+    cloud.reply("TransactWriteItems", 400, cancelled(["ConditionalCheckFailed", "None", "None"]));
+    assert_eq!(send(&router, create("a")).await.code(), "deployment_not_found");
+}
+
 #[tokio::test]
 async fn a_request_is_called_by_visible_characters() {
     let cloud = Cloud::with(Some(&key()), Some(&deployment()));

@@ -19,8 +19,8 @@ pub struct Asked {
     pub safety_backup: bool,
 }
 
-/// The new row, and that of the backup that goes first with the room that it needs, or why not. The order of the
-/// checks is the contract's.
+/// The new row, and that of the backup that goes first with the room that it needs, or why
+/// not. The order of the checks is the contract's.
 ///
 /// # Errors
 /// The first rule that refuses.

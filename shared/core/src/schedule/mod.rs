@@ -193,7 +193,7 @@ pub enum Turn {
         schedule: Box<Schedule>,
         /// The new backup.
         backup: Box<Backup>,
-        /// The count below which the deployment must be.
+        /// The counts of backups at which it may be stored.
         room: create::Room,
     },
 }

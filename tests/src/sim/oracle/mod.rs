@@ -178,8 +178,8 @@ pub(crate) struct Oracle {
     /// Creates that somebody may ask for, by the name: each has its own.
     requests: BTreeMap<String, Request>,
     patches: patches::Patches,
-    /// When a nudge was lost on the bus.
-    nudges_lost: Vec<Timestamp>,
+    /// When a nudge was lost on the bus: of which deployment, and of which upgrade.
+    nudges_lost: Vec<(Timestamp, u64, String)>,
     /// Backups whose delete somebody asked for who has the right to, and how many
     /// such requests were not refused.
     deletes: BTreeMap<BackupKey, u32>,
@@ -435,8 +435,12 @@ impl Oracle {
     }
 
     /// The bus loses a nudge.
-    pub(crate) fn nudge_lost(&mut self, now: Timestamp) {
-        self.nudges_lost.push(now);
+    pub(crate) fn nudge_lost(&mut self, now: Timestamp, detail: &Value) {
+        if let (Some(of), Some(id)) =
+            (detail["deployment_id"].as_u64(), detail["upgrade_id"].as_str())
+        {
+            self.nudges_lost.push((now, of, id.to_owned()));
+        }
     }
 
     /// The control plane says how a deployment is.

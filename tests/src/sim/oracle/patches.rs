@@ -22,6 +22,8 @@ pub(super) struct Patch {
     body: Value,
     /// The life that has written it.
     applied: Option<u32>,
+    /// It has a name, by which it is known again.
+    named: bool,
     refused: Option<String>,
     /// How often it was asked for, and how often nobody knows with what success.
     tries: u32,
@@ -40,6 +42,7 @@ impl Oracle {
             at: asked.at,
             body: body.clone(),
             applied: None,
+            named: asked.called.is_some(),
             refused: None,
             tries: 0,
             open: 0,
@@ -106,7 +109,8 @@ impl Oracle {
         if let Some(code) = &patch.refused {
             return fault("refused-and-made", &format!("which was refused as {code}"));
         }
-        if patch.applied.is_some_and(|by| by != life.id) {
+        // Without a name its own lost reply is not known again, and it is decided on anew.
+        if patch.applied.is_some_and(|by| patch.named || by != life.id) {
             return fault("patched-twice", "and was before");
         }
         patch.applied = Some(life.id);

@@ -385,7 +385,10 @@ impl Oracle {
         }
         // Who was told of it and did not hear is told again when the tick's lease is over.
         let over = asked + WAITS;
-        let unheard = self.nudges_lost.iter().filter(|at| **at > over - EXPIRED).count();
+        let this = |of: u64, id: &str| new["deployment_id"] == of && new["upgrade_id"] == id;
+        let lost =
+            self.nudges_lost.iter().filter(|(at, of, id)| *at > over - EXPIRED && this(*of, id));
+        let unheard = lost.count();
         let late = over + EXPIRED + UNHEARD * i32::try_from(unheard).unwrap_or(i32::MAX);
         if to == "waiting" && self.is_smooth(asked) && now > late {
             return violated("upgrade-late", format!("{life} still waits at {now}: {new}"));
