@@ -25,8 +25,9 @@ use tests::{Failed, Here, MANY, Result, Setup};
 use worker::Worker;
 
 /// The story, in its order: each file stands in it once.
-const STORY: [&str; 25] = [
+const STORY: [&str; 26] = [
     "worker-deployment-changed",
+    "worker-api-key-changed",
     "api-list-backups",
     "api-put-schedule",
     "api-get-schedule",
@@ -193,6 +194,7 @@ async fn each_sample_does_what_it_is_for() -> Result<()> {
         let status = backup.as_ref().map_or("", |row| row.text("status"));
         match name {
             "worker-deployment-changed" => assert_eq!(count("UpdateItem"), 1),
+            "worker-api-key-changed" => assert_eq!(count("TransactWriteItems"), 1),
             "api-list-backups" => answers(&response, 200, "[]"),
             "api-put-schedule" | "api-delete-schedule" => {
                 assert_eq!((&response["statusCode"], count("PutItem")), (&json!(204), 1));

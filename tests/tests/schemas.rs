@@ -87,7 +87,7 @@ fn the_samples_are_as_their_schemas_say() -> Result<()> {
             checked += 1;
         }
     }
-    assert_eq!(checked, 8);
+    assert_eq!(checked, 9);
     Ok(())
 }
 

@@ -1,7 +1,9 @@
 //! What the worker is woken by, read from the EventBridge envelope.
 
 use backups_core::announce::{self, Kind, ORPHANS_AN_ORDER, OrphanRemovalOrdered, RestoreOrdered};
-use backups_core::control_plane::{self, DeploymentChanged, DeploymentDeleted, UpgradeRequested};
+use backups_core::control_plane::{
+    self, DeploymentChanged, DeploymentDeleted, KeyChanged, UpgradeRequested,
+};
 use backups_core::id::{BackupId, DeploymentId, Nonce, RestoreId, SnapshotId};
 use backups_core::reconcile::Thing;
 use backups_core::time::Time;
@@ -63,6 +65,8 @@ pub(crate) enum Wake {
     Changed(DeploymentChanged),
     /// The control plane says that a deployment is gone.
     Deleted(DeploymentDeleted),
+    /// A key as it is now.
+    KeyChanged(KeyChanged),
     /// Nothing for us.
     Foreign,
 }
@@ -179,6 +183,9 @@ pub(crate) fn read(event: Value) -> Result<Wake, String> {
         }
         (control_plane::SOURCE, "Deployment Changed") => {
             parsed(&detail_type, detail).map(Wake::Changed)
+        }
+        (control_plane::SOURCE, "API Key Changed") => {
+            parsed(&detail_type, detail).map(Wake::KeyChanged)
         }
         (control_plane::SOURCE, "Deployment Upgrade Requested") => {
             parsed(&detail_type, detail).map(Wake::UpgradeRequested)

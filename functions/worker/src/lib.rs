@@ -182,6 +182,10 @@ async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Resul
             let now = worker.clock.now();
             reject_counted(worker, registry::deleted(&worker.table, &event, now).await)?;
         }
+        Ok(Wake::KeyChanged(event)) => {
+            let now = worker.clock.now();
+            reject_counted(worker, registry::key_changed(&worker.table, event, now).await)?;
+        }
         Ok(Wake::Reconciliation) => reconciliation::advance(worker, until).await?,
         Ok(Wake::RemovalOrdered { ordered, at }) => {
             reject_counted(worker, orphans::remove(worker, ordered, at, until).await)?;

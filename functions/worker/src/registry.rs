@@ -1,7 +1,8 @@
 //! Control-plane events: they keep the registry's part of a deployment true.
 
+use backups_aws::table::keys::KeyWritten;
 use backups_aws::table::{Registered, Stored, Table, TableError};
-use backups_core::control_plane::{DeploymentChanged, DeploymentDeleted};
+use backups_core::control_plane::{DeploymentChanged, DeploymentDeleted, KeyChanged};
 use backups_core::id::DeploymentId;
 use backups_core::time::Time;
 
@@ -33,6 +34,29 @@ pub(crate) async fn changed(
                 "deployment {id} belongs to tenant {tenant}; an event says it is {}'s",
                 registry.tenant_id
             )));
+        }
+    }
+    Ok(())
+}
+
+/// Stores how a key is now.
+///
+/// # Errors
+/// As [`changed`]; and what it met is to be tried again.
+pub(crate) async fn key_changed(table: &Table, event: KeyChanged, now: Time) -> Result<(), Error> {
+    let key = event.key(now).map_err(|rejected| Error::Rejected(rejected.0))?;
+    let (key_id, version) = (key.key_id.as_str(), key.version);
+    match table.put_key(&key).await? {
+        KeyWritten::Yes => tracing::info!(key_id, version, "key stored"),
+        KeyWritten::Older => tracing::info!(key_id, version, "an older event; nothing changed"),
+        KeyWritten::Clash => {
+            return Err(Error::Rejected(format!(
+                "key {key_id}: the id or the hash is another key's, or the tenant another"
+            )));
+        }
+        KeyWritten::Conflict => {
+            let problem = "it was written by another at that moment".to_owned();
+            return Err(Error::Table(TableError::Row { row: "KEY".to_owned(), problem }));
         }
     }
     Ok(())

@@ -4,6 +4,8 @@ use serde::Deserialize;
 
 use crate::deployment::{Node, Registry};
 use crate::id::{DeploymentId, TenantId};
+use crate::key::{Key, LONGEST, MOST_DEPLOYMENTS, MOST_NETWORKS, Network, Permission};
+use crate::time::Time;
 
 /// `source` of the control plane's events.
 pub const SOURCE: &str = "supervisor.control-plane";
@@ -58,6 +60,91 @@ pub struct UpgradeRequested {
     /// The control plane's id of the upgrade: 1 to [`UPGRADE_ID`] characters, none of them
     /// a control character.
     pub upgrade_id: String,
+}
+
+/// `API Key Changed`: a key as it is now. The secret itself is on no bus.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyChanged {
+    /// Grows with each change of this key.
+    pub version: u64,
+    /// What people call it by: 1 to [`KEY_ID`] letters, digits, `-` and `_`.
+    pub key_id: String,
+    /// SHA-256 of the secret, in lower-case hex.
+    pub hash: String,
+    /// Whose deployments it opens.
+    pub tenant_id: TenantId,
+    /// What it may do.
+    pub permission: Permission,
+    /// The deployments it is bound to; null: all of the tenant's.
+    #[serde(default)]
+    pub deployments: Option<Vec<DeploymentId>>,
+    /// From where it may be used; null: from anywhere.
+    #[serde(default)]
+    pub allow: Option<Vec<Network>>,
+    /// From then on it opens nothing.
+    pub expires_at: Time,
+    /// Since then it opens nothing; null: it was not revoked.
+    #[serde(default)]
+    pub revoked_at: Option<Time>,
+}
+
+/// The longest id of a key.
+pub const KEY_ID: usize = 64;
+
+impl KeyChanged {
+    /// Checks the event on its own and makes the key's row. No reason has anything of the key
+    /// but its id.
+    ///
+    /// # Errors
+    /// What is wrong with the event, as a sentence.
+    pub fn key(self, now: Time) -> Result<Key, Rejected> {
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if !(1..=KEY_ID).contains(&self.key_id.len()) || !self.key_id.bytes().all(word) {
+            let reason = format!("a key_id has 1 to {KEY_ID} letters, digits, `-` and `_`");
+            return Err(Rejected(reason));
+        }
+        let id = &self.key_id;
+        let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let fault = if self.version == 0 {
+            Some("version counts from 1".to_owned())
+        } else if self.hash.len() != 64 || !self.hash.bytes().all(hex) {
+            Some("a hash is SHA-256 in 64 lower-case hex digits".to_owned())
+        } else if self.tenant_id.as_str().is_empty() {
+            Some("tenant_id is empty".to_owned())
+        } else if self.expires_at > now + LONGEST {
+            Some(format!("a key counts for at most {} days", LONGEST.0 / 86_400))
+        } else {
+            let bound = self.deployments.as_deref();
+            let bound = bound.is_some_and(|bound| {
+                bound.is_empty()
+                    || bound.len() > MOST_DEPLOYMENTS
+                    || bound.contains(&DeploymentId(0))
+            });
+            let nowhere = self.allow.as_deref();
+            let nowhere =
+                nowhere.is_some_and(|allow| allow.is_empty() || allow.len() > MOST_NETWORKS);
+            match (bound, nowhere) {
+                (true, _) => Some(format!("deployments are null, or 1 to {MOST_DEPLOYMENTS} ids")),
+                (_, true) => Some(format!("allow is null, or 1 to {MOST_NETWORKS} networks")),
+                (false, false) => None,
+            }
+        };
+        if let Some(fault) = fault {
+            return Err(Rejected(format!("key {id}: {fault}")));
+        }
+        Ok(Key {
+            hash: self.hash,
+            key_id: self.key_id,
+            version: self.version,
+            tenant_id: self.tenant_id,
+            permission: self.permission,
+            deployments: self.deployments,
+            allow: self.allow,
+            expires_at: self.expires_at,
+            revoked_at: self.revoked_at,
+        })
+    }
 }
 
 /// The longest id of an upgrade: with what stands before it, it is a backup's name.
@@ -200,6 +287,44 @@ mod tests {
         assert!(check("2026.11-rc1", 7) && check(&"ü".repeat(85), 7));
         assert!(!check("", 7) && !check("  ", 7) && !check("a\n", 7) && !check("u", 0));
         assert!(!check(&"ü".repeat(86), 7));
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_is_refused_with_what_is_wrong() {
+        type Change = fn(&mut KeyChanged);
+        let now = Time::from_unix(1000);
+        let good = || KeyChanged {
+            version: 1,
+            key_id: "key-1_A".into(),
+            hash: "0a".repeat(32),
+            tenant_id: TenantId::from("t"),
+            permission: Permission::Read,
+            deployments: Some(vec![DeploymentId(u64::MAX)]),
+            allow: Some(vec!["192.0.2.0/24".parse().expect("a network")]),
+            expires_at: now + LONGEST,
+            revoked_at: None,
+        };
+        let key = good().key(now).expect("good");
+        assert_eq!((key.key_id.as_str(), key.version), ("key-1_A", 1));
+        let cases: [(Change, &str); 11] = [
+            (|e| e.version = 0, "counts from 1"),
+            (|e| e.key_id.clear(), "a key_id has"),
+            (|e| e.key_id = "a b".into(), "a key_id has"),
+            (|e| e.key_id = "x".repeat(65), "a key_id has"),
+            (|e| e.hash = "0A".repeat(32), "a hash is"),
+            (|e| e.hash = "0a".repeat(31), "a hash is"),
+            (|e| e.tenant_id = TenantId::from(""), "tenant_id is empty"),
+            (|e| e.deployments = Some(Vec::new()), "1 to 1000 ids"),
+            (|e| e.deployments = Some(vec![DeploymentId(0)]), "1 to 1000 ids"),
+            (|e| e.allow = Some(Vec::new()), "1 to 100 networks"),
+            (|e| e.expires_at = Time::from_unix(1001) + LONGEST, "365 days"),
+        ];
+        for (change, reason) in cases {
+            let mut event = good();
+            change(&mut event);
+            let refused = event.key(now).expect_err(reason);
+            assert!(refused.0.contains(reason) && !refused.0.contains("0a0a"), "{refused}");
+        }
     }
 
     #[test]
