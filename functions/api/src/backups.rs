@@ -159,28 +159,31 @@ pub(crate) async fn living(
 }
 
 /// Decides on the deployment as read and stores the backup.
+///
+/// All tries are of one request and bear one token: an earlier one may be applied long after
+/// it was given up, and what is there then is its own.
 async fn store(
     api: &Api,
     key: &Key,
     read: Deployment,
     sent: &Sent<NewBackup>,
 ) -> Result<Backup, Problem> {
-    let (id, mut read) = (read.deployment_id, Some(read));
+    let (id, mut deployment) = (read.deployment_id, read);
     let named = sent.once.as_ref();
-    let mut tries = Tries::new(api, named);
+    let (mut tries, token) = (Tries::new(api, named), random::nonce());
     loop {
-        let deployment = match read.take() {
-            Some(read) => read,
-            None => living(api, key, id, Permission::Manage).await?,
-        };
         let (limits, now) = (&api.settings.limits, api.clock.now());
-        let (backup, room) =
-            decide(&deployment, sent.wanted.clone(), limits, random::nonce(), now)?;
+        let (backup, room) = decide(&deployment, sent.wanted.clone(), limits, token.clone(), now)?;
         let answer = Answer { backup_id: Some(backup.id), restore_id: None };
         let record = record(api, named, answer, now)?;
         let written = api.table.create_backup(&deployment, &backup, room, record).await?;
         if tries.stored(written).await? {
             return Ok(backup);
+        }
+        deployment = living(api, key, id, Permission::Manage).await?;
+        let there = api.table.backup(id, backup.id).await?;
+        if let Some(own) = there.filter(|there| there.token == token) {
+            return Ok(own);
         }
     }
 }

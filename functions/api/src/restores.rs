@@ -86,7 +86,8 @@ pub(crate) async fn get(
     shown::json(&Item::from(&restore))
 }
 
-/// Decides on what was read and stores the restore.
+/// Decides on what was read and stores the restore. All tries bear the same tokens, as those of
+/// a backup do.
 async fn store(
     api: &Api,
     key: &Key,
@@ -94,18 +95,15 @@ async fn store(
     backup_id: BackupId,
     sent: &Sent<Asked>,
 ) -> Result<(Restore, Option<Backup>), Problem> {
-    let (id, mut read) = (read.deployment_id, Some(read));
+    let (id, mut deployment) = (read.deployment_id, read);
     let named = sent.once.as_ref();
     let mut tries = Tries::new(api, named);
+    let tokens = [random::nonce(), random::nonce()];
     loop {
-        let deployment = match read.take() {
-            Some(read) => read,
-            None => living(api, key, id, Permission::Manage).await?,
-        };
         let backup = api.table.backup(id, backup_id).await?;
         let (limits, now) = (&api.settings.limits, api.clock.now());
-        let tokens = [random::nonce(), random::nonce()];
-        let decided = decide(&deployment, backup.as_ref(), sent.wanted, limits, tokens, now)?;
+        let decided =
+            decide(&deployment, backup.as_ref(), sent.wanted, limits, tokens.clone(), now)?;
         let (restore, safety) = decided;
         // `decide` refuses what has no backup.
         let Some(backup) = &backup else { return Err(Problem::internal()) };
@@ -113,6 +111,11 @@ async fn store(
         let record = record(api, named, answer(&restore), now)?;
         let written = api.table.create_restore(&restore, begun, record).await?;
         if tries.stored(written).await? {
+            return Ok((restore, safety.map(|(safety, _)| safety)));
+        }
+        deployment = living(api, key, id, Permission::Manage).await?;
+        let there = api.table.restore(id, restore.id).await?;
+        if there.is_some_and(|there| there.token == restore.token) {
             return Ok((restore, safety.map(|(safety, _)| safety)));
         }
     }

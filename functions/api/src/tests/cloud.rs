@@ -21,12 +21,22 @@ use super::{Backup, Deployment, Key};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cloud(Arc<Mutex<State>>);
 
+/// What happens after a call.
+struct After(Box<dyn FnOnce(&Value) + Send>);
+
+impl std::fmt::Debug for After {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("After")
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     rows: BTreeMap<(String, String), Value>,
     /// The replies to come for writes and the bus, by operation; then each is good.
     replies: BTreeMap<String, VecDeque<(u16, Value)>>,
     calls: Vec<(String, Value)>,
+    after: Option<(String, After)>,
     /// How many requests were counted, by row.
     requests: BTreeMap<String, u64>,
 }
@@ -87,6 +97,18 @@ impl Cloud {
         found.map(|(_, body)| body.clone()).expect("such a call")
     }
 
+    /// The bodies of all calls of `operation`.
+    pub(crate) fn bodies(&self, operation: &str) -> Vec<Value> {
+        let state = self.lock();
+        let of = state.calls.iter().filter(|(name, _)| name == operation);
+        of.map(|(_, body)| body.clone()).collect()
+    }
+
+    /// What happens once the next call of `operation` is answered.
+    pub(crate) fn after(&self, operation: &str, then: impl FnOnce(&Value) + Send + 'static) {
+        self.lock().after = Some((operation.to_owned(), After(Box::new(then))));
+    }
+
     /// A configuration of the SDK whose calls end here.
     pub(crate) fn config(&self, clock: &Clock) -> SdkConfig {
         let connector = SharedHttpConnector::new(self.clone());
@@ -110,9 +132,14 @@ impl HttpConnector for Cloud {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let target = request.headers().get("x-amz-target").unwrap_or_default();
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-        let body =
-            serde_json::from_slice(request.body().bytes().unwrap_or_default()).unwrap_or_default();
-        let (status, body) = self.lock().answer(operation, body);
+        let body = serde_json::from_slice::<Value>(request.body().bytes().unwrap_or_default())
+            .unwrap_or_default();
+        let then = self.lock().after.take_if(|(of, _)| *of == operation);
+        let (status, answer) = self.lock().answer(operation, body.clone());
+        if let Some((_, After(then))) = then {
+            then(&body);
+        }
+        let body = answer;
         let mut response = HttpResponse::new(
             status.try_into().expect("a status"),
             SdkBody::from(body.to_string()),

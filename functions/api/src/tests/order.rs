@@ -251,7 +251,34 @@ async fn a_create_that_meets_another_is_decided_anew() {
     cloud.reply("TransactWriteItems", 400, cancelled());
     assert_eq!(send(&router, request("POST", BACKUPS)).await.status, 204);
     let (get, count, write) = ("GetItem", "UpdateItem", "TransactWriteItems");
-    assert_eq!(cloud.calls(), [get, count, get, write, get, write, "PutEvents"]);
+    // It looks whether its own try was applied after all.
+    assert_eq!(cloud.calls(), [get, count, get, write, get, get, write, "PutEvents"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_knows_its_own_earlier_try_again_however_late_it_was_applied() {
+    let cloud = Cloud::with(Some(&key()), Some(&deployment()));
+    let router = router(&cloud);
+    cloud.reply("TransactWriteItems", 400, cancelled());
+    assert_eq!(send(&router, request("POST", BACKUPS)).await.status, 204);
+    let tries = cloud.bodies("TransactWriteItems");
+    let rows: Vec<_> = tries.iter().map(|body| &body["TransactItems"][1]["Put"]["Item"]).collect();
+    assert_eq!((rows.len(), &rows[0]["token"]), (2, &rows[1]["token"]));
+
+    // The first try is applied after the second read: what runs is its own.
+    let cloud = Cloud::with(Some(&key()), Some(&deployment()));
+    let router = super::router(&cloud);
+    cloud.reply("TransactWriteItems", 400, cancelled());
+    let late = cloud.clone();
+    cloud.after("TransactWriteItems", move |body| {
+        late.put_item(body["TransactItems"][1]["Put"]["Item"].clone());
+        let mut busy = deployment();
+        busy.active_backup = Some(backups_core::id::BackupId(1));
+        late.put_deployment(&busy);
+    });
+    let reply = send(&router, request("POST", BACKUPS)).await;
+    assert_eq!((reply.status, reply.code().as_str()), (204, ""));
+    assert_eq!(reply.headers["ld-backup"], "1");
 }
 
 #[tokio::test(start_paused = true)]
