@@ -8,7 +8,7 @@ use backups_core::time::Time;
 
 use crate::Error;
 
-/// How often a schedule that somebody else wrote is read again.
+/// How often a row that somebody else wrote is tried again.
 const TRIES: u32 = 8;
 
 /// Stores how a deployment is now.
@@ -42,24 +42,24 @@ pub(crate) async fn changed(
 /// Stores how a key is now.
 ///
 /// # Errors
-/// As [`changed`]; and what it met is to be tried again.
+/// As [`changed`].
 pub(crate) async fn key_changed(table: &Table, event: KeyChanged, now: Time) -> Result<(), Error> {
     let key = event.key(now).map_err(|rejected| Error::Rejected(rejected.0))?;
     let (key_id, version) = (key.key_id.as_str(), key.version);
-    match table.put_key(&key).await? {
-        KeyWritten::Yes => tracing::info!(key_id, version, "key stored"),
-        KeyWritten::Older => tracing::info!(key_id, version, "an older event; nothing changed"),
-        KeyWritten::Clash => {
-            return Err(Error::Rejected(format!(
-                "key {key_id}: the id or the hash is another key's, or the tenant another"
-            )));
+    for _ in 0..TRIES {
+        match table.put_key(&key).await? {
+            KeyWritten::Yes => tracing::info!(key_id, version, "key stored"),
+            KeyWritten::Older => tracing::info!(key_id, version, "an older event; nothing changed"),
+            KeyWritten::Clash => {
+                return Err(Error::Rejected(format!(
+                    "key {key_id}: the id or the hash is another key's, or the tenant another"
+                )));
+            }
+            KeyWritten::Conflict => continue,
         }
-        KeyWritten::Conflict => {
-            let problem = "it was written by another at that moment".to_owned();
-            return Err(Error::Table(TableError::Row { row: "KEY".to_owned(), problem }));
-        }
+        return Ok(());
     }
-    Ok(())
+    Err(contended("KEY"))
 }
 
 /// Marks a deployment as deleted.
@@ -83,8 +83,13 @@ pub(crate) async fn deleted(
             return Ok(());
         }
     }
+    Err(contended("SCHEDULE"))
+}
+
+/// Others wrote a row each time: the event is tried again later.
+fn contended(row: &str) -> Error {
     let problem = format!("others write it all the time ({TRIES} tries)");
-    Err(Error::Table(TableError::Row { row: "SCHEDULE".to_owned(), problem }))
+    Error::Table(TableError::Row { row: row.to_owned(), problem })
 }
 
 /// A deleted deployment's schedule goes: one that is disabled or yearly would outlive it.
