@@ -13,14 +13,6 @@ use super::schedules::setting;
 use super::{Asked, EXPIRED, Oracle, Request, TICKS, Verdict, What, time, violated};
 use crate::rows::{FIELDS, items, named, text};
 
-impl Asked {
-    /// Whether whoever asks may change the deployment's backups.
-    fn may(&self) -> bool {
-        let manages = !matches!(self.key, Key::Read);
-        !self.foreign && manages && self.good != Some(false)
-    }
-}
-
 impl Oracle {
     /// Somebody asks.
     pub(crate) fn ask(&mut self, asked: &Asked) {

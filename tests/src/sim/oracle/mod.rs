@@ -15,6 +15,7 @@
 //! ```
 
 mod answers;
+mod asked;
 mod brake;
 mod bus;
 mod calls;
@@ -40,9 +41,11 @@ use jiff::{SignedDuration, Timestamp};
 use local::{Name, Template};
 use serde_json::Value;
 
+use asked::Request;
+pub(crate) use asked::{Asked, What};
+
 use super::life::Life;
 use super::plan::{Kind, Profile};
-use super::scene::Key;
 use super::spells::Trouble;
 use super::table::RowRef;
 use crate::rows::{BackupKey, text};
@@ -108,53 +111,6 @@ pub(crate) type Verdict = Result<(), Violation>;
 /// Fails with a violation.
 fn violated(check: &'static str, what: impl Into<String>) -> Verdict {
     Err(Violation::new(check, what))
-}
-
-/// A request, as whoever sent it knows it.
-#[derive(Debug, Clone)]
-pub(crate) struct Asked {
-    pub(crate) at: Timestamp,
-    pub(crate) deployment: u64,
-    pub(crate) key: Key,
-    pub(crate) tenant: usize,
-    /// Whether it is a key that counts. None: it ends at about this moment.
-    pub(crate) good: Option<bool>,
-    /// The key must not see the deployment.
-    pub(crate) foreign: bool,
-    /// What the request is called, to be known again.
-    pub(crate) called: Option<String>,
-    pub(crate) what: What,
-}
-
-/// What was asked for.
-#[derive(Debug, Clone)]
-pub(crate) enum What {
-    List,
-    Create {
-        name: String,
-        body: Value,
-    },
-    Delete(u64),
-    /// One backup.
-    Show(u64),
-    /// This backup is to be as the body.
-    Patch {
-        backup: u64,
-        body: Value,
-    },
-    /// A restore of this backup.
-    Restore {
-        backup: u64,
-        body: Value,
-    },
-    /// The restores, or one of them.
-    Restores(Option<u64>),
-    /// The schedule, or none.
-    Schedule,
-    /// A schedule that is to be as the body; null: none.
-    Reschedule(Value),
-    /// A request that must be refused with this status.
-    Wrong(u16),
 }
 
 /// See the module.
@@ -295,20 +251,6 @@ struct Snapshot {
     by_hand: Option<Timestamp>,
     /// When one that was deleted by hand ended, as EC2 last had it.
     ended: Option<Timestamp>,
-}
-
-/// A create that somebody has asked for.
-#[derive(Debug, Default)]
-struct Request {
-    at: Timestamp,
-    body: Value,
-    /// The backup that it got.
-    got: Option<BackupKey>,
-    /// It was refused.
-    refused: Option<String>,
-    /// How often it was sent, and how often nobody knows with what success.
-    tries: u32,
-    open: u32,
 }
 
 #[derive(Debug)]

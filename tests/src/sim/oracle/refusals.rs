@@ -40,36 +40,26 @@ impl Oracle {
                 _ => false,
             },
             "restore_in_progress" => match asked.what {
-                What::Delete(id) => self
-                    .backup_since(asked, id)
-                    .into_iter()
-                    .flatten()
-                    .any(|row| !row["pinned_by"].is_null()),
+                What::Delete(id) => self.backup_was(asked, id, |row| !row["pinned_by"].is_null()),
                 _ => deployment.iter().any(|row| !row["active_restore"].is_null()),
             },
             "backup_not_restorable" => match asked.what {
-                What::Restore { backup, .. } => self
-                    .backup_since(asked, backup)
-                    .into_iter()
-                    .flatten()
-                    .any(|row| deployment.iter().any(|one| !restorable(row, one, asked))),
+                What::Restore { backup, .. } => self.backup_was(asked, backup, |row| {
+                    deployment.iter().any(|one| !restorable(row, one, asked))
+                }),
                 _ => false,
             },
             "idempotent_request_in_progress" => asked.called.is_some(),
             "backup_deleting" => match asked.what {
-                What::Patch { backup, .. } => self
-                    .backup_since(asked, backup)
-                    .into_iter()
-                    .flatten()
-                    .any(|row| text(row, "status") == "deleting"),
+                What::Patch { backup, .. } => {
+                    self.backup_was(asked, backup, |row| text(row, "status") == "deleting")
+                }
                 _ => false,
             },
             "backup_not_deletable" => match asked.what {
-                What::Delete(id) => self
-                    .backup_since(asked, id)
-                    .into_iter()
-                    .flatten()
-                    .any(|row| matches!(text(row, "status"), "pending" | "in_progress")),
+                What::Delete(id) => self.backup_was(asked, id, |row| {
+                    matches!(text(row, "status"), "pending" | "in_progress")
+                }),
                 _ => false,
             },
             code => deployment.iter().any(|row| self.applies(code, asked, row)),
@@ -97,6 +87,11 @@ impl Oracle {
                 format!("{asked:?}: {code}, and {sooner} comes first: {deployment:?}"),
             ),
         }
+    }
+
+    /// Whether a backup was like this at some moment of the request.
+    fn backup_was(&self, asked: &Asked, id: u64, like: impl Fn(&Value) -> bool) -> bool {
+        self.backup_since(asked, id).into_iter().flatten().any(|row| like(row))
     }
 
     /// Whether a refusal is true of a deployment like this.
