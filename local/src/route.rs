@@ -119,7 +119,6 @@ impl Routes {
     }
 
     /// The routes' keys, `METHOD /path` and `$default`.
-    #[cfg(test)]
     pub(crate) fn keys(&self) -> impl Iterator<Item = &String> {
         self.0.iter().map(|route| &route.key)
     }

@@ -7,6 +7,7 @@ use local::Demo;
 use serde_json::{Value, json};
 
 use crate::http::{Call, Reply};
+use crate::openapi::Document;
 use crate::rows::{self, Row};
 use crate::{Failed, Result, binary, fail};
 
@@ -42,9 +43,11 @@ impl Cloud {
     /// Sends a request to the API.
     ///
     /// # Errors
-    /// No reply.
+    /// No reply, or one that docs/openapi.json does not describe.
     pub async fn send(&self, call: Call) -> Result<Reply> {
-        call.send(self.gateway).await
+        let reply = call.send(self.gateway).await?;
+        Document::shared()?.check(&reply)?;
+        Ok(reply)
     }
 
     /// The path of the backups of a deployment.

@@ -21,6 +21,7 @@ pub mod database;
 mod here;
 pub mod http;
 pub mod idle;
+pub mod openapi;
 mod process;
 mod rest;
 pub mod rows;

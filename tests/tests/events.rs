@@ -25,7 +25,7 @@ use tests::{Failed, Here, MANY, Result, Setup};
 use worker::Worker;
 
 /// The story, in its order: each file stands in it once.
-const STORY: [&str; 26] = [
+const STORY: [&str; 27] = [
     "worker-deployment-changed",
     "worker-api-key-changed",
     "api-list-backups",
@@ -49,6 +49,7 @@ const STORY: [&str; 26] = [
     "api-get-backup",
     "api-patch-backup",
     "api-delete-backup",
+    "api-get-open-api",
     "api-default",
     "worker-upgrade-requested",
     "worker-deployment-deleted",
@@ -233,6 +234,7 @@ async fn each_sample_does_what_it_is_for() -> Result<()> {
                 assert_eq!((count("GetItem"), of_ec2), (1, false), "{calls:?}");
             }
             "scheduler-tick" => assert!(count("Query") == 9 && calls.len() >= 8, "{calls:?}"),
+            "api-get-open-api" => answers(&response, 200, "3.1.0"),
             "api-get-backup" => answers(&response, 200, "node_missing"),
             "api-patch-backup" => {
                 assert_eq!((&response["statusCode"], count("UpdateItem")), (&json!(204), 1));

@@ -73,8 +73,9 @@ async fn answer(id: Nonce, request: Request, next: Next) -> Response {
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         headers.insert(LD_REQUEST, value);
     }
-    // One tenant's data, by a header that shared caches do not know of.
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // One tenant's data, by a header that shared caches do not know of, unless the handler
+    // knows better.
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     tracing::info!(
         status = response.status().as_u16(),
         code = problem.map(|problem| problem.code().as_str()),

@@ -25,9 +25,11 @@
 mod access;
 mod auth;
 mod backups;
+mod document;
 mod frame;
 mod input;
 mod once;
+pub mod openapi;
 mod payload;
 mod problem;
 mod rate;
@@ -108,6 +110,7 @@ pub fn service(api: Arc<Api>) -> Router {
             "/deployments/{deployment_id}/restores/{restore_id}",
             only("GET", get(restores::get)),
         )
+        .route("/docs/openapi.json", only("GET", get(document::get)))
         .fallback(async || Problem::new(Code::RouteNotFound, "There is no such path."))
         .layer(axum::middleware::from_fn(frame::frame))
         .with_state(api)

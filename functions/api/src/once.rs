@@ -34,7 +34,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The longest that a client may call a request.
-const LONGEST: usize = 255;
+pub(crate) const LONGEST: usize = 255;
 
 /// How often a write that met another one is decided anew.
 const TRIES: u32 = 8;

@@ -12,6 +12,7 @@ use backups_core::id::Nonce;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Seconds after which a request is worth trying again that failed on a dependency.
 const RETRY_AFTER_SECONDS: u64 = 2;
@@ -26,19 +27,36 @@ pub(crate) struct Problem {
     retry_after: Option<u64>,
 }
 
-/// The body, in the contract's order.
-#[derive(Serialize)]
-struct Shape<'a> {
+// In the contract's order; the comments are the API document's words.
+/// Why a request was not done (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct Shape<'a> {
+    /// `about:blank`: nothing but the status and the code tells the kind.
+    #[schema(value_type = String)]
     r#type: &'static str,
+    /// The status in words.
+    #[schema(value_type = String)]
     title: &'static str,
+    /// The HTTP status.
     status: u16,
+    /// Which rule refused: what programs should look at.
+    #[schema(value_type = String)]
     code: &'static str,
+    /// A sentence that says what to do.
     reason: &'a str,
+    /// The request's id, as in the header `ld-request`.
+    #[schema(pattern = "^[0-9a-f]{32}$")]
     instance: &'a str,
+    /// Whether the same request may succeed later without a change.
     retryable: bool,
+    /// Of input errors: where the first fault is.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false)]
     field: Option<&'a str>,
+    /// Of input errors: every fault that was found.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(required = false)]
     field_issues: &'a [FieldIssue],
 }
 
@@ -78,30 +96,33 @@ impl Problem {
         self.refusal.code
     }
 
-    /// The reply to the request with this id.
-    pub(crate) fn render(&self, instance: &Nonce) -> Response {
+    /// The body of the reply to the request with this id.
+    pub(crate) fn shape<'a>(&'a self, instance: &'a Nonce) -> Shape<'a> {
         let Refusal { code, reason, issues } = &self.refusal;
-        let status =
-            StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let shape = Shape {
+        Shape {
             r#type: "about:blank",
-            title: status.canonical_reason().unwrap_or("Error"),
-            status: status.as_u16(),
+            title: status(*code).canonical_reason().unwrap_or("Error"),
+            status: code.status(),
             code: code.as_str(),
             reason,
             instance: instance.as_str(),
             retryable: code.retryable(),
             field: issues.first().map(|issue| issue.path.as_str()),
             field_issues: issues,
-        };
+        }
+    }
+
+    /// The reply to the request with this id.
+    pub(crate) fn render(&self, instance: &Nonce) -> Response {
+        let code = self.code();
         // A struct of texts and numbers always serializes.
-        let body = serde_json::to_vec(&shape).unwrap_or_default();
+        let body = serde_json::to_vec(&self.shape(instance)).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
-        *response.status_mut() = status;
+        *response.status_mut() = status(code);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         // RFC 9110, 11.6.1: a 401 names the scheme. Ours is a header of its own.
-        if *code == Code::Unauthorized {
+        if code == Code::Unauthorized {
             let scheme = HeaderValue::from_static("ApiKey header=\"ld-api-key\"");
             headers.insert(WWW_AUTHENTICATE, scheme);
         }
@@ -113,6 +134,11 @@ impl Problem {
         }
         response
     }
+}
+
+/// The status of a code.
+pub(crate) fn status(code: Code) -> StatusCode {
+    StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 impl From<Refusal> for Problem {

@@ -23,6 +23,7 @@ use backups_core::time::Time;
 use serde::Serialize;
 use tracing::Span;
 use tracing::field::display;
+use utoipa::ToSchema;
 
 use crate::backups::{BUS, living};
 use crate::once::{Sent, Tries, once, record};
@@ -126,40 +127,63 @@ fn answer(restore: &Restore) -> Answer {
     Answer { backup_id: restore.safety_backup_id, restore_id: Some(restore.id) }
 }
 
-/// A restore as the API shows it.
-#[derive(Debug, Serialize)]
-struct Item<'a> {
+// The comments of this and of the following types are the API document's words.
+/// A restore.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Restore)]
+pub(crate) struct Item<'a> {
+    /// 1, 2, 3 ... per deployment, never used again.
     id: RestoreId,
     deployment_id: DeploymentId,
+    /// The backup that it restores. It may be gone by now.
     backup_id: BackupId,
     status: Status,
+    /// What it is at. Null before the first look, after a turn, and once it is over.
     phase: Option<Phase>,
+    /// 0 to 100, of all that there is to do.
+    #[schema(maximum = 100)]
     progress: u8,
     nodes: Vec<ItemNode<'a>>,
+    /// Why it did not come to `completed`.
     failure: Option<&'a Failure>,
+    /// The backup of the state before, if one was asked for.
     safety_backup_id: Option<BackupId>,
     requested_at: Time,
+    /// When the first node was stopped: the downtime begins.
     stopped_at: Option<Time>,
+    /// When the last node that ran was running again: the downtime ends.
     started_at: Option<Time>,
     completed_at: Option<Time>,
+    /// From `stopped_at` to `started_at`.
     downtime_seconds: Option<i64>,
+    /// When the volumes that were replaced are deleted.
     old_volumes_kept_until: Option<Time>,
 }
 
-#[derive(Debug, Serialize)]
+/// A node of a restore.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RestoreNode)]
 struct ItemNode<'a> {
     node_id: NodeId,
+    /// The EC2 instance that it is today.
     instance_id: &'a InstanceId,
+    /// Whether it ran before the restore stopped it. Null: that is not known yet.
     was_running: Option<bool>,
+    #[schema(maximum = 100)]
     progress: u8,
     volumes: Vec<ItemVolume<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+/// A device of a node, and what hangs there before and after.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RestoreVolume)]
 struct ItemVolume<'a> {
     device: &'a str,
+    /// The volume that is replaced.
     old_volume_id: Option<&'a VolumeId>,
+    /// The volume that the restore makes. Null: not yet, or the backup has none for the device.
     new_volume_id: Option<&'a VolumeId>,
+    /// What it is made of.
     snapshot_id: Option<&'a SnapshotId>,
 }
 

@@ -13,32 +13,45 @@ use backups_core::schedule::{Cron, Last, Outcome, Schedule, Setting, Zone, may_h
 use backups_core::time::Time;
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::backups::living;
 use crate::once::{Sent, Tries, once, record};
 use crate::problem::Problem;
 use crate::{Api, auth, input, shown};
 
-/// A schedule as the API shows it.
-#[derive(Debug, Serialize)]
-struct Shown<'a> {
+// The comments of this and of the following type are the API document's words.
+/// The schedule of a deployment.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Schedule)]
+pub(crate) struct Shown<'a> {
+    #[schema(value_type = String)]
     cron: &'a Cron,
+    /// An IANA name.
+    #[schema(value_type = String)]
     timezone: &'a Zone,
+    /// Days until each of its backups expires. Null: never.
     expires_in_days: Option<u16>,
+    /// The node that is backed up. Null: every node.
     node_id: Option<NodeId>,
     enabled: bool,
+    /// Null: it is not enabled.
     next_run_at: Option<Time>,
+    /// The latest slot that made a backup.
     last_run_at: Option<Time>,
     last_outcome: Option<ShownLast<'a>>,
 }
 
 /// What became of the latest slot.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SlotOutcome)]
 struct ShownLast<'a> {
     slot: Time,
     result: Outcome,
+    /// Why it failed or was skipped: a failure's code, or a refusal's.
     code: Option<&'a str>,
     reason: Option<&'a str>,
+    /// Its backup, also when that is gone by now.
     backup_id: Option<BackupId>,
 }
 

@@ -12,6 +12,7 @@ use backups_core::time::Time;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::problem::Problem;
 
@@ -25,23 +26,36 @@ pub(crate) fn json(value: &impl Serialize) -> Result<Response, Problem> {
     Ok(([(CONTENT_TYPE, json)], body).into_response())
 }
 
-/// One item of the list. The order of the fields is the published one.
-#[derive(Debug, Serialize)]
+// The comments of this and of the following types are the API document's words.
+/// A backup, as the list shows it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Backup)]
 pub(crate) struct Item<'a> {
+    /// 1, 2, 3 ... per deployment, never used again.
     id: BackupId,
     deployment_id: DeploymentId,
+    /// The node that was asked for. Null: every node of the deployment.
     node_id: Option<NodeId>,
     name: &'a str,
     backup_type: BackupType,
     status: Status,
+    /// EBS snapshots, by node, then by device. Empty while `pending`.
     snapshot_ids: Vec<&'a SnapshotId>,
+    /// The volume of each snapshot, in the same order.
     volume_ids: Vec<&'a VolumeId>,
+    /// The volumes' provisioned sizes together. Null until there are snapshots.
+    #[schema(format = "uint64")]
     size_bytes: Option<u64>,
+    /// The AWS Region.
     region: &'a str,
     remarks: Option<&'a str>,
+    /// When the snapshots were started.
     started_at: Option<Time>,
+    /// When the last snapshot completed. Null before, and if the backup failed.
     completed_at: Option<Time>,
+    /// When the backup deletes itself. Null: never.
     expires_at: Option<Time>,
+    /// When it was asked for.
     created_at: Time,
 }
 
@@ -67,31 +81,40 @@ impl<'a> From<&'a Backup> for Item<'a> {
     }
 }
 
-/// One backup with all that is known of it: the item's fields, and more.
-#[derive(Debug, Serialize)]
+/// One backup with all that is known of it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BackupDetail)]
 pub(crate) struct Whole<'a> {
     #[serde(flatten)]
     item: Item<'a>,
     /// 0 to 100, weighed by size.
+    #[schema(maximum = 100)]
     progress: u8,
     /// Why it failed, or why its delete does not get on.
     failure: Option<&'a Failure>,
+    /// In the order of `snapshot_ids`.
     snapshots: Vec<ShownSnapshot<'a>>,
+    /// The slot of the schedule that made it.
     schedule_slot: Option<Time>,
+    /// The control plane's id of the upgrade before which it was made.
     upgrade_id: Option<&'a str>,
-    /// A restore needs it: it cannot be deleted, and does not expire.
+    /// A restore needs it: until that is over it cannot be deleted, and does not expire.
     pinned: bool,
 }
 
 /// A snapshot, and the volume that it was taken of.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BackupSnapshot)]
 struct ShownSnapshot<'a> {
     node_id: NodeId,
-    /// Null: it was not kept.
+    /// Where the volume hung when the snapshot was taken. Null: it was not kept.
     device: Option<&'a str>,
     volume_id: &'a VolumeId,
     snapshot_id: &'a SnapshotId,
+    /// The volume's provisioned size.
+    #[schema(format = "uint64")]
     size_bytes: u64,
+    #[schema(maximum = 100)]
     progress: u8,
 }
 

@@ -7,6 +7,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 /// Why a text is not an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +32,20 @@ fn canonical(text: &str) -> Result<u64, NotAnId> {
     text.parse().map_err(|_| NotAnId)
 }
 
+/// An id in JSON. `uint64` is of the `OpenAPI` initiative's registry of formats.
+fn number(about: &str) -> RefOr<Schema> {
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .description(Some(about.trim_ascii()))
+        .format(Some(SchemaFormat::Custom("uint64".to_owned())))
+        .minimum(Some(1_u64))
+        .maximum(Some(u64::MAX))
+        .into()
+}
+
 macro_rules! number_id {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident) => {
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(pub u64);
@@ -48,6 +62,14 @@ macro_rules! number_id {
                 canonical(text).map(Self)
             }
         }
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                number(concat!($($doc),*))
+            }
+        }
+
+        impl ToSchema for $name {}
     };
 }
 
@@ -72,7 +94,9 @@ number_id!(
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(
+            Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+        )]
         #[serde(transparent)]
         pub struct $name(pub String);
 

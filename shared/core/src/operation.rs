@@ -2,6 +2,9 @@
 //! call to AWS came to, and how long to pause after trouble.
 
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::error::Refusal;
 use crate::id::Nonce;
@@ -17,7 +20,7 @@ pub struct Lease {
 }
 
 /// Why an operation failed, or does not get on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
     /// Which kind.
     pub code: FailureCode,
@@ -90,6 +93,18 @@ failure_codes! {
     /// The deployment's nodes changed before anything was stopped.
     Superseded = "superseded";
 }
+
+impl PartialSchema for FailureCode {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("The kinds of failure of an operation that was accepted."))
+            .enum_values(Some(Self::ALL.iter().map(|code| code.as_str())))
+            .into()
+    }
+}
+
+impl ToSchema for FailureCode {}
 
 /// Why something did not come about, as announcements and outcomes tell it: the code of a
 /// failed operation, or that of a refusal.

@@ -30,6 +30,7 @@ mod take;
 mod tests;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::announce::{Kind, Pending as Announcement};
 use crate::id::{
@@ -47,8 +48,9 @@ pub use step::{Look, is_held, look, next_look, step};
 pub use take::{Take, Taken};
 
 /// Where a backup stands, as the API writes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = BackupStatus)]
 pub enum Status {
     /// Asked for, not every snapshot started.
     Pending,
@@ -102,7 +104,9 @@ impl Status {
 }
 
 /// Who or what asked for a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum BackupType {
     /// A person, or a program through the API.

@@ -34,6 +34,7 @@ mod tests;
 mod turns;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::announce::{Kind, Pending as Announcement};
 use crate::id::{
@@ -52,8 +53,9 @@ pub use seen::{Action, Attached, Call, Kept, Look, Machine, Outcome, Safety, See
 pub use step::{Step, look, step};
 
 /// Where a restore stands, as the API writes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = RestoreStatus)]
 pub enum Status {
     /// Asked for, nothing done.
     Pending,
@@ -133,8 +135,9 @@ impl Status {
 }
 
 /// What a restore is at, as observed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = RestorePhase)]
 pub enum Phase {
     /// The safety backup of the present state is being made.
     Safeguarding,

@@ -17,6 +17,7 @@ mod tests;
 mod timing;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::backup::{Backup, BackupType, Status};
 use crate::create::{self, Cause, NewBackup};
@@ -74,8 +75,9 @@ pub struct Waiting {
 }
 
 /// What became of a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = SlotResult)]
 pub enum Outcome {
     /// Its backup is pending or in progress.
     Started,

@@ -1,0 +1,178 @@
+//! The replies to what was not done: one response a status, and in it each code that the
+//! route may answer with, by an example.
+
+use std::collections::BTreeMap;
+
+use backups_core::error::{Code, FieldIssue, Refusal};
+use backups_core::id::Nonce;
+use serde_json::{Value, json};
+use utoipa::ToSchema as _;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::example::{Example, ExampleBuilder};
+use utoipa::openapi::header::{Header, HeaderBuilder};
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
+use utoipa::openapi::{Ref, RefOr, Response, ResponseBuilder, Schema};
+
+use crate::problem::{Problem, Shape, status};
+
+/// What every route of the service may answer: with the key, the rate, the ids in the path,
+/// and what failed beneath.
+const EVERYWHERE: [Code; 7] = [
+    Code::InvalidRequest,
+    Code::Unauthorized,
+    Code::IpNotAllowed,
+    Code::DeploymentNotFound,
+    Code::RateLimited,
+    Code::Internal,
+    Code::Unavailable,
+];
+
+/// Codes that are alone with their status wherever they stand: a component each.
+const ALONE: [Code; 6] = [
+    Code::Unauthorized,
+    Code::BodyTooLarge,
+    Code::UnsupportedMediaType,
+    Code::RateLimited,
+    Code::Internal,
+    Code::Unavailable,
+];
+
+/// The responses of a route that may refuse with these codes, beside those that any may.
+pub(super) fn responses(own: &[Code]) -> Vec<(String, RefOr<Response>)> {
+    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+    for code in Code::ALL {
+        if EVERYWHERE.contains(code) || own.contains(code) {
+            by_status.entry(code.status()).or_default().push(*code);
+        }
+    }
+    let response = |codes: Vec<Code>| match codes.as_slice() {
+        [one] if ALONE.contains(one) => Ref::from_response_name(component(*one)).into(),
+        several => RefOr::T(refusal(several)),
+    };
+    by_status.into_iter().map(|(status, codes)| (status.to_string(), response(codes))).collect()
+}
+
+/// The responses that routes share.
+pub(super) fn shared() -> impl Iterator<Item = (String, Response)> {
+    ALONE.into_iter().map(|code| (component(code), refusal(&[code])))
+}
+
+/// An example of each code.
+pub(super) fn examples() -> impl Iterator<Item = (String, Example)> {
+    Code::ALL.iter().map(|code| {
+        let example = ExampleBuilder::new().summary(code.about()).value(Some(example(*code)));
+        (code.as_str().to_owned(), example.build())
+    })
+}
+
+/// What the schema of a problem owes to the list of codes and to its own optional fields.
+pub(super) fn complete(problem: &mut Object) {
+    problem.required.retain(|field| !matches!(field.as_str(), "field" | "field_issues"));
+    if let Some(RefOr::T(Schema::Object(code))) = problem.properties.get_mut("code") {
+        code.enum_values = Some(Code::ALL.iter().map(|code| json!(code.as_str())).collect());
+    }
+}
+
+/// A status's name, as components have it.
+fn component(code: Code) -> String {
+    status(code).canonical_reason().unwrap_or("Error").replace(' ', "")
+}
+
+/// The response of a status that has these codes.
+fn refusal(codes: &[Code]) -> Response {
+    let lines = codes.iter().map(|code| format!("- `{code}`: {}", code.about()));
+    let about: Vec<String> = lines.collect();
+    let examples = codes.iter().map(|code| {
+        let reference = format!("#/components/examples/{code}");
+        (code.as_str(), RefOr::<Example>::Ref(Ref::new(reference)))
+    });
+    let content = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name(Shape::name())))
+        .examples_from_iter(examples)
+        .build();
+    let mut response = ResponseBuilder::new()
+        .description(about.join("\n"))
+        .content("application/problem+json", content)
+        .header_ref("ld-request", Ref::new("#/components/headers/LdRequest"));
+    if codes.iter().any(|code| matches!(code, Code::RateLimited | Code::Unavailable)) {
+        response = response.header("retry-after", retry_after());
+    }
+    if codes.contains(&Code::Unauthorized) {
+        let scheme = ObjectBuilder::new().schema_type(Type::String);
+        response = response.header("www-authenticate", Header::new(scheme));
+    }
+    response.build()
+}
+
+fn retry_after() -> Header {
+    let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
+    HeaderBuilder::new()
+        .schema(Some(seconds))
+        .description(Some("Seconds after which it is worth trying again."))
+        .build()
+}
+
+/// A problem as it is sent.
+fn example(code: Code) -> Value {
+    let instance = Nonce::from("5f0c1f6a0d4e4b7a9d3b2c1e8f7a6b5c");
+    serde_json::to_value(problem(code).shape(&instance)).unwrap_or_default()
+}
+
+/// One of each code, as somebody may meet it.
+fn problem(code: Code) -> Problem {
+    let reason = match code {
+        Code::InvalidRequest => {
+            let reason = "`expires_in_days` must be an integer from 1 to 3650.";
+            let issue = FieldIssue::new("expires_in_days", "range", reason);
+            return Refusal::invalid(vec![issue]).into();
+        }
+        Code::MethodNotAllowed => return Problem::method_not_allowed("GET, POST"),
+        Code::RateLimited => return Problem::rate_limited(30),
+        Code::Internal => return Problem::internal(),
+        Code::Unavailable => return Problem::unavailable(),
+        Code::StorageNotSupported => {
+            "Backups need network storage; this deployment has `local_ssd`."
+        }
+        Code::Unauthorized => "Send a valid API key in the header `ld-api-key`.",
+        Code::IpNotAllowed => {
+            "The key may not be used from this address; ask its owner for its allowlist."
+        }
+        Code::InsufficientPermissions => {
+            "This needs the permission `deployment:manage`, which the key does not have."
+        }
+        Code::PlanNotSupported => "Backups need the Pro or Enterprise plan.",
+        Code::DeploymentNotFound => "There is no such deployment, or the key may not see it.",
+        Code::BackupNotFound => "The deployment has no such backup.",
+        Code::RestoreNotFound => "The deployment has no such restore.",
+        Code::ScheduleNotFound => "The deployment has no schedule.",
+        Code::NodeNotFound => "The deployment has no node 9.",
+        Code::RouteNotFound => "There is no such path.",
+        Code::DeploymentNotReady => {
+            "The deployment is `upgrading`; wait until it is `initialized`."
+        }
+        Code::BackupInProgress => "Backup 7 is running; wait until it is completed or failed.",
+        Code::RestoreInProgress => "Restore 2 is running; wait until it is over.",
+        Code::BackupNotRestorable => "Backup 7 is failed: only a completed one can be restored.",
+        Code::BackupLimitReached => {
+            "The deployment has 5 backups and its limit is 5; delete one first."
+        }
+        Code::BackupNotDeletable => {
+            "Backup 7 is in_progress: wait until it is completed or failed, then delete it."
+        }
+        Code::BackupDeleting => "Backup 7 is being deleted, and cannot be changed.",
+        Code::IdempotencyError => {
+            "This idempotency key was used for another request in the last ten minutes; send a \
+             new key, or the same method, path and body."
+        }
+        Code::IdempotentRequestInProgress => {
+            "The same request is being carried out at this moment; send it again in a few \
+             seconds for its answer."
+        }
+        Code::BodyTooLarge => "The body is larger than 64 KiB; send less.",
+        Code::UnsupportedMediaType => {
+            "Send the body as JSON, with the header `content-type: application/json` and without \
+             `content-encoding`."
+        }
+    };
+    Problem::new(code, reason)
+}

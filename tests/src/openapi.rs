@@ -1,0 +1,237 @@
+//! docs/openapi.json, and whether a reply is as it says.
+//!
+//! Every reply that a test gets by [`crate::Cloud::send`] is held to it: status, code, body,
+//! and headers. What no test has met, nothing here has checked.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use jsonschema::{Registry, Validator};
+use serde_json::{Map, Value, json};
+
+use crate::http::Reply;
+use crate::{Failed, Result, fail, root};
+
+/// What the document is called among schemas. No address.
+const BASE: &str = "https://supervisor.invalid/openapi.json";
+
+/// Headers that are the API's own: a reply has them only where the document says so.
+const HEADERS: [&str; 7] = [
+    "allow",
+    "idempotent-replayed",
+    "ld-backup",
+    "ld-request",
+    "ld-restore",
+    "link",
+    "retry-after",
+];
+
+/// The document as the code would write it.
+///
+/// # Errors
+/// It cannot be written.
+pub fn rendered() -> Result<String> {
+    Ok(api::openapi::document().to_pretty_json()? + "\n")
+}
+
+/// The document, ready to check with.
+#[derive(Debug)]
+pub struct Document {
+    /// All of it.
+    pub whole: Value,
+    /// By the pointer to the schema.
+    schemas: BTreeMap<String, Validator>,
+}
+
+impl Document {
+    /// Reads docs/openapi.json.
+    ///
+    /// # Errors
+    /// It is not there, or a schema in it is none.
+    pub fn load() -> Result<Self> {
+        let text = std::fs::read_to_string(root().join("docs/openapi.json"))?;
+        let whole: Value = serde_json::from_str(&text)?;
+        let registry = Registry::new().extend([(BASE.to_owned(), strict(&whole))])?.prepare()?;
+        let mut schemas = BTreeMap::new();
+        for pointer in pointers(&whole) {
+            // No URI has braces.
+            let fragment = pointer.replace('{', "%7B").replace('}', "%7D");
+            let schema = json!({ "$ref": format!("{BASE}#{fragment}") });
+            let options = jsonschema::options().with_registry(&registry);
+            let validator = options.should_validate_formats(true).build(&schema);
+            let validator = validator.map_err(|error| Failed(format!("{pointer}: {error}")))?;
+            schemas.insert(pointer, validator);
+        }
+        Ok(Self { whole, schemas })
+    }
+
+    /// The document, read once in a process.
+    ///
+    /// # Errors
+    /// As [`Document::load`].
+    pub fn shared() -> Result<&'static Self> {
+        static SHARED: LazyLock<Result<Document>> = LazyLock::new(Document::load);
+        SHARED.as_ref().map_err(|Failed(why)| Failed(why.clone()))
+    }
+
+    /// Each operation, as (method in capitals, path).
+    pub fn operations(&self) -> impl Iterator<Item = (String, &str)> {
+        let paths = self.whole["paths"].as_object().into_iter().flatten();
+        paths.flat_map(|(path, item)| {
+            let methods = item.as_object().into_iter().flatten();
+            methods.map(|(method, _)| (method.to_uppercase(), path.as_str()))
+        })
+    }
+
+    /// Checks a value against the schema that the pointer leads to.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn valid(&self, pointer: &str, value: &Value) -> Result<()> {
+        let Some(validator) = self.schemas.get(pointer) else {
+            return fail(format!("{pointer} is no schema"));
+        };
+        validator.validate(value).map_err(|error| {
+            Failed(format!("{pointer}: {} at {:?}", error, error.instance_path().to_string()))
+        })
+    }
+
+    /// Checks a reply. One that has no `ld-request` is the gateway's own, and one to a HEAD
+    /// has no body to look at.
+    ///
+    /// # Errors
+    /// What the document does not say of it.
+    pub fn check(&self, reply: &Reply) -> Result<()> {
+        if reply.header("ld-request").is_empty() || reply.asked.starts_with("HEAD ") {
+            return Ok(());
+        }
+        let wrong = |why: String| {
+            Failed(format!("docs/openapi.json and {} {}: {why}", reply.asked, reply.status))
+        };
+        let Some((pointer, response)) = self.response(reply).map_err(|Failed(why)| wrong(why))?
+        else {
+            // No operation: the reply has the shape of all the others.
+            let problem = "/components/schemas/Problem";
+            return self.valid(problem, &reply.json()).map_err(|Failed(why)| wrong(why));
+        };
+        let declared = &response["headers"];
+        let extra = HEADERS
+            .iter()
+            .find(|name| reply.headers.contains_key(**name) && declared.get(**name).is_none());
+        if let Some(extra) = extra {
+            return Err(wrong(format!("the header {extra} is not said")));
+        }
+        let Some(content) = response["content"].as_object() else {
+            return if reply.text.is_empty() { Ok(()) } else { Err(wrong("a body".to_owned())) };
+        };
+        let kind = reply.header("content-type");
+        let Some(content) = content.get(kind) else {
+            return Err(wrong(format!("the content type {kind:?}")));
+        };
+        let code = reply.code();
+        if kind == "application/problem+json" && content["examples"].get(&code).is_none() {
+            return Err(wrong(format!("the code {code}")));
+        }
+        let kind = kind.replace('/', "~1");
+        let schema = format!("{pointer}/content/{kind}/schema");
+        self.valid(&schema, &reply.json()).map_err(|Failed(why)| wrong(why))
+    }
+
+    /// The response that the document has for a reply, and where. None: it has no such
+    /// operation, as it should be.
+    fn response(&self, reply: &Reply) -> Result<Option<(String, &Value)>> {
+        let (method, path) = reply.asked.split_once(' ').unwrap_or_default();
+        let path = path.split_once('?').map_or(path, |(path, _)| path);
+        // Which route it is depends on who decodes and tidies it: nobody who goes by the
+        // document sends it.
+        if reply.status >= 400 && (path.contains('%') || path.contains("//")) {
+            return Ok(None);
+        }
+        let paths = self.whole["paths"].as_object().into_iter().flatten();
+        // As the router does: what stands there as it is before what may be anything.
+        let found = paths
+            .filter(|(pattern, _)| matches(pattern, path))
+            .min_by_key(|(pattern, _)| pattern.matches('{').count());
+        let operation =
+            found.and_then(|(pattern, item)| Some((pattern, item.get(method.to_lowercase())?)));
+        let Some((pattern, operation)) = operation else {
+            return match (reply.status, reply.code().as_str()) {
+                (405, "method_not_allowed") | (404, "route_not_found") => Ok(None),
+                _ => fail("no such operation"),
+            };
+        };
+        let Some(response) = operation["responses"].get(reply.status.to_string()) else {
+            return fail("no such status");
+        };
+        let pointer = match response["$ref"].as_str() {
+            Some(reference) => reference.trim_start_matches('#').to_owned(),
+            None => format!(
+                "/paths/{}/{}/responses/{}",
+                pattern.replace('/', "~1"),
+                method.to_lowercase(),
+                reply.status
+            ),
+        };
+        let Some(response) = self.whole.pointer(&pointer) else {
+            return fail(format!("nothing at {pointer}"));
+        };
+        Ok(Some((pointer, response)))
+    }
+}
+
+/// Whether a path is one of a pattern with `{parameters}`.
+fn matches(pattern: &str, path: &str) -> bool {
+    let (mut of_pattern, mut of_path) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (of_pattern.next(), of_path.next()) {
+            (None, None) => return true,
+            (Some(one), Some(other)) if one == other => {}
+            (Some(one), Some(other)) if one.starts_with('{') && !other.is_empty() => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Pointers to all schemas that stand by themselves: components, and bodies.
+fn pointers(whole: &Value) -> Vec<String> {
+    fn look(at: &Value, pointer: &str, found: &mut Vec<String>) {
+        let Some(fields) = at.as_object() else { return };
+        for (name, field) in fields {
+            let below = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
+            if name == "schema" && pointer.contains("/content/") {
+                found.push(below);
+            } else {
+                look(field, &below, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    let components = whole["components"]["schemas"].as_object().into_iter().flatten();
+    found.extend(components.map(|(name, _)| format!("/components/schemas/{name}")));
+    for part in ["paths", "components"] {
+        look(&whole[part], &format!("/{part}"), &mut found);
+    }
+    found
+}
+
+/// The document with schemas that take no field which they do not name: clients are told to
+/// expect more, but nothing may be there that nobody has written down.
+fn strict(whole: &Value) -> Value {
+    let mut strict = whole.clone();
+    let text = whole["components"]["schemas"].to_string();
+    let schemas = strict["components"]["schemas"].as_object_mut();
+    for (name, schema) in schemas.into_iter().flatten() {
+        // A part of another one is looked at as a part of it.
+        let part =
+            text.contains(&format!("{{\"allOf\":[{{\"$ref\":\"#/components/schemas/{name}\""));
+        let object = schema["type"] == "object" || schema.get("allOf").is_some();
+        if let Some(fields) = schema.as_object_mut().filter(|_| object && !part) {
+            forbid_more(fields);
+        }
+    }
+    strict
+}
+
+fn forbid_more(schema: &mut Map<String, Value>) {
+    schema.insert("unevaluatedProperties".to_owned(), false.into());
+}

@@ -1,0 +1,71 @@
+//! The API document: what is checked in is what the code says, and it is true of what
+//! deploys. That replies are as it says is checked wherever a test asks for one.
+
+use std::collections::BTreeSet;
+
+use local::Template;
+use serde_json::Value;
+use tests::openapi::{Document, rendered};
+use tests::{Failed, Result, fail, root};
+
+#[test]
+fn the_document_is_the_one_that_the_code_describes() -> Result<()> {
+    let there = std::fs::read_to_string(root().join("docs/openapi.json"))?;
+    if there != rendered()? {
+        return fail("docs/openapi.json is old: cargo run -p tests --bin openapi writes it anew");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_document_has_the_routes_that_deploy_and_no_others() -> Result<()> {
+    let template = Template::load(&[]).map_err(Failed)?;
+    let deployed: BTreeSet<_> = template.routes().into_iter().collect();
+    let document = Document::shared()?;
+    let described: BTreeSet<_> =
+        document.operations().map(|(method, path)| (method, path.to_owned())).collect();
+    assert_eq!(described, deployed);
+    Ok(())
+}
+
+#[test]
+fn every_example_is_as_its_schema_says() -> Result<()> {
+    fn look(document: &Document, at: &Value, pointer: &str, seen: &mut usize) -> Result<()> {
+        let Some(fields) = at.as_object() else { return Ok(()) };
+        if let (Some(_), Some(example)) = (fields.get("schema"), fields.get("example")) {
+            document.valid(&format!("{pointer}/schema"), example)?;
+            *seen += 1;
+        }
+        for (name, field) in fields {
+            let name = name.replace('~', "~0").replace('/', "~1");
+            look(document, field, &format!("{pointer}/{name}"), seen)?;
+        }
+        Ok(())
+    }
+    let document = Document::shared()?;
+    let mut seen = 0;
+    look(document, &document.whole["paths"], "/paths", &mut seen)?;
+    assert_eq!(seen, 9, "six replies with a body, and four bodies, of which one is in two");
+    let problems = document.whole["components"]["examples"].as_object().into_iter().flatten();
+    for (code, example) in problems {
+        document.valid("/components/schemas/Problem", &example["value"])?;
+        assert_eq!(example["value"]["code"], **code);
+    }
+    Ok(())
+}
+
+#[test]
+fn ids_are_integers_of_64_bits() -> Result<()> {
+    let document = Document::shared()?;
+    for name in ["DeploymentId", "NodeId", "BackupId", "RestoreId"] {
+        let pointer = format!("/components/schemas/{name}");
+        assert_eq!(
+            document.whole.pointer(&pointer).map(|id| &id["format"]),
+            Some(&"uint64".into())
+        );
+        document.valid(&pointer, &u64::MAX.into())?;
+        assert!(document.valid(&pointer, &0.into()).is_err(), "{name}");
+        assert!(document.valid(&pointer, &1.5.into()).is_err(), "{name}");
+    }
+    Ok(())
+}
