@@ -41,6 +41,10 @@ pub struct Options {
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parameter)]
     pub parameters: Vec<(String, String)>,
 
+    /// How many deployments the demo's tenant has; those after the first have one node
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub deployments: u32,
+
     /// An empty stack: no deployment, no keys
     #[arg(long)]
     pub no_demo: bool,
@@ -81,6 +85,7 @@ mod tests {
         assert_eq!(options.aws.to_string(), "127.0.0.1:4566");
         assert!((options.speed - 10.0).abs() < f64::EPSILON);
         assert_eq!((options.seed, options.start, options.tick), (None, None, 5));
+        assert_eq!(options.deployments, 1);
         assert_eq!(
             (options.no_demo, options.json, options.log),
             (false, false, tracing::Level::INFO)

@@ -28,6 +28,8 @@ const DEMO: &str = "demo";
 const DONE: &str = "demo_done";
 /// How long the keys open: the most that the contract allows.
 const KEY_LIFE: Seconds = Seconds::days(365);
+/// The most entries of one `PutEvents` (EventBridge API reference).
+const AT_ONCE: usize = 10;
 /// The size of a data volume.
 const VOLUME_GIB: u32 = 50;
 
@@ -52,6 +54,9 @@ pub struct Demo {
     pub deployment_id: u64,
     /// Its nodes.
     pub nodes: Vec<Node>,
+    /// The tenant's other deployments, each with one node: as many as `--deployments` says.
+    #[serde(default)]
+    pub more_deployment_ids: Vec<u64>,
     /// Secrets of keys.
     pub keys: Keys,
     /// Another tenant.
@@ -97,13 +102,18 @@ pub(crate) struct Urls {
 
 /// The demo of this data folder; made if there is none. Its addresses are those
 /// of this run.
-pub(crate) fn plant(world: &World, template: &Template, urls: &Urls) -> Result<Demo, String> {
+pub(crate) fn plant(
+    world: &World,
+    template: &Template,
+    urls: &Urls,
+    deployments: u32,
+) -> Result<Demo, String> {
     let mut demo = match world.own(DEMO)? {
         Some(kept) => serde_json::from_str(&kept)
             .map_err(|error| format!("the demo in the data folder: {error}"))?,
         None => world
             .with_own(|cloud, now| {
-                let demo = make(cloud, now, world.seed, template, urls);
+                let demo = make(cloud, now, world.seed, template, urls, deployments);
                 let text = json!(demo).to_string();
                 (demo, vec![(DEMO, text)])
             })
@@ -172,7 +182,14 @@ pub(crate) fn write(demo: &Demo, file: &Path) -> Result<(), String> {
     written.map_err(|error| format!("{}: {error}", file.display()))
 }
 
-fn make(cloud: &mut Cloud, now: Timestamp, seed: u64, template: &Template, urls: &Urls) -> Demo {
+fn make(
+    cloud: &mut Cloud,
+    now: Timestamp,
+    seed: u64,
+    template: &Template,
+    urls: &Urls,
+    deployments: u32,
+) -> Demo {
     // Not the cloud's own sequence, so that a demo more or less shifts no choice of it.
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x6465_6d6f);
     // Above 2^53, where a JSON number read as a float is another one; steps of
@@ -194,6 +211,11 @@ fn make(cloud: &mut Cloud, now: Timestamp, seed: u64, template: &Template, urls:
         ZONES.iter().map(|zone| launch(cloud, now, template, id(), zone, 2)).collect();
     let other_deployment_id = id();
     let other_nodes = vec![launch(cloud, now, template, id(), ZONES[0], 1)];
+    // Last, so that the first ones are the same however many there are.
+    let more: Vec<(u64, Node)> = (1..deployments)
+        .zip(ZONES.iter().cycle())
+        .map(|(_, zone)| (id(), launch(cloud, now, template, id(), zone, 1)))
+        .collect();
     let demo = Demo {
         supervisor_url: urls.supervisor.clone(),
         aws_endpoint: urls.aws.clone(),
@@ -204,22 +226,23 @@ fn make(cloud: &mut Cloud, now: Timestamp, seed: u64, template: &Template, urls:
         tenant_id: "tenant-demo".to_owned(),
         deployment_id,
         nodes,
+        more_deployment_ids: more.iter().map(|(deployment, _)| *deployment).collect(),
         keys,
         other_tenant_id: "tenant-other".to_owned(),
         other_deployment_id,
     };
-    let entries = [
-        changed(&demo.event_bus, deployment_id, &demo.tenant_id, "pro", &demo.nodes),
-        changed(
-            &demo.event_bus,
-            other_deployment_id,
-            &demo.other_tenant_id,
-            "enterprise",
-            &other_nodes,
-        ),
+    let bus = &demo.event_bus;
+    let mut entries = vec![
+        changed(bus, deployment_id, &demo.tenant_id, "pro", &demo.nodes),
+        changed(bus, other_deployment_id, &demo.other_tenant_id, "enterprise", &other_nodes),
     ];
-    let body = json!({"Entries": entries}).to_string();
-    cloud.events(now, "AWSEvents.PutEvents", body.as_bytes());
+    entries.extend(more.iter().map(|(deployment, node)| {
+        changed(bus, *deployment, &demo.tenant_id, "pro", std::slice::from_ref(node))
+    }));
+    for some in entries.chunks(AT_ONCE) {
+        let body = json!({"Entries": some}).to_string();
+        cloud.events(now, "AWSEvents.PutEvents", body.as_bytes());
+    }
     demo
 }
 
@@ -299,19 +322,29 @@ AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION={region} 
 mod tests {
     use super::*;
 
-    fn demo(seed: u64) -> (Demo, Value) {
+    fn demo(seed: u64, deployments: u32) -> (Demo, Value) {
         let template = Template::load(&[]).expect("template.yaml");
         let config = crate::config(&template, 10.0);
         let now: Timestamp = "2025-01-15T10:30:00Z".parse().expect("a time");
         let mut cloud = Cloud::new(config, seed, now);
         let urls = Urls { supervisor: "http://s".to_owned(), aws: "http://a".to_owned() };
-        let demo = make(&mut cloud, now, seed, &template, &urls);
+        let demo = make(&mut cloud, now, seed, &template, &urls, deployments);
         (demo, cloud.state(now))
     }
 
     #[test]
+    fn more_deployments_leave_the_first_as_they_are() {
+        let (one, _) = demo(7, 1);
+        let (mut many, state) = demo(7, 25);
+        assert_eq!(many.more_deployment_ids.len(), 24);
+        assert_eq!(state["instances"].as_array().map(Vec::len), Some(3 + 1 + 24));
+        many.more_deployment_ids.clear();
+        assert_eq!(many, one);
+    }
+
+    #[test]
     fn the_demo_is_as_documented() {
-        let (demo, state) = demo(7);
+        let (demo, state) = demo(7, 1);
         let mut ids: Vec<u64> = demo.nodes.iter().map(|node| node.node_id).collect();
         ids.extend([demo.deployment_id, demo.other_deployment_id]);
         ids.sort_unstable();
@@ -338,8 +371,9 @@ mod tests {
 
     #[test]
     fn a_seed_makes_the_same_demo_and_another_one_another() {
-        assert_eq!(demo(7).0, demo(7).0);
-        assert_ne!(demo(7).0.keys.manage, demo(8).0.keys.manage);
-        assert!(!format!("{:?}", demo(7).0).contains(&demo(7).0.keys.read));
+        let demo = |seed| demo(seed, 1).0;
+        assert_eq!(demo(7), demo(7));
+        assert_ne!(demo(7).keys.manage, demo(8).keys.manage);
+        assert!(!format!("{:?}", demo(7)).contains(&demo(7).keys.read));
     }
 }

@@ -69,6 +69,9 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long the demo's deployments may take to be registered before `ready`.
 const REGISTRATION: Duration = Duration::from_secs(20);
 
+/// How much longer for each of them.
+const EACH: Duration = Duration::from_millis(50);
+
 /// A running local cloud.
 #[derive(Debug)]
 pub struct Running {
@@ -209,7 +212,7 @@ impl Running {
         let app = &self.app;
         let fresh = !options.no_demo && !demo::is_done(&app.world)?;
         if !options.no_demo {
-            let demo = demo::plant(&app.world, &app.template, urls)?;
+            let demo = demo::plant(&app.world, &app.template, urls, options.deployments)?;
             if fresh {
                 let table = demo::table(&app.template, &app.world, &urls.aws).await?;
                 demo::put_keys(&demo, &app.world, &table).await?;
@@ -222,7 +225,8 @@ impl Running {
         if fresh {
             // The lines to paste are to work at once.
             let registered = app.functions.running.drained();
-            if tokio::time::timeout(REGISTRATION, registered).await.is_ok() {
+            let patience = REGISTRATION + EACH * options.deployments;
+            if tokio::time::timeout(patience, registered).await.is_ok() {
                 demo::done(&app.world)?;
             } else {
                 tracing::warn!("the demo's deployments are still being registered");

@@ -27,6 +27,7 @@ fn options(data: &Path) -> Options {
         // No tick but those that a test asks for.
         tick: 86_400,
         parameters: Vec::new(),
+        deployments: 1,
         no_demo: false,
         log: tracing::Level::INFO,
         json: false,
@@ -130,6 +131,7 @@ async fn it_prints_what_to_paste_and_its_file_says_the_same() {
         "tenant_id",
         "deployment_id",
         "nodes",
+        "more_deployment_ids",
         "keys",
         "other_tenant_id",
         "other_deployment_id",

@@ -16,6 +16,8 @@ pub struct Setup {
     pub seed: u64,
     /// Seconds between ticks.
     pub tick: u64,
+    /// How many deployments the demo's tenant has.
+    pub deployments: u32,
     /// Stack parameters.
     pub parameters: Vec<(String, String)>,
 }
@@ -24,7 +26,7 @@ impl Default for Setup {
     /// Snapshots take AWS's own time, but the clock is pushed; no tick runs but
     /// those that a test asks for.
     fn default() -> Self {
-        Self { speed: 100.0, seed: 1, tick: 86_400, parameters: Vec::new() }
+        Self { speed: 100.0, seed: 1, tick: 86_400, deployments: 1, parameters: Vec::new() }
     }
 }
 
@@ -61,6 +63,7 @@ impl Here {
             start: None,
             tick: setup.tick,
             parameters: setup.parameters,
+            deployments: setup.deployments,
             no_demo: false,
             log: tracing::Level::INFO,
             json: false,

@@ -221,12 +221,21 @@ fn days_of(value: &Value) -> Result<u16, Fault> {
     Ok(u16::try_from(days).unwrap_or(most))
 }
 
-/// An integer within a range. A float is none, `30.0` and `3e1` neither; one
-/// beyond every `u64` is out of range, though it is read as a float.
+/// An integer within a range. `30.0` and `3e1` are integers too, as JSON Schema has it
+/// (2020-12, 6.1.1), as long as they are exact: below 2^53. One beyond every `u64` is out
+/// of range, though it is read as a float.
 fn integer_of(field: &str, value: &Value, range: RangeInclusive<u64>) -> Result<u64, Fault> {
     let kind = match value {
         Value::Unsigned(number) if range.contains(number) => return Ok(*number),
         Value::Unsigned(_) | Value::Negative(_) => "range",
+        Value::Float(number) if number.abs() < EXACT && number.fract() == 0.0 => {
+            #[expect(clippy::cast_possible_truncation, reason = "it is an integer below 2^53")]
+            let whole = *number as i64;
+            match u64::try_from(whole) {
+                Ok(whole) if range.contains(&whole) => return Ok(whole),
+                _ => "range",
+            }
+        }
         Value::Float(number) if number.abs() >= BEYOND_U64 => "range",
         Value::Float(_)
         | Value::Null
@@ -238,6 +247,9 @@ fn integer_of(field: &str, value: &Value, range: RangeInclusive<u64>) -> Result<
     let (least, most) = (range.start(), range.end());
     Err((kind, format!("`{field}` must be an integer from {least} to {most}.")))
 }
+
+/// 2^53. From here on a float stands for several integers: another node perhaps.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// 2^64.
 const BEYOND_U64: f64 = 18_446_744_073_709_551_616.0;

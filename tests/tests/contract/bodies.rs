@@ -68,7 +68,9 @@ const CASES: &[Case<'static>] = &[
     (b"{\"name\": \"n\", \"expires_in_days\": -1}", &[("expires_in_days", "range")]),
     (b"{\"name\": \"n\", \"expires_in_days\": 3651}", &[("expires_in_days", "range")]),
     (b"{\"name\": \"n\", \"expires_in_days\": 65537}", &[("expires_in_days", "range")]),
-    (b"{\"name\": \"n\", \"expires_in_days\": 30.0}", &[("expires_in_days", "type")]),
+    (b"{\"name\": \"n\", \"expires_in_days\": 30.5}", &[("expires_in_days", "type")]),
+    (b"{\"name\": \"n\", \"expires_in_days\": 0.0}", &[("expires_in_days", "range")]),
+    (b"{\"name\": \"n\", \"node_id\": 9007199254740993.0}", &[("node_id", "type")]),
     (b"{\"name\": \"n\", \"expires_in_days\": \"30\"}", &[("expires_in_days", "type")]),
     // All at once.
     (

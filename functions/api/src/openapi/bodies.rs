@@ -74,7 +74,7 @@ fn restore() -> Object {
 }
 
 fn schedule() -> Object {
-    let cron = text(Type::String.into(), Some(r"^ *[^ ]+( +[^ ]+){4} *$"));
+    let cron = text(Type::String.into(), Some("^ *[0-9A-Za-z*,/-]+( +[0-9A-Za-z*,/-]+){4} *$"));
     let zone = text(Type::String.into(), Some("^[A-Za-z0-9_+/-]+$"));
     strict("The schedule as it is to be: all of it.")
         .property(

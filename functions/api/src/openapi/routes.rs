@@ -84,9 +84,7 @@ fn list_backups() -> Operation {
         .examples([json!("</deployments/42/backups?limit=50&before=17>; rel=\"next\"")]);
     let page = answer("The backups, the newest first.")
         .content("application/json", list_of::<shown::Item<'_>>(&examples::backup()))
-        .header("link", header(next, "Where the next page is, if there are older backups."))
-        .link("GetBackup", to("getBackup", "backup_id", "$response.body#/0/id"))
-        .link("DeleteBackup", to("deleteBackup", "backup_id", "$response.body#/0/id"));
+        .header("link", header(next, "Where the next page is, if there are older backups."));
     operation("Backups", "listBackups", "List Backups", "List all backups for the deployment.")
         .parameter(path::<DeploymentId>("deployment_id"))
         .parameter(query("limit", limit, "The most backups of the reply."))
@@ -262,8 +260,7 @@ fn delete_schedule() -> Operation {
 
 fn list_restores() -> Operation {
     let restores = answer("The restores, the newest first.")
-        .content("application/json", list_of::<restores::Item<'_>>(&examples::restore()))
-        .link("GetRestore", to("getRestore", "restore_id", "$response.body#/0/id"));
+        .content("application/json", list_of::<restores::Item<'_>>(&examples::restore()));
     let about = "List all restores of the deployment.";
     operation("Restores", "listRestores", "List Restores", about)
         .parameter(path::<DeploymentId>("deployment_id"))

@@ -63,7 +63,7 @@ fn what_may_be_left_out_may_be_left_out_and_null_where_the_list_has_null() {
 fn every_fault_is_found_at_once() {
     let body = r#"{
         "expires_in_day": 3,
-        "node_id": 1.0,
+        "node_id": 1.5,
         "backup_type": "nightly",
         "remarks": 5,
         "remarks": "tab\t",
@@ -144,12 +144,21 @@ fn a_node_id_is_an_exact_integer_from_one() {
     for id in [1, 9_007_199_254_740_993, u64::MAX] {
         assert_eq!(node(id), Ok(Some(NodeId(id))));
     }
+    for (value, id) in [("1.0", 1), ("1e0", 1), ("9007199254740991.0", 9_007_199_254_740_991)] {
+        let body = format!(r#"{{"name": "n", "node_id": {value}}}"#);
+        let read = create(body.as_bytes()).map(|request| request.node_id);
+        assert_eq!(read, Ok(Some(NodeId(id))), "{value}");
+    }
     for (value, code) in [
         ("0", "range"),
         ("-1", "range"),
         ("18446744073709551616", "range"),
-        ("1.0", "type"),
-        ("1e0", "type"),
+        ("0.0", "range"),
+        ("-1.0", "range"),
+        ("1.5", "type"),
+        // The same float as 9007199254740993.0.
+        ("9007199254740992.0", "type"),
+        ("1e300", "range"),
         ("\"1\"", "type"),
         ("true", "type"),
         ("[1]", "type"),
@@ -168,7 +177,10 @@ fn days_are_from_1_to_3650() {
     for bad in [0, 3651, 65_536, 65_537, u64::MAX] {
         assert_eq!(fault(with("expires_in_days", bad)), pair("expires_in_days", "range"));
     }
+    let whole = create(&with("expires_in_days", 30.0)).map(|request| request.expires_in_days);
+    assert_eq!(whole, Ok(Some(30)));
     assert_eq!(fault(with("expires_in_days", 30.5)), pair("expires_in_days", "type"));
+    assert_eq!(fault(with("expires_in_days", 3651.0)), pair("expires_in_days", "range"));
     assert_eq!(fault(with("expires_in_days", "30")), pair("expires_in_days", "type"));
 }
 

@@ -1,0 +1,229 @@
+//! `cargo run -p tests --bin strangers`: the API as strangers use it who have nothing of it
+//! but its document.
+//!
+//! ```text
+//!  docs/openapi.json ──▶ schemathesis ──────────▶ requests good and bad ──▶ local
+//!                    └─▶ openapi-python-client ──▶ a client: tests/strangers/client.py ──▶ local
+//! ```
+//!
+//! Both are tools of `./check`, in `.tools/clients`.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+
+use clap::{Parser, Subcommand};
+use serde_json::Value;
+use tests::openapi::Document;
+use tests::{Failed, Here, Result, Setup, fail, root};
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+/// How many deployments there are for the fuzzer: one is mostly busy with its last backup.
+const DEPLOYMENTS: u32 = 200;
+
+/// The least share of requests that are to be answered 2xx, of a hundred: a fuzzer that only
+/// meets refusals tests little else.
+const GOOD: usize = 30;
+
+#[derive(Parser)]
+#[command(about = "The API as strangers use it: a fuzzer and a generated client")]
+struct Options {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Schemathesis against every route
+    Fuzz(Fuzz),
+    /// A client generated from the document, through a day
+    Client,
+}
+
+#[derive(clap::Args)]
+struct Fuzz {
+    /// Examples of each route, at most
+    #[arg(long, default_value_t = 40)]
+    examples: u32,
+    /// Where all choices come from
+    #[arg(long, default_value_t = 1)]
+    seed: u32,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let ended = match Options::parse().what {
+        Some(What::Fuzz(options)) => fuzz(&options).await,
+        Some(What::Client) => client().await,
+        None => match client().await {
+            Ok(()) => fuzz(&Fuzz { examples: 40, seed: 1 }).await,
+            failed => failed,
+        },
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed(why)) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A program of the clients' tools.
+fn tool(name: &str) -> Result<PathBuf> {
+    let path = root().join(".tools/clients/bin").join(name);
+    if path.exists() { Ok(path) } else { fail(format!("no {name}: ./check tools installs it")) }
+}
+
+async fn fuzz(options: &Fuzz) -> Result<()> {
+    let parameters = [("RequestsPerMinute", "100000"), ("ProBackupLimit", "100")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    // Snapshots of a moment, or every second create would meet a running one.
+    let here = Here::start(Setup {
+        speed: 3600.0,
+        tick: 5,
+        deployments: DEPLOYMENTS,
+        parameters: parameters.to_vec(),
+        ..Setup::default()
+    })
+    .await?;
+    let ended = tokio::select! {
+        ended = schemathesis(&here, options) => ended,
+        _ = tokio::signal::ctrl_c() => fail("interrupted"),
+    };
+    here.stop().await;
+    ended
+}
+
+async fn schemathesis(here: &Here, options: &Fuzz) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("schemathesis.toml");
+    let template = std::fs::read_to_string(root().join("tests/strangers/schemathesis.toml"))?;
+    let ids: Vec<String> = std::iter::once(&here.demo.deployment_id)
+        .chain(&here.demo.more_deployment_ids)
+        .map(u64::to_string)
+        .collect();
+    let placed = template.replace("[42]", &format!("[{}]", ids.join(", ")));
+    if placed == template {
+        return fail("tests/strangers/schemathesis.toml has no place for the deployments");
+    }
+    std::fs::write(&config, placed)?;
+    let report = folder.path().join("report.ndjson");
+    let status = Command::new(tool("schemathesis")?)
+        .arg("--config-file")
+        .arg(&config)
+        .arg("run")
+        .arg(root().join("docs/openapi.json"))
+        .args(["--url", &here.demo.supervisor_url])
+        .args(["--max-examples", &options.examples.to_string()])
+        .args(["--seed", &options.seed.to_string()])
+        .args(["--report", "ndjson", "--report-ndjson-path"])
+        .arg(&report)
+        .env("LD_API_KEY", &here.demo.keys.manage)
+        .current_dir(folder.path())
+        .kill_on_drop(true)
+        .status()
+        .await?;
+    let replies = Replies::read(&report)?;
+    replies.show();
+    if !status.success() {
+        return fail(format!("schemathesis: {status}"));
+    }
+    replies.demand()
+}
+
+/// How often each route answered with each status.
+#[derive(Debug, Default)]
+struct Replies(BTreeMap<String, BTreeMap<u64, usize>>);
+
+impl Replies {
+    /// Out of schemathesis's report of what it sent and got.
+    fn read(report: &Path) -> Result<Self> {
+        let mut replies = Self::default();
+        for line in BufReader::new(std::fs::File::open(report)?).lines() {
+            let event: Value = serde_json::from_str(&line?)?;
+            let recorder = &event["ScenarioFinished"]["recorder"];
+            for (id, exchange) in recorder["interactions"].as_object().into_iter().flatten() {
+                let case = &recorder["cases"][id]["value"];
+                let word = |name: &str| case[name].as_str().unwrap_or_default();
+                let route = format!("{} {}", word("method"), word("path"));
+                let status = exchange["response"]["status_code"].as_u64().unwrap_or_default();
+                *replies.0.entry(route).or_default().entry(status).or_default() += 1;
+            }
+        }
+        Ok(replies)
+    }
+
+    fn count(&self, wanted: impl Fn(u64) -> bool) -> usize {
+        let all = self.0.values().flatten();
+        all.filter(|(status, _)| wanted(**status)).map(|(_, count)| count).sum()
+    }
+
+    fn show(&self) {
+        for (route, statuses) in &self.0 {
+            // Methods that a path does not have are one line of each.
+            if statuses.keys().any(|status| *status != 405) {
+                let words: Vec<String> =
+                    statuses.iter().map(|(status, count)| format!("{status}: {count}")).collect();
+                println!("{route}  {}", words.join(", "));
+            }
+        }
+        let (all, good) = (self.count(|_| true), self.count(|status| status / 100 == 2));
+        println!("{all} requests, {good} of them answered 2xx ({} %)", good * 100 / all.max(1));
+    }
+
+    fn demand(&self) -> Result<()> {
+        for (method, path) in Document::shared()?.operations() {
+            let route = format!("{method} {path}");
+            let statuses = self.0.get(&route);
+            if !statuses.is_some_and(|some| some.keys().any(|status| status / 100 == 2)) {
+                return fail(format!("{route} was never answered 2xx"));
+            }
+        }
+        let (all, good) = (self.count(|_| true), self.count(|status| status / 100 == 2));
+        if good * 100 < all * GOOD {
+            return fail(format!("less than {GOOD} of a hundred requests were answered 2xx"));
+        }
+        Ok(())
+    }
+}
+
+async fn client() -> Result<()> {
+    let here = Here::start(Setup { speed: 1000.0, tick: 1, ..Setup::default() }).await?;
+    let ended = tokio::select! {
+        ended = generated(&here) => ended,
+        _ = tokio::signal::ctrl_c() => fail("interrupted"),
+    };
+    here.stop().await;
+    ended
+}
+
+async fn generated(here: &Here) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let output = Command::new(tool("openapi-python-client")?)
+        .args(["generate", "--meta", "none", "--fail-on-warning", "--path"])
+        .arg(root().join("docs/openapi.json"))
+        .arg("--config")
+        .arg(root().join("tests/strangers/client.yaml"))
+        .arg("--output-path")
+        .arg(folder.path().join("supervisor"))
+        .output()
+        .await?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        return fail(format!("openapi-python-client: {}", String::from_utf8_lossy(&said)));
+    }
+    let mut child = Command::new(tool("python")?)
+        .arg(root().join("tests/strangers/client.py"))
+        .arg(folder.path())
+        .stdin(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(&serde_json::to_vec(&here.demo)?).await?;
+    }
+    let status = child.wait().await?;
+    if status.success() { Ok(()) } else { fail(format!("tests/strangers/client.py: {status}")) }
+}
