@@ -8,6 +8,7 @@ mod once;
 mod order;
 mod rate;
 mod refusals;
+mod tenants;
 
 use tests::http::Reply;
 

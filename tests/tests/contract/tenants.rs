@@ -1,0 +1,234 @@
+//! The tenant matrix: every route that deploys, with every kind of key that must not open it.
+//!
+//! The routes are template.yaml's, so a new one is in it without anybody thinking of it. What
+//! is asked for is there, or was, or never existed; it is asked for with good input and with
+//! bad. None of that may show in the reply to a key which must not know: all of them are equal
+//! to the letter, but for the request's id.
+
+use std::collections::BTreeSet;
+
+use local::Template;
+use serde_json::{Value, json};
+use tests::http::{Call, Reply};
+use tests::rows::Row;
+use tests::{Cloud, Failed, Here, Result, Setup, fail};
+
+use super::refusals::same;
+use super::refused;
+
+/// A deployment that never existed.
+const NOWHERE: u64 = 4711;
+
+/// What a key must be told.
+#[derive(Debug, Clone, Copy)]
+enum Told {
+    /// That it is no key that counts.
+    Unauthorized,
+    /// That it is used from elsewhere.
+    NotFromHere,
+    /// That there is no such deployment.
+    NotThere,
+    /// That it may only look; and of what is not there, that it is not.
+    ReadOnly,
+}
+
+impl Told {
+    const fn refusal(self) -> (u16, &'static str) {
+        match self {
+            Self::Unauthorized => (401, "unauthorized"),
+            Self::NotFromHere => (403, "ip_not_allowed"),
+            Self::NotThere => (404, "deployment_not_found"),
+            Self::ReadOnly => (403, "insufficient_permissions"),
+        }
+    }
+}
+
+/// Makes a key by the operator's command. Gives its id and its secret.
+async fn make(here: &Here, more: &[&str]) -> Result<(String, String)> {
+    let said = here.admin(&[&["key", "create", "--json"], more].concat()).await?;
+    let made: Value = serde_json::from_str(said.lines().next().unwrap_or_default())?;
+    let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
+    Ok((text("key_id"), text("secret")))
+}
+
+/// Every kind of key that must not open the demo's deployment, or not all of it.
+async fn keys(here: &Here) -> Result<Vec<(&'static str, Option<String>, Told)>> {
+    let demo = here.demo.clone();
+    let (own, foreign) = (demo.tenant_id.as_str(), demo.other_tenant_id.as_str());
+    let beside = demo.more_deployment_ids[1].to_string();
+    let manage = ["--permission", "deployment:manage", "--days", "30"];
+    let of = |tenant, more: &[&'static str]| [&["--tenant", tenant], &manage[..], more].concat();
+    let (id, revoked) = make(here, &of(own, &[])).await?;
+    here.admin(&["key", "revoke", &id]).await?;
+    let short = ["--permission", "deployment:manage", "--days", "1"];
+    let (_, expired) = make(here, &[&["--tenant", own], &short[..]].concat()).await?;
+    here.advance(86_400).await?;
+    let (_, elsewhere) = make(here, &of(own, &["--allow", "192.0.2.0/24"])).await?;
+    let six = of(own, &["--allow", "2001:db8::/32", "--allow", "198.51.100.7"]);
+    let (_, further) = make(here, &six).await?;
+    let (_, foreign_elsewhere) = make(here, &of(foreign, &["--allow", "192.0.2.0/24"])).await?;
+    let bound = [&["--tenant", own, "--deployment", &beside], &manage[..]].concat();
+    let (_, bound) = make(here, &bound).await?;
+    let read = ["--permission", "deployment:read", "--days", "30"];
+    let read_bound = [&["--tenant", own, "--deployment", &beside], &read[..]].concat();
+    let (_, read_bound) = make(here, &read_bound).await?;
+    let (_, foreign_read) = make(here, &[&["--tenant", foreign], &read[..]].concat()).await?;
+    let nobodys = format!("ld_{}", "A".repeat(43));
+    let cut = demo.keys.manage[..45].to_owned();
+    Ok(vec![
+        ("none", None, Told::Unauthorized),
+        ("empty", Some(String::new()), Told::Unauthorized),
+        ("no key at all", Some("Bearer x".to_owned()), Told::Unauthorized),
+        ("nobody's", Some(nobodys), Told::Unauthorized),
+        ("a good one cut short", Some(cut), Told::Unauthorized),
+        ("revoked", Some(revoked), Told::Unauthorized),
+        ("expired", Some(expired), Told::Unauthorized),
+        ("elsewhere's", Some(elsewhere), Told::NotFromHere),
+        ("elsewhere's, of two networks", Some(further), Told::NotFromHere),
+        ("another tenant's of elsewhere", Some(foreign_elsewhere), Told::NotFromHere),
+        ("another tenant's", Some(demo.keys.other_tenant), Told::NotThere),
+        ("another tenant's reader", Some(foreign_read), Told::NotThere),
+        ("bound to another deployment", Some(bound), Told::NotThere),
+        ("a reader bound to another one", Some(read_bound), Told::NotThere),
+        ("a reader", Some(demo.keys.read), Told::ReadOnly),
+    ])
+}
+
+/// A deployment with one of everything.
+async fn fill(here: &Here) -> Result<()> {
+    let id = here.create("n").await?;
+    here.rest().await?;
+    let key = here.demo.keys.manage.clone();
+    let restore = Call::new("POST", format!("{}/{id}/restore", here.backups())).key(&key);
+    assert_eq!(here.send(restore).await?.status, 204);
+    here.until("the restore is over", |rows, _| {
+        rows.iter().any(|row| row.restore().is_some() && row.text("status") == "completed")
+    })
+    .await?;
+    let schedule = Call::new("PUT", format!("{}/schedule", here.backups())).key(&key);
+    let schedule = schedule.json(r#"{"cron": "0 3 29 2 *"}"#);
+    assert_eq!(here.send(schedule).await?.status, 204);
+    // Another of the tenant's, which was deleted with a backup in it.
+    let gone = here.demo.more_deployment_ids[0];
+    assert_eq!(here.create_on(gone, &json!({"name": "n"})).await?.backup()?, 1);
+    here.rest().await?;
+    let detail = json!({"version": 9, "deployment_id": gone});
+    here.put_event("supervisor.control-plane", "Deployment Deleted", &detail).await?;
+    here.settle(20).await
+}
+
+/// The rows that a request may have changed: all but the counts of requests.
+async fn state(cloud: &Cloud) -> Result<Vec<Row>> {
+    let rows = cloud.rows().await?;
+    Ok(rows.into_iter().filter(|row| !row.text("pk").starts_with("REQUESTS#")).collect())
+}
+
+/// A request of a route: with good input, and with bad.
+fn requests(method: &str, path: &str, deployment: u64) -> Result<Vec<Call>> {
+    let mut calls = Vec::new();
+    for id in ["1", "99"] {
+        let filled = path
+            .replace("{deployment_id}", &deployment.to_string())
+            .replace("{backup_id}", id)
+            .replace("{restore_id}", id);
+        if filled.contains('{') {
+            return fail(format!("{path}: what is to be in the place of its parameters?"));
+        }
+        let call = Call::new(method, filled);
+        let good = match path.rsplit('/').next() {
+            Some("backups" | "{backup_id}") => r#"{"name": "n"}"#,
+            Some("schedule") => r#"{"cron": "0 4 29 2 *"}"#,
+            Some("restore") => r#"{"allow_partial": true}"#,
+            _ => "",
+        };
+        if method == "GET" || method == "DELETE" {
+            calls.push(call);
+            continue;
+        }
+        calls.push(call.clone().json(good));
+        calls.push(call.clone().json(good).header("idempotency-key", "once"));
+        calls.push(call.clone().json(good).header("idempotency-key", "not one"));
+        calls.push(call.clone().json("{"));
+        calls.push(call.clone().json(vec![b' '; 70_000]));
+        calls.push(call.body(good));
+    }
+    Ok(calls)
+}
+
+/// The routes of deployments: method and path.
+fn routes() -> Result<Vec<(String, String)>> {
+    let template = Template::load(&[]).map_err(Failed)?;
+    let open = |path: &str| path.starts_with("/docs/") || path.starts_with("/console/");
+    Ok(template.routes().into_iter().filter(|(_, path)| !open(path)).collect())
+}
+
+#[tokio::test]
+async fn what_a_key_must_not_know_it_cannot_tell_from_what_is_not_there() -> Result<()> {
+    let parameters = vec![("RequestsPerMinute".to_owned(), "100000".to_owned())];
+    let here = Here::start(Setup { deployments: 3, parameters, ..Setup::default() }).await?;
+    let keys = keys(&here).await?;
+    fill(&here).await?;
+    let (own, gone) = (here.demo.deployment_id, here.demo.more_deployment_ids[0]);
+    let before = state(&here).await?;
+
+    let (mut cells, mut requests_made) = (0, 0);
+    for (method, path) in routes()? {
+        for (kind, key, told) in &keys {
+            let send = async |call: Call| {
+                let call = key.as_ref().map_or(call.clone(), |key| call.key(key));
+                here.send(call).await
+            };
+            let reading = method == "GET";
+            let mut replies: Vec<Reply> = Vec::new();
+            for deployment in [own, gone, NOWHERE] {
+                // A reader knows what there is.
+                let knows = matches!(told, Told::ReadOnly);
+                if knows && (reading || deployment != own) {
+                    continue;
+                }
+                for call in requests(&method, &path, deployment)? {
+                    replies.push(send(call).await?);
+                }
+            }
+            let (status, code) = told.refusal();
+            let kinds: BTreeSet<String> = replies
+                .iter()
+                .map(|reply| {
+                    refused(reply, status, code);
+                    same(reply).to_string()
+                })
+                .collect();
+            assert!(kinds.len() <= 1, "{method} {path}, {kind}: {kinds:?}");
+            requests_made += replies.len();
+            cells += 1;
+        }
+    }
+    assert_eq!(cells, routes()?.len() * keys.len());
+    println!("{cells} cells, {requests_made} requests");
+    assert_eq!(state(&here).await?, before, "a request that was refused has done something");
+
+    // The same with the key that may: it is not the requests that were wrong.
+    for (method, path) in routes()? {
+        let call = requests(&method, &path, own)?.swap_remove(0);
+        let reply = here.send(call.key(&here.demo.keys.manage)).await?;
+        let known = keys.iter().all(|(_, _, told)| told.refusal().1 != reply.code());
+        assert!(known && reply.status < 500, "{}: {}", reply.asked, reply.text);
+    }
+    here.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_reader_sees_of_its_own_is_no_more_than_it_may() -> Result<()> {
+    let here = Here::start(Setup { deployments: 3, ..Setup::default() }).await?;
+    fill(&here).await?;
+    for (method, path) in routes()?.into_iter().filter(|(method, _)| method == "GET") {
+        let call = requests(&method, &path, here.demo.deployment_id)?.swap_remove(0);
+        let reply = here.send(call.key(&here.demo.keys.read)).await?;
+        assert_eq!(reply.status, 200, "{}: {}", reply.asked, reply.text);
+        let call = requests(&method, &path, NOWHERE)?.swap_remove(0);
+        refused(&here.send(call.key(&here.demo.keys.read)).await?, 404, "deployment_not_found");
+    }
+    here.stop().await;
+    Ok(())
+}
