@@ -12,16 +12,22 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tests::http::Call;
 use tests::openapi::Document;
-use tests::{Failed, Here, Result, Setup, fail, root};
+use tests::{Cloud, Failed, Here, Result, Setup, fail, root, rows};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 /// How many deployments there are for the fuzzer: one is mostly busy with its last backup.
 const DEPLOYMENTS: u32 = 200;
+
+/// Examples of each route in a round, unless it is said: fewer, and the fixed ones, of which
+/// most are bad, outweigh them.
+const EXAMPLES: u32 = 120;
 
 /// The least share of requests that are to be answered 2xx, of a hundred: a fuzzer that only
 /// meets refusals tests little else.
@@ -45,11 +51,14 @@ enum What {
 #[derive(clap::Args)]
 struct Fuzz {
     /// Examples of each route, at most
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = EXAMPLES)]
     examples: u32,
-    /// Where all choices come from
+    /// Where all choices of the first round come from; each next one has the next seed
     #[arg(long, default_value_t = 1)]
     seed: u32,
+    /// How many rounds: one runs out of examples that differ long before it has ten thousand
+    #[arg(long, default_value_t = 1)]
+    rounds: u32,
 }
 
 #[tokio::main]
@@ -58,7 +67,7 @@ async fn main() -> ExitCode {
         Some(What::Fuzz(options)) => fuzz(&options).await,
         Some(What::Client) => client().await,
         None => match client().await {
-            Ok(()) => fuzz(&Fuzz { examples: 40, seed: 1 }).await,
+            Ok(()) => fuzz(&Fuzz { examples: EXAMPLES, seed: 1, rounds: 1 }).await,
             failed => failed,
         },
     };
@@ -90,11 +99,42 @@ async fn fuzz(options: &Fuzz) -> Result<()> {
     })
     .await?;
     let ended = tokio::select! {
-        ended = schemathesis(&here, options) => ended,
+        ended = fuzzed(&here, options) => ended,
         _ = tokio::signal::ctrl_c() => fail("interrupted"),
     };
     here.stop().await;
     ended
+}
+
+async fn fuzzed(here: &Here, options: &Fuzz) -> Result<()> {
+    furnish(here).await?;
+    schemathesis(here, options).await
+}
+
+/// Makes a backup of every other deployment, and restores some: there is something to show, to
+/// change, to restore and to delete.
+async fn furnish(here: &Here) -> Result<()> {
+    let some: Vec<u64> = here.demo.more_deployment_ids.iter().step_by(2).copied().collect();
+    for deployment in &some {
+        here.create_on(*deployment, &json!({"name": "n"})).await?.backup()?;
+    }
+    for _ in 0..600 {
+        let rows = here.rows().await?;
+        let backups = rows::backups(&rows);
+        if backups.values().all(|row| row.text("status") == "completed") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for deployment in some.iter().step_by(5) {
+        let path = format!("{}/1/restore", Cloud::backups_of(*deployment));
+        let restore = Call::new("POST", path).key(here.manager_of(*deployment));
+        let reply = here.send(restore).await?;
+        if reply.status != 204 {
+            return fail(format!("{}: {}", reply.asked, reply.text));
+        }
+    }
+    Ok(())
 }
 
 async fn schemathesis(here: &Here, options: &Fuzz) -> Result<()> {
@@ -111,26 +151,31 @@ async fn schemathesis(here: &Here, options: &Fuzz) -> Result<()> {
     }
     std::fs::write(&config, placed)?;
     let report = folder.path().join("report.ndjson");
-    let status = Command::new(tool("schemathesis")?)
-        .arg("--config-file")
-        .arg(&config)
-        .arg("run")
-        .arg(root().join("docs/openapi.json"))
-        .args(["--url", &here.demo.supervisor_url])
-        .args(["--max-examples", &options.examples.to_string()])
-        .args(["--seed", &options.seed.to_string()])
-        .args(["--report", "ndjson", "--report-ndjson-path"])
-        .arg(&report)
-        .env("LD_API_KEY", &here.demo.keys.manage)
-        .current_dir(folder.path())
-        .kill_on_drop(true)
-        .status()
-        .await?;
-    let replies = Replies::read(&report)?;
-    replies.show();
-    if !status.success() {
-        return fail(format!("schemathesis: {status}"));
+    let mut replies = Replies::default();
+    for round in 0..options.rounds {
+        let seed = options.seed + round;
+        let status = Command::new(tool("schemathesis")?)
+            .arg("--config-file")
+            .arg(&config)
+            .arg("run")
+            .arg(root().join("docs/openapi.json"))
+            .args(["--url", &here.demo.supervisor_url])
+            .args(["--max-examples", &options.examples.to_string()])
+            .args(["--seed", &seed.to_string()])
+            .args(["--report", "ndjson", "--report-ndjson-path"])
+            .arg(&report)
+            .env("LD_API_KEY", &here.demo.keys.manage)
+            .current_dir(folder.path())
+            .kill_on_drop(true)
+            .status()
+            .await?;
+        replies.read(&report)?;
+        if !status.success() {
+            replies.show();
+            return fail(format!("schemathesis, seed {seed}: {status}"));
+        }
     }
+    replies.show();
     replies.demand()
 }
 
@@ -139,9 +184,8 @@ async fn schemathesis(here: &Here, options: &Fuzz) -> Result<()> {
 struct Replies(BTreeMap<String, BTreeMap<u64, usize>>);
 
 impl Replies {
-    /// Out of schemathesis's report of what it sent and got.
-    fn read(report: &Path) -> Result<Self> {
-        let mut replies = Self::default();
+    /// Adds those of schemathesis's report of what it sent and got.
+    fn read(&mut self, report: &Path) -> Result<()> {
         for line in BufReader::new(std::fs::File::open(report)?).lines() {
             let event: Value = serde_json::from_str(&line?)?;
             let recorder = &event["ScenarioFinished"]["recorder"];
@@ -150,10 +194,10 @@ impl Replies {
                 let word = |name: &str| case[name].as_str().unwrap_or_default();
                 let route = format!("{} {}", word("method"), word("path"));
                 let status = exchange["response"]["status_code"].as_u64().unwrap_or_default();
-                *replies.0.entry(route).or_default().entry(status).or_default() += 1;
+                *self.0.entry(route).or_default().entry(status).or_default() += 1;
             }
         }
-        Ok(replies)
+        Ok(())
     }
 
     fn count(&self, wanted: impl Fn(u64) -> bool) -> usize {
