@@ -152,7 +152,12 @@ impl Rates {
             }
         }
         let window = kept.entry(hash.to_owned()).or_insert_with(|| Window::new(minute, limit));
-        if window.minute != minute {
+        // An answer may come when its minute is over: it must not cost the new one what was
+        // taken for that.
+        if window.minute > minute {
+            return change(&mut Window::new(minute, limit));
+        }
+        if window.minute < minute {
             *window = Window::new(minute, limit);
         }
         change(window)
@@ -240,5 +245,25 @@ mod tests {
         assert_eq!(rates.lock().len(), 1, "what is over goes first");
         assert_eq!(rates.with("late", at(60), LIMIT, Window::step), Step::Refuse);
         assert_eq!(rates.with("late", at(120), LIMIT, Window::step), Step::Ask(1));
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_its_minute_costs_the_next_one_nothing() {
+        let (rates, now) = (Rates::default(), Time::from_unix(60));
+        let before = Time::from_unix(0);
+        assert_eq!(rates.with("k", now, LIMIT, |window| window.taken(10, 10, LIMIT)), Step::Pass);
+        assert_eq!(
+            rates.with("k", before, LIMIT, |window| window.taken(1, 600, LIMIT)),
+            Step::Pass
+        );
+        assert_eq!(
+            rates.with("k", before, LIMIT, |window| window.taken(1, 601, LIMIT)),
+            Step::Refuse
+        );
+        // Nine of the ten are left.
+        for _ in 0..9 {
+            assert_eq!(rates.with("k", now, LIMIT, Window::step), Step::Pass);
+        }
+        assert!(matches!(rates.with("k", now, LIMIT, Window::step), Step::Ask(_)));
     }
 }
