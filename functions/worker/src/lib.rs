@@ -7,7 +7,6 @@
 
 mod advance;
 mod backups;
-mod events;
 mod operation;
 mod orphans;
 mod reconciliation;
@@ -27,11 +26,10 @@ use backups_aws::telemetry::{self, Metric};
 use backups_core::brake::Hold;
 use backups_core::limits::Limits;
 use backups_core::time::{Seconds, Time};
+use backups_core::wake::{self, Wake};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 use tracing::Instrument as _;
-
-use events::Wake;
 
 /// The function's `Timeout` in template.yaml (a test compares them). Time left is
 /// counted from the invocation's start: the context's deadline is not an epoch
@@ -153,7 +151,7 @@ pub async fn handle(worker: &Worker, event: Value, remaining: Duration) -> Resul
 /// As [`handle`], within the event's span.
 async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Result<(), Error> {
     let until = advance::Deadline::after(remaining);
-    match events::read(event) {
+    match wake::read(event) {
         Ok(Wake::Backup { deployment_id, id, announced }) => {
             backups::advance(worker, deployment_id, id, announced, until).await?;
         }

@@ -31,3 +31,4 @@ pub mod restore;
 pub mod schedule;
 pub mod time;
 pub mod upgrade;
+pub mod wake;

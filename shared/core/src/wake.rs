@@ -1,18 +1,19 @@
 //! What the worker is woken by, read from the EventBridge envelope.
 
-use backups_core::announce::{self, Kind, ORPHANS_AN_ORDER, OrphanRemovalOrdered, RestoreOrdered};
-use backups_core::control_plane::{
-    self, DeploymentChanged, DeploymentDeleted, KeyChanged, UpgradeRequested,
-};
-use backups_core::id::{BackupId, DeploymentId, Nonce, RestoreId, SnapshotId};
-use backups_core::reconcile::Thing;
-use backups_core::time::Time;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::announce::{self, Kind, ORPHANS_AN_ORDER, OrphanRemovalOrdered, RestoreOrdered};
+use crate::control_plane::{
+    self, DeploymentChanged, DeploymentDeleted, KeyChanged, UpgradeRequested,
+};
+use crate::id::{BackupId, DeploymentId, Nonce, RestoreId, SnapshotId};
+use crate::reconcile::Thing;
+use crate::time::Time;
+
 /// A wake-up.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Wake {
+pub enum Wake {
     /// Look at this backup. If an announcement brought us here, the bus has it.
     Backup {
         /// Whose.
@@ -128,7 +129,7 @@ const ORDER_ID: usize = 64;
 ///
 /// # Errors
 /// What is wrong with it, as a sentence: it goes to the dead-letter queue.
-pub(crate) fn read(event: Value) -> Result<Wake, String> {
+pub fn read(event: Value) -> Result<Wake, String> {
     let envelope: Envelope = serde_json::from_value(event)
         .map_err(|error| format!("not an EventBridge event: {error}"))?;
     let Envelope { source, detail_type, time, detail } = envelope;
