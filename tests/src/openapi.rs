@@ -3,11 +3,11 @@
 //! Every reply that a test gets by [`crate::Cloud::send`] is held to it: status, code, body,
 //! and headers. What no test has met, nothing here has checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use jsonschema::{Registry, Validator};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::http::Reply;
 use crate::{Failed, Result, fail, root};
@@ -217,21 +217,33 @@ fn pointers(whole: &Value) -> Vec<String> {
 /// The document with schemas that take no field which they do not name: clients are told to
 /// expect more, but nothing may be there that nobody has written down.
 fn strict(whole: &Value) -> Value {
-    let mut strict = whole.clone();
-    let text = whole["components"]["schemas"].to_string();
-    let schemas = strict["components"]["schemas"].as_object_mut();
-    for (name, schema) in schemas.into_iter().flatten() {
-        // A part of another one is looked at as a part of it.
-        let part =
-            text.contains(&format!("{{\"allOf\":[{{\"$ref\":\"#/components/schemas/{name}\""));
-        let object = schema["type"] == "object" || schema.get("allOf").is_some();
-        if let Some(fields) = schema.as_object_mut().filter(|_| object && !part) {
-            forbid_more(fields);
+    /// `part`: it stands in an `allOf`, and is looked at as a part of that.
+    fn forbid_more(at: &mut Value, objects: &BTreeSet<String>, part: bool) {
+        match at {
+            Value::Object(fields) => {
+                let named = fields.get("$ref").and_then(Value::as_str);
+                let object = named.is_some_and(|name| objects.contains(name));
+                if object && !part {
+                    fields.insert("unevaluatedProperties".to_owned(), false.into());
+                }
+                for (name, field) in fields {
+                    forbid_more(field, objects, name == "allOf");
+                }
+            }
+            Value::Array(items) => {
+                for item in items {
+                    forbid_more(item, objects, part);
+                }
+            }
+            _ => {}
         }
     }
+    let schemas = whole["components"]["schemas"].as_object().into_iter().flatten();
+    let objects = schemas
+        .filter(|(_, schema)| schema["type"] == "object" || schema.get("allOf").is_some())
+        .map(|(name, _)| format!("#/components/schemas/{name}"))
+        .collect();
+    let mut strict = whole.clone();
+    forbid_more(&mut strict, &objects, false);
     strict
-}
-
-fn forbid_more(schema: &mut Map<String, Value>) {
-    schema.insert("unevaluatedProperties".to_owned(), false.into());
 }

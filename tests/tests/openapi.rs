@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use local::Template;
 use serde_json::Value;
+use tests::http::Call;
 use tests::openapi::{Document, rendered};
-use tests::{Failed, Result, fail, root};
+use tests::{Failed, Here, Result, Setup, fail, root};
 
 #[test]
 fn the_document_is_the_one_that_the_code_describes() -> Result<()> {
@@ -67,5 +68,33 @@ fn ids_are_integers_of_64_bits() -> Result<()> {
         assert!(document.valid(&pointer, &0.into()).is_err(), "{name}");
         assert!(document.valid(&pointer, &1.5.into()).is_err(), "{name}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_field_that_is_not_written_down_is_seen() -> Result<()> {
+    let document = Document::shared()?;
+    let list = "/paths/~1deployments~1{deployment_id}~1backups/get/responses/200";
+    let list = format!("{list}/content/application~1json");
+    let good = document.whole.pointer(&list).map(|content| content["example"].clone());
+    let good = good.unwrap_or_default();
+    document.valid(&format!("{list}/schema"), &good)?;
+    let mut more = good.clone();
+    more[0]["more"] = true.into();
+    assert!(document.valid(&format!("{list}/schema"), &more).is_err());
+    let mut less = good;
+    less[0].as_object_mut().map(|one| one.remove("remarks"));
+    assert!(document.valid(&format!("{list}/schema"), &less).is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_api_serves_it_to_anybody() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let reply = here.send(Call::new("GET", "/docs/openapi.json")).await?;
+    assert_eq!((reply.status, reply.header("content-type")), (200, "application/json"));
+    assert_eq!(reply.text, std::fs::read_to_string(root().join("docs/openapi.json"))?);
+    assert_eq!(here.send(Call::new("POST", "/docs/openapi.json")).await?.status, 405);
+    here.stop().await;
     Ok(())
 }

@@ -48,7 +48,8 @@ pub(crate) struct Shape<'a> {
     /// The request's id, as in the header `ld-request`.
     #[schema(pattern = "^[0-9a-f]{32}$")]
     instance: &'a str,
-    /// Whether the same request may succeed later without a change.
+    /// Whether the same request may succeed in a few seconds, by the status alone: what a 409
+    /// waits for, its reason says.
     retryable: bool,
     /// Of input errors: where the first fault is.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -142,7 +142,7 @@ impl Rates {
     ) -> Step {
         let mut kept = self.lock();
         if kept.len() >= MOST_KEPT && !kept.contains_key(hash) {
-            kept.retain(|_, window| window.minute == minute);
+            kept.retain(|_, window| window.minute >= minute);
         }
         if kept.len() >= MOST_KEPT && !kept.contains_key(hash) {
             // What it has taken is lost to its key.

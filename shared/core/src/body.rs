@@ -222,7 +222,7 @@ fn days_of(value: &Value) -> Result<u16, Fault> {
 }
 
 /// An integer within a range. `30.0` and `3e1` are integers too, as JSON Schema has it
-/// (2020-12, 6.1.1), as long as they are exact: below 2^53. One beyond every `u64` is out
+/// (2020-12, 6.1.1), as long as they are below 2^53. One beyond every `u64` is out
 /// of range, though it is read as a float.
 fn integer_of(field: &str, value: &Value, range: RangeInclusive<u64>) -> Result<u64, Fault> {
     let kind = match value {

@@ -36,7 +36,8 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Malformed JSON, wrong type, out of range, unknown field, bad id in the path.
+    /// Malformed JSON, wrong type, out of range, unknown field, bad id in the path, bad query or
+    /// `idempotency-key`.
     InvalidRequest = "invalid_request", 400;
     /// The deployment's storage has no backups.
     StorageNotSupported = "storage_not_supported", 400;
@@ -88,7 +89,7 @@ codes! {
     RateLimited = "rate_limited", 429;
     /// A fault of ours.
     Internal = "internal_error", 500;
-    /// A dependency failed.
+    /// A dependency failed, or too many requests wrote the same thing at once.
     Unavailable = "unavailable", 503;
 }
 

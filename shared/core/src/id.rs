@@ -74,11 +74,11 @@ macro_rules! number_id {
 }
 
 number_id!(
-    /// A deployment of the platform. Exceeds 2^53.
+    /// A deployment of the platform. May exceed 2^53.
     DeploymentId
 );
 number_id!(
-    /// A node of a deployment: one EC2 instance at a time. Exceeds 2^53.
+    /// A node of a deployment: one EC2 instance at a time. May exceed 2^53.
     NodeId
 );
 number_id!(

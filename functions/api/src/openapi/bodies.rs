@@ -32,11 +32,19 @@ pub(super) fn all() -> [(&'static str, Object); 4] {
 
 fn create() -> Object {
     strict("A backup that is to be made.")
-        .property("name", name().description(Some("Human-readable backup name.")))
+        .property(
+            "name",
+            name().description(Some(
+                "Human-readable backup name. Blanks around it are taken off, and not counted.",
+            )),
+        )
         .required("name")
         .property("node_id", node("Specific node to back up. Omit to back up every node."))
         .property("backup_type", backup_type())
-        .property("remarks", remarks().description(Some("Optional free-form description.")))
+        .property(
+            "remarks",
+            remarks().description(Some("Optional free-form description. Blank is none.")),
+        )
         .property(
             "expires_in_days",
             days().description(Some("Auto-delete after this many days. Null: never.")),

@@ -15,9 +15,9 @@ use utoipa::openapi::{Ref, RefOr, Response, ResponseBuilder, Schema};
 
 use crate::problem::{Problem, Shape, status};
 
-/// What every route of the service may answer: with the key, the rate, the ids in the path,
+/// What every route of a deployment may answer: with the key, the rate, the ids in the path,
 /// and what failed beneath.
-const EVERYWHERE: [Code; 7] = [
+pub(super) const EVERYWHERE: [Code; 7] = [
     Code::InvalidRequest,
     Code::Unauthorized,
     Code::IpNotAllowed,
@@ -37,11 +37,11 @@ const ALONE: [Code; 6] = [
     Code::Unavailable,
 ];
 
-/// The responses of a route that may refuse with these codes, beside those that any may.
-pub(super) fn responses(own: &[Code]) -> Vec<(String, RefOr<Response>)> {
+/// The responses of a route that may refuse with these codes.
+pub(super) fn responses(all: &[Code]) -> Vec<(String, RefOr<Response>)> {
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     for code in Code::ALL {
-        if EVERYWHERE.contains(code) || own.contains(code) {
+        if all.contains(code) {
             by_status.entry(code.status()).or_default().push(*code);
         }
     }

@@ -1,5 +1,5 @@
-//! The API as an `OpenAPI` 3.1 document: docs/openapi.json, which the console function serves
-//! and a test compares with this.
+//! The API as an `OpenAPI` 3.1 document: docs/openapi.json, which the api serves and a
+//! test compares with this.
 //!
 //! Replies are described by the types that are serialized; the bodies of requests by the
 //! bounds that `backups_core::body` holds them to. No function's binary has anything of it:
@@ -44,13 +44,15 @@ Available for AWS deployments with network storage only. Requires the Pro or Ent
 Required permission: `deployment:read` to look, `deployment:manage` to create, change, restore, \
 or delete. Only one backup can be in progress per deployment at a time.
 
-Ids are unsigned 64-bit integers. Those of deployments and nodes exceed 2^53: read them with a \
+Ids are unsigned 64-bit integers. Those of deployments and nodes may exceed 2^53: read them with a \
 JSON parser that keeps integers exact. Objects may get further fields; requests with a field \
 that is not named here are refused.
 
 Every reply bears the request's id in `ld-request`. Whatever was not done is told as \
 `application/problem+json`, except what API Gateway refuses by itself: more requests than the \
-stack takes (429) or a payload above 10 MB (413), as `{\"message\"}`.";
+stack takes (429), a payload above 10 MB (413), or a function that did not answer (500, 503), as \
+`{\"message\"}`. A path or a method that is not named here is `route_not_found` (404) or \
+`method_not_allowed` (405, with `allow`).";
 
 /// The document.
 pub fn document() -> OpenApi {

@@ -261,7 +261,7 @@ fn delete_schedule() -> Operation {
 fn list_restores() -> Operation {
     let restores = answer("The restores, the newest first.")
         .content("application/json", list_of::<restores::Item<'_>>(&examples::restore()));
-    let about = "List all restores of the deployment.";
+    let about = "List the restores of the deployment: the newest 1000.";
     operation("Restores", "listRestores", "List Restores", about)
         .parameter(path::<DeploymentId>("deployment_id"))
         .response("200", restores)
@@ -282,14 +282,13 @@ fn get_restore() -> Operation {
 
 fn get_document() -> Operation {
     let any = ObjectBuilder::new().schema_type(Type::Object);
-    let document = ResponseBuilder::new()
-        .description("An OpenAPI 3.1 document.")
+    let document = answer("An OpenAPI 3.1 document.")
         .content("application/json", ContentBuilder::new().schema(Some(any)).build());
     let about = "This document. It needs no key.";
     operation("Documentation", "getOpenApi", "Show this Document", about)
         .security(SecurityRequirement::default())
         .response("200", document)
-        .build()
+        .refused_only(&[Code::Internal, Code::Unavailable])
 }
 
 fn operation(tag: &str, id: &str, title: &str, about: &str) -> OperationBuilder {
@@ -304,11 +303,18 @@ fn operation(tag: &str, id: &str, title: &str, about: &str) -> OperationBuilder 
 trait Refused {
     /// With what it may refuse beside what every route may.
     fn refused(self, own: &[&[Code]]) -> Operation;
+
+    /// With all that it may refuse.
+    fn refused_only(self, all: &[Code]) -> Operation;
 }
 
 impl Refused for OperationBuilder {
-    fn refused(mut self, own: &[&[Code]]) -> Operation {
-        for (status, response) in errors::responses(&own.concat()) {
+    fn refused(self, own: &[&[Code]]) -> Operation {
+        self.refused_only(&[&errors::EVERYWHERE, own.concat().as_slice()].concat())
+    }
+
+    fn refused_only(mut self, all: &[Code]) -> Operation {
+        for (status, response) in errors::responses(all) {
             self = self.response(status, response);
         }
         self.build()
