@@ -5,7 +5,7 @@
 //! bad. None of that may show in the reply to a key which must not know: all of them are equal
 //! to the letter, but for the request's id.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use local::Template;
 use serde_json::{Value, json};
@@ -30,6 +30,8 @@ enum Told {
     NotThere,
     /// That it may only look; and of what is not there, that it is not.
     ReadOnly,
+    /// Of what is another tenant's, that there is no such deployment.
+    NotOwn,
 }
 
 impl Told {
@@ -37,7 +39,7 @@ impl Told {
         match self {
             Self::Unauthorized => (401, "unauthorized"),
             Self::NotFromHere => (403, "ip_not_allowed"),
-            Self::NotThere => (404, "deployment_not_found"),
+            Self::NotThere | Self::NotOwn => (404, "deployment_not_found"),
             Self::ReadOnly => (403, "insufficient_permissions"),
         }
     }
@@ -91,6 +93,7 @@ async fn keys(here: &Here) -> Result<Vec<(&'static str, Option<String>, Told)>> 
         ("bound to another deployment", Some(bound), Told::NotThere),
         ("a reader bound to another one", Some(read_bound), Told::NotThere),
         ("a reader", Some(demo.keys.read), Told::ReadOnly),
+        ("the owner's, of what is another's", Some(demo.keys.manage), Told::NotOwn),
     ])
 }
 
@@ -134,6 +137,9 @@ fn requests(method: &str, path: &str, deployment: u64) -> Result<Vec<Call>> {
         if filled.contains('{') {
             return fail(format!("{path}: what is to be in the place of its parameters?"));
         }
+        if method == "GET" {
+            calls.push(Call::new(method, format!("{filled}?limit=1&before=2")));
+        }
         let call = Call::new(method, filled);
         let good = match path.rsplit('/').next() {
             Some("backups" | "{backup_id}") => r#"{"name": "n"}"#,
@@ -169,9 +175,11 @@ async fn what_a_key_must_not_know_it_cannot_tell_from_what_is_not_there() -> Res
     let keys = keys(&here).await?;
     fill(&here).await?;
     let (own, gone) = (here.demo.deployment_id, here.demo.more_deployment_ids[0]);
+    let foreign = here.demo.other_deployment_id;
     let before = state(&here).await?;
 
     let (mut cells, mut requests_made) = (0, 0);
+    let mut told_in_all: BTreeMap<u16, BTreeSet<String>> = BTreeMap::new();
     for (method, path) in routes()? {
         for (kind, key, told) in &keys {
             let send = async |call: Call| {
@@ -180,30 +188,33 @@ async fn what_a_key_must_not_know_it_cannot_tell_from_what_is_not_there() -> Res
             };
             let reading = method == "GET";
             let mut replies: Vec<Reply> = Vec::new();
-            for deployment in [own, gone, NOWHERE] {
-                // A reader knows what there is.
-                let knows = matches!(told, Told::ReadOnly);
-                if knows && (reading || deployment != own) {
-                    continue;
-                }
+            // A reader knows what there is of its tenant's, and may look at it.
+            let (told, deployments) = match told {
+                Told::ReadOnly if reading => (Told::NotThere, vec![foreign, NOWHERE]),
+                Told::ReadOnly => (Told::ReadOnly, vec![own]),
+                Told::NotOwn => (Told::NotOwn, vec![foreign, NOWHERE]),
+                told => (*told, vec![own, gone, NOWHERE]),
+            };
+            for deployment in deployments {
                 for call in requests(&method, &path, deployment)? {
                     replies.push(send(call).await?);
                 }
             }
             let (status, code) = told.refusal();
-            let kinds: BTreeSet<String> = replies
-                .iter()
-                .map(|reply| {
-                    refused(reply, status, code);
-                    same(reply).to_string()
-                })
-                .collect();
-            assert!(kinds.len() <= 1, "{method} {path}, {kind}: {kinds:?}");
+            assert!(replies.len() > 1, "{method} {path}, {kind}");
+            for reply in &replies {
+                refused(reply, status, code);
+                told_in_all.entry(status).or_default().insert(same(reply).to_string());
+            }
             requests_made += replies.len();
             cells += 1;
         }
     }
     assert_eq!(cells, routes()?.len() * keys.len());
+    // Whatever the route and the kind of key, there is one reply of each; of 403 two, for the
+    // address and for the permission.
+    let several: Vec<_> = told_in_all.iter().map(|(status, all)| (*status, all.len())).collect();
+    assert_eq!(several, [(401, 1), (403, 2), (404, 1)], "{told_in_all:#?}");
     println!("{cells} cells, {requests_made} requests");
     assert_eq!(state(&here).await?, before, "a request that was refused has done something");
 
