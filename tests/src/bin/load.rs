@@ -1,0 +1,497 @@
+//! `cargo run --release -p tests --bin load`: so many requests a second for a minute, and every
+//! answer judged.
+//!
+//! Requests are sent when they are due, whether the ones before are answered or not, and their
+//! time counts from then. Beside them go requests to a handler that does nothing, and to the
+//! api's own 404, which passes the gateway and the Lambda adapter and asks for nothing: times are
+//! told as ratios to these, because the machine is whatever it is.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backups_aws::table::keys::Secret;
+use clap::Parser;
+use serde_json::{Value, json};
+use tests::http::{Call, Reply};
+use tests::openapi::Document;
+use tests::{Cloud, Failed, Here, Result, Setup, fail};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+#[derive(Parser)]
+#[command(about = "Requests to the local cloud at a fixed rate, every answer judged")]
+struct Options {
+    /// Requests a second
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+    /// For how long
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+    /// Keys that the requests come from, in turn
+    #[arg(long, default_value_t = 20)]
+    keys: u32,
+    /// Deployments that they are about
+    #[arg(long, default_value_t = 500)]
+    deployments: u32,
+    /// What is asked for next comes from it
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// How often each kind of request comes, of a hundred.
+const MIX: [(Kind, u32); 9] = [
+    (Kind::Create, 28),
+    (Kind::List, 35),
+    (Kind::Show, 20),
+    (Kind::Patch, 5),
+    (Kind::Delete, 3),
+    (Kind::Restores, 3),
+    (Kind::Schedule, 3),
+    (Kind::Foreign, 2),
+    (Kind::Stranger, 1),
+];
+
+/// One in so many requests is followed by one to each of those that times are compared with.
+const COMPARED: u32 = 5;
+
+/// Of a hundred requests so many at least are creates that were answered 204.
+const CREATED: usize = 20;
+
+/// After a create its deployment is left alone for so long: the backup has completed.
+const BUSY: Duration = Duration::from_secs(7);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Create,
+    List,
+    Show,
+    Patch,
+    Delete,
+    Restores,
+    Schedule,
+    /// Of another tenant.
+    Foreign,
+    /// With a key that is none.
+    Stranger,
+    /// A handler that does nothing.
+    Empty,
+    /// The api's own 404.
+    NoRoute,
+}
+
+/// A deployment, as whoever asks knows it.
+#[derive(Debug, Default)]
+struct Model {
+    /// The last id that was given.
+    last: u64,
+    /// A create is under way.
+    creating: bool,
+    /// What it has by all answers, and the names that each may have.
+    live: BTreeMap<u64, BTreeSet<String>>,
+    /// What it may still show.
+    leaving: BTreeSet<u64>,
+}
+
+struct Load {
+    here: Here,
+    gateway: SocketAddr,
+    empty: SocketAddr,
+    keys: Vec<String>,
+    deployments: Vec<u64>,
+    models: Vec<Mutex<Model>>,
+    seen: Mutex<Seen>,
+}
+
+/// What came of the requests.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Milliseconds, by kind.
+    times: BTreeMap<Kind, Vec<f64>>,
+    /// How often each kind was answered with each status.
+    statuses: BTreeMap<(Kind, u16), usize>,
+    wrong: Vec<String>,
+}
+
+/// A thread that panicked has failed the run already.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed(why)) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<()> {
+    let parameters = vec![("ProBackupLimit".to_owned(), "100".to_owned())];
+    // Simulated AWS does its part in a second or two. Not faster: an event that comes before the
+    // row that it is about costs its backup a minute, until somebody looks.
+    let here = Here::start(Setup {
+        speed: 300.0,
+        tick: 5,
+        deployments: options.deployments,
+        parameters,
+        ..Setup::default()
+    })
+    .await?;
+    let keys = keys(&here, options.keys).await?;
+    let deployments: Vec<u64> = std::iter::once(&here.demo.deployment_id)
+        .chain(&here.demo.more_deployment_ids)
+        .copied()
+        .collect();
+    let gateway = address(&here.demo.supervisor_url)?;
+    let load = Arc::new(Load {
+        gateway,
+        empty: nothing().await?,
+        keys,
+        models: deployments.iter().map(|_| Mutex::default()).collect(),
+        deployments,
+        seen: Mutex::default(),
+        here,
+    });
+    let took = drive(&load, options).await?;
+    load.verify().await?;
+    let seen = std::mem::take(&mut *lock(&load.seen));
+    seen.show(took);
+    seen.demand()
+}
+
+fn address(url: &str) -> Result<SocketAddr> {
+    url.trim_start_matches("http://").parse().map_err(|_| Failed(format!("no address: {url}")))
+}
+
+/// A server that answers 204 and does nothing else.
+async fn nothing() -> Result<SocketAddr> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let router = axum::Router::new().fallback(async || http::StatusCode::NO_CONTENT);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(address)
+}
+
+/// Keys of the demo's tenant, by the control plane's event.
+async fn keys(here: &Here, count: u32) -> Result<Vec<String>> {
+    let mut secrets = Vec::new();
+    let expires_at = jiff::Timestamp::from_second(here.now().await?.as_second() + 86_400)?;
+    for number in 0..count {
+        let mut bytes = [7; 32];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        let secret = Secret::from_bytes(bytes);
+        let detail = json!({
+            "version": 1, "key_id": format!("load-{number}"), "hash": secret.hash(),
+            "tenant_id": here.demo.tenant_id, "permission": "deployment:manage",
+            "expires_at": expires_at.to_string(),
+        });
+        here.put_event("supervisor.control-plane", "API Key Changed", &detail).await?;
+        secrets.push(secret.expose().to_owned());
+    }
+    here.settle(20).await?;
+    Ok(secrets)
+}
+
+/// Sends what is due when it is due. Gives how long it took.
+async fn drive(load: &Arc<Load>, options: &Options) -> Result<Duration> {
+    let mut dice = fastrand::Rng::with_seed(options.seed);
+    let mut free: VecDeque<(Instant, usize)> = VecDeque::new();
+    let began = Instant::now();
+    free.extend((0..load.deployments.len()).map(|index| (began, index)));
+    let every = Duration::from_secs(1) / options.rate;
+    let mut tasks = JoinSet::new();
+    for number in 0..options.rate * options.seconds {
+        let due = began + every * number;
+        sleep_until(due).await;
+        let key = usize::try_from(number % options.keys).unwrap_or_default();
+        let mut kind = draw(&mut dice);
+        let mut index = dice.usize(..load.deployments.len());
+        if kind == Kind::Create {
+            // The one that has rested longest; if it has not rested enough, a list instead.
+            match free.front() {
+                Some((at, first)) if *at <= due => {
+                    index = *first;
+                    free.pop_front();
+                    free.push_back((due + BUSY, index));
+                }
+                _ => kind = Kind::List,
+            }
+        }
+        tasks.spawn(Arc::clone(load).ask(kind, index, key, due));
+        if number % COMPARED == 0 {
+            tasks.spawn(Arc::clone(load).ask(Kind::Empty, index, key, due));
+            tasks.spawn(Arc::clone(load).ask(Kind::NoRoute, index, key, due));
+        }
+        while tasks.try_join_next().is_some() {}
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended?;
+    }
+    Ok(began.elapsed())
+}
+
+fn draw(dice: &mut fastrand::Rng) -> Kind {
+    let all: u32 = MIX.iter().map(|(_, share)| share).sum();
+    let mut at = dice.u32(..all);
+    for (kind, share) in MIX {
+        if at < share {
+            return kind;
+        }
+        at -= share;
+    }
+    Kind::List
+}
+
+impl Load {
+    /// Asks, and judges the answer.
+    async fn ask(self: Arc<Self>, kind: Kind, index: usize, key: usize, due: Instant) {
+        let (kind, call, before) = self.call(kind, index, &self.keys[key]);
+        let to = if kind == Kind::Empty { self.empty } else { self.gateway };
+        let reply = call.send(to).await;
+        let took = due.elapsed().as_secs_f64() * 1000.0;
+        let judged = match &reply {
+            Ok(reply) => self.judge(kind, index, &before, reply),
+            Err(Failed(why)) => Err(Failed(why.clone())),
+        };
+        let mut seen = lock(&self.seen);
+        seen.times.entry(kind).or_default().push(took);
+        let status = reply.map(|reply| reply.status).unwrap_or_default();
+        *seen.statuses.entry((kind, status)).or_default() += 1;
+        if let Err(Failed(why)) = judged {
+            seen.wrong.push(why);
+        }
+    }
+
+    /// The request, and what must be true of its answer. Where there is nothing to show, to
+    /// change or to delete yet, a list.
+    fn call(&self, kind: Kind, index: usize, key: &str) -> (Kind, Call, Before) {
+        let deployment = self.deployments[index];
+        let path = Cloud::backups_of(deployment);
+        let mut model = lock(&self.models[index]);
+        let newest = model.live.keys().next_back().copied();
+        // A newer one was taken on: it is over.
+        let oldest = model.live.keys().next().copied().filter(|id| *id < model.last);
+        let mut before = Before { id: 0, name: String::new(), sure: BTreeSet::new() };
+        let list = |before: &mut Before, model: &Model| {
+            before.sure = model.live.keys().copied().collect();
+            (Kind::List, Call::new("GET", path.as_str()).key(key))
+        };
+        let (kind, call) = match (kind, newest, oldest) {
+            (Kind::Create, ..) if !model.creating => {
+                model.creating = true;
+                before.name = format!("load {}", model.last + 1);
+                let body = json!({"name": before.name}).to_string();
+                (kind, Call::new("POST", path.as_str()).key(key).json(body))
+            }
+            (Kind::Show, Some(id), _) => {
+                before.id = id;
+                (kind, Call::new("GET", format!("{path}/{id}")).key(key))
+            }
+            (Kind::Patch, Some(id), _) => {
+                before.id = id;
+                before.name =
+                    format!("patched {id} {}", model.live.get(&id).map_or(0, BTreeSet::len));
+                let body = json!({"name": before.name}).to_string();
+                model.live.entry(id).or_default().insert(before.name.clone());
+                (kind, Call::new("PATCH", format!("{path}/{id}")).key(key).json(body))
+            }
+            (Kind::Delete, _, Some(id)) => {
+                model.live.remove(&id);
+                model.leaving.insert(id);
+                (kind, Call::new("DELETE", format!("{path}/{id}")).key(key))
+            }
+            (Kind::Restores, ..) => {
+                (kind, Call::new("GET", format!("/deployments/{deployment}/restores")).key(key))
+            }
+            (Kind::Schedule, ..) => (kind, Call::new("GET", format!("{path}/schedule")).key(key)),
+            (Kind::Foreign, ..) => {
+                let other = Cloud::backups_of(self.here.demo.other_deployment_id);
+                (kind, Call::new("GET", other).key(key))
+            }
+            (Kind::Stranger, ..) => {
+                let nobodys = format!("ld_{}", "B".repeat(43));
+                (kind, Call::new("GET", path.as_str()).key(&nobodys))
+            }
+            (Kind::Empty, ..) => (kind, Call::new("GET", "/")),
+            (Kind::NoRoute, ..) => (kind, Call::new("GET", "/nothing").key(key)),
+            _ => list(&mut before, &model),
+        };
+        (kind, call, before)
+    }
+
+    /// # Errors
+    /// The answer is wrong.
+    fn judge(&self, kind: Kind, index: usize, before: &Before, reply: &Reply) -> Result<()> {
+        let mut model = lock(&self.models[index]);
+        let status = reply.status;
+        let wrong = |why: &str| fail(format!("{} {status}: {why}: {}", reply.asked, reply.text));
+        let code = reply.code();
+        match (kind, status) {
+            (Kind::Create, 204) => {
+                model.creating = false;
+                model.last += 1;
+                let (id, name) = (model.last, before.name.clone());
+                model.live.insert(id, BTreeSet::from([name]));
+                if reply.header("ld-backup") != id.to_string() {
+                    return wrong(&format!("backup {} for {id}", reply.header("ld-backup")));
+                }
+            }
+            (Kind::Create, 409) if code == "backup_in_progress" => model.creating = false,
+            (Kind::List, 200) => {
+                let body = reply.json();
+                let ids: Vec<u64> = body
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|one| one["id"].as_u64())
+                    .collect();
+                if !ids.is_sorted_by(|one, next| one > next) {
+                    return wrong("not the newest first");
+                }
+                let shown: BTreeSet<u64> = ids.into_iter().collect();
+                let missing = before.sure.difference(&shown).any(|id| !model.leaving.contains(id));
+                let most = model.last + u64::from(model.creating);
+                if missing || shown.last().is_some_and(|id| *id > most) {
+                    return wrong(&format!("it should have {:?}, to {most}", before.sure));
+                }
+            }
+            (Kind::Show, 200) => {
+                let body = reply.json();
+                let names = model.live.get(&before.id);
+                let known = body["name"]
+                    .as_str()
+                    .is_some_and(|name| names.is_none_or(|names| names.contains(name)));
+                if body["id"] != before.id || !known {
+                    return wrong("another one");
+                }
+            }
+            // Somebody deleted it meanwhile.
+            (Kind::Show | Kind::Patch, 404)
+                if code == "backup_not_found" && model.leaving.contains(&before.id) => {}
+            (Kind::Patch, 409)
+                if code == "backup_deleting" && model.leaving.contains(&before.id) => {}
+            (Kind::Patch | Kind::Delete | Kind::Empty, 204) => {}
+            (Kind::Restores, 200) if reply.text == "[]" => {}
+            (Kind::Schedule, 404) if code == "schedule_not_found" => {}
+            (Kind::Foreign, 404) if code == "deployment_not_found" => {}
+            (Kind::Stranger, 401) if code == "unauthorized" => {}
+            (Kind::NoRoute, 404) if code == "route_not_found" => {}
+            _ => return wrong("not this"),
+        }
+        drop(model);
+        if kind == Kind::Empty { Ok(()) } else { Document::shared()?.check(reply) }
+    }
+
+    /// Holds what is there in the end against what was answered.
+    async fn verify(&self) -> Result<()> {
+        self.here.settle(120).await?;
+        for (deployment, model) in self.deployments.iter().zip(&self.models) {
+            let listed = self.here.list_of(*deployment).await?;
+            let model = lock(model);
+            let shown: BTreeSet<u64> = listed.iter().filter_map(|one| one["id"].as_u64()).collect();
+            let sure: BTreeSet<u64> = model.live.keys().copied().collect();
+            if shown != sure {
+                return fail(format!("deployment {deployment} has {shown:?}, and not {sure:?}"));
+            }
+            let bad = |one: &&Value| {
+                let names = one["id"].as_u64().and_then(|id| model.live.get(&id));
+                let name = one["name"].as_str().unwrap_or_default();
+                one["status"] != "completed" || !names.is_some_and(|names| names.contains(name))
+            };
+            if let Some(one) = listed.iter().find(bad) {
+                return fail(format!("deployment {deployment}: {one}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was known when a request left.
+struct Before {
+    id: u64,
+    name: String,
+    sure: BTreeSet<u64>,
+}
+
+impl Seen {
+    fn count(&self, wanted: impl Fn(Kind, u16) -> bool) -> usize {
+        let some = self.statuses.iter().filter(|((kind, status), _)| wanted(*kind, *status));
+        some.map(|(_, count)| count).sum()
+    }
+
+    fn show(&self, took: Duration) {
+        let asked = |kind| !matches!(kind, Kind::Empty | Kind::NoRoute);
+        let all = self.count(|kind, _| asked(kind));
+        println!("{all} requests in {:.1} s", took.as_secs_f64());
+        let empty = sorted(self.times.get(&Kind::Empty));
+        let of = |times: &[f64], share| at(times, share);
+        println!(
+            "p50 and p99 to those of an empty handler ({:.2} ms, {:.2} ms):",
+            of(&empty, 0.5),
+            of(&empty, 0.99)
+        );
+        let mut lines: Vec<(String, Vec<f64>)> = self
+            .times
+            .iter()
+            .map(|(kind, times)| (format!("{kind:?}"), sorted(Some(times))))
+            .collect();
+        let every: Vec<f64> = self
+            .times
+            .iter()
+            .filter(|(kind, _)| asked(**kind))
+            .flat_map(|(_, times)| times.iter().copied())
+            .collect();
+        lines.push(("all of the API".to_owned(), sorted(Some(&every))));
+        for (name, times) in lines {
+            let (middle, late) = (of(&times, 0.5), of(&times, 0.99));
+            println!(
+                "  {name:<15}{:>6} {:>8.1} {:>8.1}   ({middle:.2} ms, {late:.2} ms)",
+                times.len(),
+                middle / of(&empty, 0.5),
+                late / of(&empty, 0.99),
+            );
+        }
+        for ((kind, status), count) in &self.statuses {
+            println!("  {kind:?} {status}: {count}");
+        }
+        for wrong in self.wrong.iter().take(20) {
+            println!("WRONG {wrong}");
+        }
+    }
+
+    fn demand(&self) -> Result<()> {
+        if !self.wrong.is_empty() {
+            return fail(format!("{} answers were wrong", self.wrong.len()));
+        }
+        let all = self.count(|kind, _| !matches!(kind, Kind::Empty | Kind::NoRoute));
+        let made = self.count(|kind, status| kind == Kind::Create && status == 204);
+        if made * 100 < all * CREATED {
+            return fail(format!("of {all} requests only {made} were creates answered 204"));
+        }
+        Ok(())
+    }
+}
+
+fn sorted(times: Option<&Vec<f64>>) -> Vec<f64> {
+    let mut times = times.cloned().unwrap_or_default();
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+/// What so large a share of them is not above.
+fn at(times: &[f64], share: f64) -> f64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a place among thousands"
+    )]
+    let place = (times.len() as f64 * share) as usize;
+    times.get(place.min(times.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+}
