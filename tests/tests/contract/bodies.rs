@@ -52,7 +52,7 @@ const CASES: &[Case<'static>] = &[
     (b"{\"name\": \"n\", \"node_id\": -1}", &[("node_id", "range")]),
     (b"{\"name\": \"n\", \"node_id\": 18446744073709551616}", &[("node_id", "range")]),
     (b"{\"name\": \"n\", \"node_id\": 1.5}", &[("node_id", "type")]),
-    (b"{\"name\": \"n\", \"node_id\": 1e3}", &[("node_id", "type")]),
+    (b"{\"name\": \"n\", \"node_id\": 1e-3}", &[("node_id", "type")]),
     (b"{\"name\": \"n\", \"node_id\": \"1\"}", &[("node_id", "type")]),
     (b"{\"name\": \"n\", \"node_id\": true}", &[("node_id", "type")]),
     // backup_type
