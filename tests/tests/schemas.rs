@@ -36,7 +36,7 @@ fn what_is_sent_or_read_has_a_schema_and_nothing_else_has() -> Result<()> {
     for name in ours.chain(INTERNAL) {
         wanted.insert((announce::SOURCE, name));
     }
-    let source = std::fs::read_to_string(root().join("functions/worker/src/events.rs"))?;
+    let source = std::fs::read_to_string(root().join("shared/core/src/wake.rs"))?;
     // A backup's and a restore's request, and the internal ones.
     let read = INTERNAL.len() + 2;
     assert_eq!(source.matches("(announce::SOURCE, ").count(), read, "the worker reads another");
