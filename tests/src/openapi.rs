@@ -16,7 +16,7 @@ use crate::{Failed, Result, fail, root};
 const BASE: &str = "https://supervisor.invalid/openapi.json";
 
 /// Headers that are the API's own: a reply has them only where the document says so.
-const HEADERS: [&str; 7] = [
+const HEADERS: [&str; 8] = [
     "allow",
     "idempotent-replayed",
     "ld-backup",
@@ -24,7 +24,11 @@ const HEADERS: [&str; 7] = [
     "ld-restore",
     "link",
     "retry-after",
+    "www-authenticate",
 ];
+
+/// Those of them that a reply may do without.
+const OPTIONAL: [&str; 2] = ["idempotent-replayed", "link"];
 
 /// The document as the code would write it.
 ///
@@ -96,45 +100,65 @@ impl Document {
         })
     }
 
-    /// Checks a reply. One that has no `ld-request` is the gateway's own, and one to a HEAD
-    /// has no body to look at.
+    /// Checks a reply.
     ///
     /// # Errors
     /// What the document does not say of it.
     pub fn check(&self, reply: &Reply) -> Result<()> {
-        if reply.header("ld-request").is_empty() || reply.asked.starts_with("HEAD ") {
-            return Ok(());
-        }
-        let wrong = |why: String| {
+        self.told(reply).map_err(|Failed(why)| {
             Failed(format!("docs/openapi.json and {} {}: {why}", reply.asked, reply.status))
+        })
+    }
+
+    fn told(&self, reply: &Reply) -> Result<()> {
+        if reply.header("ld-request").is_empty() {
+            return by_the_gateway(reply);
+        }
+        let Some((pointer, response)) = self.response(reply)? else {
+            return self.elsewhere(reply);
         };
-        let Some((pointer, response)) = self.response(reply).map_err(|Failed(why)| wrong(why))?
-        else {
-            // No operation: the reply has the shape of all the others.
-            let problem = "/components/schemas/Problem";
-            return self.valid(problem, &reply.json()).map_err(|Failed(why)| wrong(why));
-        };
-        let declared = &response["headers"];
-        let extra = HEADERS
-            .iter()
-            .find(|name| reply.headers.contains_key(**name) && declared.get(**name).is_none());
-        if let Some(extra) = extra {
-            return Err(wrong(format!("the header {extra} is not said")));
+        let declared = response["headers"].as_object();
+        let declared = |name: &str| declared.is_some_and(|all| all.contains_key(name));
+        for name in HEADERS {
+            let (there, said) = (reply.headers.contains_key(name), declared(name));
+            if there && !said {
+                return fail(format!("the header {name} is not said"));
+            }
+            // The safety backup's, beside the restore's: only if one was asked for.
+            let optional =
+                OPTIONAL.contains(&name) || name == "ld-backup" && declared("ld-restore");
+            if said && !there && !optional {
+                return fail(format!("the header {name} is not there"));
+            }
         }
         let Some(content) = response["content"].as_object() else {
-            return if reply.text.is_empty() { Ok(()) } else { Err(wrong("a body".to_owned())) };
+            return if reply.text.is_empty() { Ok(()) } else { fail("a body") };
         };
         let kind = reply.header("content-type");
         let Some(content) = content.get(kind) else {
-            return Err(wrong(format!("the content type {kind:?}")));
+            return fail(format!("the content type {kind:?}"));
         };
         let code = reply.code();
         if kind == "application/problem+json" && content["examples"].get(&code).is_none() {
-            return Err(wrong(format!("the code {code}")));
+            return fail(format!("the code {code}"));
         }
         let kind = kind.replace('/', "~1");
-        let schema = format!("{pointer}/content/{kind}/schema");
-        self.valid(&schema, &reply.json()).map_err(|Failed(why)| wrong(why))
+        self.valid(&format!("{pointer}/content/{kind}/schema"), &reply.json())
+    }
+
+    /// Checks a reply to what is no operation: it has the shape of all the others, and a 405
+    /// says what there is. What is answered to a HEAD has no body (RFC 9110, 9.3.2).
+    fn elsewhere(&self, reply: &Reply) -> Result<()> {
+        if (reply.status == 405) != reply.headers.contains_key("allow") {
+            return fail("the header allow");
+        }
+        if reply.asked.starts_with("HEAD ") {
+            return if reply.text.is_empty() { Ok(()) } else { fail("a body") };
+        }
+        if reply.header("content-type") != "application/problem+json" {
+            return fail("the content type");
+        }
+        self.valid("/components/schemas/Problem", &reply.json())
     }
 
     /// The response that the document has for a reply, and where. None: it has no such
@@ -155,8 +179,11 @@ impl Document {
         let operation =
             found.and_then(|(pattern, item)| Some((pattern, item.get(method.to_lowercase())?)));
         let Some((pattern, operation)) = operation else {
-            return match (reply.status, reply.code().as_str()) {
-                (405, "method_not_allowed") | (404, "route_not_found") => Ok(None),
+            let code = reply.code();
+            return match (reply.status, code.as_str(), method) {
+                (405, "method_not_allowed", _)
+                | (404, "route_not_found", _)
+                | (404 | 405, "", "HEAD") => Ok(None),
                 _ => fail("no such operation"),
             };
         };
@@ -176,6 +203,16 @@ impl Document {
             return fail(format!("nothing at {pointer}"));
         };
         Ok(Some((pointer, response)))
+    }
+}
+
+/// Checks a reply that has nothing of ours: what the gateway says by itself.
+fn by_the_gateway(reply: &Reply) -> Result<()> {
+    let body = reply.json();
+    let message = body.as_object().filter(|body| body.len() == 1).map(|body| &body["message"]);
+    match reply.status {
+        413 | 429 | 500 | 503 if message.is_some_and(Value::is_string) => Ok(()),
+        _ => fail(format!("neither the API's nor the gateway's: {}", reply.text)),
     }
 }
 
