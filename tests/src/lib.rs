@@ -64,6 +64,20 @@ pub fn fail<T>(why: impl Into<String>) -> Result<T> {
     Err(Failed(why.into()))
 }
 
+/// One of several things, as often as the number beside it says.
+#[expect(clippy::missing_panics_doc, reason = "a number below a sum is below one of its parts")]
+#[expect(clippy::expect_used, reason = "the same")]
+pub fn drawn<T: Copy>(dice: &mut fastrand::Rng, all: &[(T, u32)]) -> T {
+    let weights: u32 = all.iter().map(|(_, weight)| weight).sum();
+    let mut at = dice.u32(..weights);
+    let found = all.iter().find(|(_, weight)| {
+        let here = at < *weight;
+        at = at.saturating_sub(*weight);
+        here
+    });
+    found.map(|(thing, _)| *thing).expect("a number below the sum of the weights")
+}
+
 /// The repository's root.
 pub fn root() -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -17,7 +17,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 use tests::http::{Call, Reply};
 use tests::openapi::Document;
-use tests::{Cloud, Failed, Here, Result, Setup, fail};
+use tests::{Cloud, Failed, Here, Result, Setup, drawn, fail};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -210,7 +210,7 @@ async fn drive(load: &Arc<Load>, options: &Options) -> Result<Duration> {
         let due = began + every * number;
         sleep_until(due).await;
         let key = usize::try_from(number % options.keys).unwrap_or_default();
-        let mut kind = draw(&mut dice);
+        let mut kind = drawn(&mut dice, &MIX);
         let mut index = dice.usize(..load.deployments.len());
         if kind == Kind::Create {
             // The one that has rested longest; if it has not rested enough, a list instead.
@@ -234,18 +234,6 @@ async fn drive(load: &Arc<Load>, options: &Options) -> Result<Duration> {
         ended?;
     }
     Ok(began.elapsed())
-}
-
-fn draw(dice: &mut fastrand::Rng) -> Kind {
-    let all: u32 = MIX.iter().map(|(_, share)| share).sum();
-    let mut at = dice.u32(..all);
-    for (kind, share) in MIX {
-        if at < share {
-            return kind;
-        }
-        at -= share;
-    }
-    Kind::List
 }
 
 impl Load {

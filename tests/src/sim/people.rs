@@ -16,7 +16,7 @@ use super::reply::Reply;
 use super::restoring::{ORDERS, order_restore};
 use super::scene::Key;
 use super::world::Shared;
-use crate::{Failed, Result};
+use crate::{Failed, Result, drawn};
 
 /// A thing that somebody does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,14 +155,7 @@ impl Doing {
             Kind::ScheduledRestores => &Self::BOTH,
             _ => &Self::ALL,
         };
-        let mut at = rng.u32(0..all.iter().map(|(_, weight)| weight).sum());
-        for (doing, weight) in all {
-            if at < *weight {
-                return *doing;
-            }
-            at -= weight;
-        }
-        Self::List
+        drawn(rng, all)
     }
 
     /// Each of them but schedules, which have a script of their own: they go on when all
