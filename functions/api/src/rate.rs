@@ -248,6 +248,18 @@ mod tests {
     }
 
     #[test]
+    fn a_late_answer_for_a_key_that_is_forgotten_empties_nobody_else_s_minute() {
+        let (rates, now) = (Rates::default(), Time::from_unix(60));
+        for number in 0..MOST_KEPT {
+            rates.with(&number.to_string(), now, LIMIT, |window| window.taken(10, 10, LIMIT));
+        }
+        rates.with("late", Time::from_unix(0), LIMIT, |window| window.taken(10, 10, LIMIT));
+        // One at most made room.
+        let kept = rates.lock().values().filter(|window| window.minute == now).count();
+        assert_eq!(kept, MOST_KEPT - 1);
+    }
+
+    #[test]
     fn an_answer_that_comes_after_its_minute_costs_the_next_one_nothing() {
         let (rates, now) = (Rates::default(), Time::from_unix(60));
         let before = Time::from_unix(0);
