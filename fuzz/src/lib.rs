@@ -4,13 +4,14 @@
 mod mutate;
 
 use std::net::IpAddr;
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use backups_core::body;
 use backups_core::create::decide;
-use backups_core::deployment::{Deployment, Node, Registry};
-use backups_core::id::{BackupId, DeploymentId, InstanceId, NodeId, Nonce, SnapshotId, TenantId};
+use backups_core::deployment::Deployment;
+use backups_core::id::{BackupId, DeploymentId, Nonce, SnapshotId};
 use backups_core::key::Network;
 use backups_core::limits::Limits;
 use backups_core::schedule::{Cron, Schedule, Zone};
@@ -39,7 +40,7 @@ const NOW: Time = Time::from_unix(1_800_000_000);
 
 /// Bodies that are taken.
 const BODIES: [&str; 6] = [
-    include_str!("../seeds/bodies/create.json"),
+    include_str!("../../docs/published/reference-create.json"),
     include_str!("../seeds/bodies/create-all.json"),
     include_str!("../seeds/bodies/patch.json"),
     include_str!("../seeds/bodies/restore.json"),
@@ -98,7 +99,7 @@ const EVENT_FIELDS: [&str; 16] = [
 pub fn bodies(data: &[u8]) -> usize {
     let data = &mutate::json(data, &BODIES, &BODY_FIELDS)[..];
     let mut typed = 0;
-    let (deployment, limits) = (deployment(), Limits::default());
+    let (deployment, limits) = (&*DEPLOYMENT, Limits::default());
     match body::create(data) {
         Ok(new) => {
             typed += 1;
@@ -106,7 +107,7 @@ pub fn bodies(data: &[u8]) -> usize {
             assert_eq!(new.name, new.name.trim());
             assert!(new.expires_in_days.is_none_or(|days| (1..=3650).contains(&days)));
             assert!(new.node_id.is_none_or(|node| node.0 > 0));
-            if let Ok((backup, _)) = decide(&deployment, new, &limits, Nonce::from("t"), NOW) {
+            if let Ok((backup, _)) = decide(deployment, new, &limits, Nonce::from("t"), NOW) {
                 same_when_read_again(&backup);
             }
         }
@@ -134,7 +135,7 @@ pub fn bodies(data: &[u8]) -> usize {
                 assert!(next > at);
                 at = next;
             }
-            let schedule = Schedule::set(None, &deployment, setting, NOW);
+            let schedule = Schedule::set(None, deployment, setting, NOW);
             assert_eq!(schedule.due(NOW).is_some(), schedule.next_run(NOW).is_some());
             same_when_read_again(&schedule);
         }
@@ -149,30 +150,22 @@ fn same_when_read_again<T: Serialize + DeserializeOwned + PartialEq + std::fmt::
     assert_eq!(serde_json::from_value::<T>(written).expect("a row"), *row);
 }
 
-fn deployment() -> Deployment {
+/// The deployment of the event's sample, with no backup yet.
+static DEPLOYMENT: LazyLock<Deployment> = LazyLock::new(|| {
+    let changed = include_str!("../../events/worker-deployment-changed.json");
+    let changed = serde_json::from_str(changed).map(wake::read);
+    let Ok(Ok(Wake::Changed(event))) = changed else { panic!("the sample is no such event") };
+    let registry = event.registry("us-west-1").expect("the sample's deployment");
     Deployment {
         deployment_id: DeploymentId(42),
-        registry: Registry {
-            registry_version: 1,
-            tenant_id: TenantId::from("t"),
-            status: "initialized".to_owned(),
-            plan: "pro".to_owned(),
-            cloud: "aws".to_owned(),
-            variant: "managed".to_owned(),
-            storage_type: "network_balanced".to_owned(),
-            shared: false,
-            region: "us-west-1".to_owned(),
-            backup_limit: None,
-            nodes: vec![Node { node_id: NodeId(1), instance_id: InstanceId::from("i-1") }],
-            deleted: false,
-        },
+        registry,
         next_backup_id: 4,
         backup_count: 0,
         active_backup: None,
         next_restore_id: 1,
         active_restore: None,
     }
-}
+});
 
 /// What a function is invoked with: an event of EventBridge.
 pub fn events(data: &[u8]) -> usize {

@@ -40,6 +40,9 @@ const TEXTS: [&str; 24] = [
     "é🙂\u{202f}",
 ];
 
+/// What separates the parts of words.
+const MARKS: [char; 7] = [' ', ',', '-', '/', '*', ':', '.'];
+
 /// First bytes below this are choices: no text begins with them.
 const CHOOSE: u8 = 9;
 
@@ -162,14 +165,12 @@ fn edited(text: &str, rng: &mut Rng) -> String {
         0 => char::from(rng.u8(b'0'..=b'9')),
         1 => char::from(rng.u8(b' '..=b'~')),
         2 => rng.char('\0'..='\u{ffff}'),
-        _ => *[' ', ',', '-', '/', '*', ':', '.'].get(rng.usize(..7)).unwrap_or(&' '),
+        _ => MARKS[rng.usize(..MARKS.len())],
     };
     match rng.u8(..3) {
         0 => characters.insert(place, new),
         1 if place < characters.len() => characters[place] = new,
-        _ => {
-            characters.truncate(place);
-        }
+        _ => characters.truncate(place),
     }
     characters.into_iter().collect()
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use local::Template;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::http::Call;
 use tests::openapi::{Document, rendered};
 use tests::{Failed, Here, Result, Setup, fail, root};
@@ -33,9 +33,13 @@ fn the_document_has_the_routes_that_deploy_and_no_others() -> Result<()> {
 fn every_example_is_as_its_schema_says() -> Result<()> {
     fn look(document: &Document, at: &Value, pointer: &str, seen: &mut usize) -> Result<()> {
         let Some(fields) = at.as_object() else { return Ok(()) };
-        if let (Some(_), Some(example)) = (fields.get("schema"), fields.get("example")) {
-            document.valid(&format!("{pointer}/schema"), example)?;
-            *seen += 1;
+        let several = fields.get("examples").and_then(Value::as_object).into_iter().flatten();
+        let several = several.filter_map(|(_, example)| example.get("value"));
+        if fields.contains_key("schema") {
+            for example in fields.get("example").into_iter().chain(several) {
+                document.valid(&format!("{pointer}/schema"), example)?;
+                *seen += 1;
+            }
         }
         for (name, field) in fields {
             let name = name.replace('~', "~0").replace('/', "~1");
@@ -46,11 +50,29 @@ fn every_example_is_as_its_schema_says() -> Result<()> {
     let document = Document::shared()?;
     let mut seen = 0;
     look(document, &document.whole["paths"], "/paths", &mut seen)?;
-    assert_eq!(seen, 9, "six replies with a body, and four bodies, of which one is in two");
+    assert_eq!(seen, 11, "five replies with a body, and four bodies, of which one each has two");
     let problems = document.whole["components"]["examples"].as_object().into_iter().flatten();
     for (code, example) in problems {
         document.valid("/components/schemas/Problem", &example["value"])?;
         assert_eq!(example["value"]["code"], **code);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_published_examples_are_shown() -> Result<()> {
+    let document = Document::shared()?;
+    let backups = &document.whole["paths"]["/deployments/{deployment_id}/backups"];
+    let json = |content: &Value| content["content"]["application/json"]["examples"].clone();
+    let (items, creates) =
+        (json(&backups["get"]["responses"]["200"]), json(&backups["post"]["requestBody"]));
+    for page in ["reference", "guide"] {
+        let published = |of: &str| -> Result<Value> {
+            let file = root().join(format!("docs/published/{page}-{of}.json"));
+            Ok(serde_json::from_str(&std::fs::read_to_string(file)?)?)
+        };
+        assert_eq!(items[page]["value"], json!([published("item")?]));
+        assert_eq!(creates[page]["value"], published("create")?);
     }
     Ok(())
 }
@@ -76,7 +98,7 @@ fn a_field_that_is_not_written_down_is_seen() -> Result<()> {
     let document = Document::shared()?;
     let list = "/paths/~1deployments~1{deployment_id}~1backups/get/responses/200";
     let list = format!("{list}/content/application~1json");
-    let good = document.whole.pointer(&list).map(|content| content["example"].clone());
+    let good = document.whole.pointer(&format!("{list}/examples/reference/value")).cloned();
     let good = good.unwrap_or_default();
     document.valid(&format!("{list}/schema"), &good)?;
     let mut more = good.clone();

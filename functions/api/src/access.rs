@@ -8,6 +8,7 @@ use backups_aws::table::keys::{Key, Permission};
 use backups_core::deployment::Deployment;
 use backups_core::error::{Code, Refusal};
 use backups_core::id::DeploymentId;
+use backups_core::refusals::no_deployment;
 
 /// The deployment, if the key may see it and do what needs `needed`. A deleted one is still
 /// seen: its backups can be listed, changed and deleted.
@@ -35,18 +36,14 @@ pub(crate) fn living(
 
 /// Refuses a key that lacks the permission.
 fn permitted(key: &Key, needed: Permission) -> Result<(), Refusal> {
-    if key.may(needed) {
-        return Ok(());
-    }
-    let needed = needed.as_str();
-    let reason = format!("This needs the permission `{needed}`, which the key does not have.");
-    Err(Refusal::new(Code::InsufficientPermissions, reason))
+    if key.may(needed) { Ok(()) } else { Err(not_permitted(needed)) }
 }
 
-/// One reply for what is not there and for what the key may not see.
-fn no_deployment() -> Refusal {
-    let reason = "There is no such deployment, or the key may not see it.";
-    Refusal::new(Code::DeploymentNotFound, reason)
+/// The key may look, and not do this.
+pub(crate) fn not_permitted(needed: Permission) -> Refusal {
+    let needed = needed.as_str();
+    let reason = format!("This needs the permission `{needed}`, which the key does not have.");
+    Refusal::new(Code::InsufficientPermissions, reason)
 }
 
 #[cfg(test)]

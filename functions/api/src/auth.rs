@@ -93,13 +93,13 @@ fn secret(headers: &HeaderMap) -> Option<Secret> {
 }
 
 /// The one reply.
-fn unauthorized() -> Refusal {
+pub(crate) fn unauthorized() -> Refusal {
     let reason = "Send a valid API key in the header `ld-api-key`.";
     Refusal::new(Code::Unauthorized, reason)
 }
 
 /// Without a word of what would be allowed: whoever stole the key learns nothing.
-fn elsewhere() -> Refusal {
+pub(crate) fn elsewhere() -> Refusal {
     let reason = "The key may not be used from this address; ask its owner for its allowlist.";
     Refusal::new(Code::IpNotAllowed, reason)
 }

@@ -14,8 +14,8 @@ use backups_core::backup::{Backup, Change, Deletion, patched, start_delete};
 use backups_core::body;
 use backups_core::create::{NewBackup, decide};
 use backups_core::deployment::Deployment;
-use backups_core::error::{Code, Refusal};
 use backups_core::id::{BackupId, DeploymentId};
+use backups_core::refusals::no_backup;
 use http::header::LINK;
 use http::{HeaderValue, StatusCode};
 use tracing::Span;
@@ -222,8 +222,4 @@ async fn begin_delete(api: &Api, id: DeploymentId, backup: BackupId) -> Result<b
             return Ok(true);
         }
     }
-}
-
-pub(crate) fn no_backup() -> Refusal {
-    Refusal::new(Code::BackupNotFound, "The deployment has no such backup.")
 }

@@ -143,10 +143,6 @@ pub(crate) async fn optional_json(headers: &HeaderMap, body: Body) -> Result<Vec
 
 /// The body, as long as it is not too large.
 async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
-    let too_large = || {
-        let reason = format!("The body is larger than {} KiB; send less.", MAX_BYTES / 1024);
-        Problem::new(Code::BodyTooLarge, &reason)
-    };
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > MAX_BYTES as u64) {
@@ -157,14 +153,22 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Problem> {
     to_bytes(body, MAX_BYTES).await.map(Into::into).map_err(|_| too_large())
 }
 
+/// The body is larger than any may be.
+pub(crate) fn too_large() -> Problem {
+    let reason = format!("The body is larger than {} KiB; send less.", MAX_BYTES / 1024);
+    Problem::new(Code::BodyTooLarge, &reason)
+}
+
 /// Refuses a body that is not declared as JSON.
 fn declared_json(headers: &HeaderMap) -> Result<(), Problem> {
-    if is_json(headers) {
-        return Ok(());
-    }
-    let reason = "Send the body as JSON, with the header `content-type: application/json` \
-                  and without `content-encoding`.";
-    Err(Problem::new(Code::UnsupportedMediaType, reason))
+    if is_json(headers) { Ok(()) } else { Err(not_json()) }
+}
+
+/// The body is not declared as JSON, or is compressed.
+pub(crate) fn not_json() -> Problem {
+    let reason = "Send the body as JSON, with the header `content-type: application/json` and \
+                  without `content-encoding`.";
+    Problem::new(Code::UnsupportedMediaType, reason)
 }
 
 /// Whether the headers declare JSON: `application/json` or `…+json`, with any

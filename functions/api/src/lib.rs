@@ -32,6 +32,7 @@ mod once;
 pub mod openapi;
 mod payload;
 mod problem;
+mod published;
 mod rate;
 mod restores;
 mod schedules;
@@ -46,7 +47,6 @@ use backups_aws::clock::Clock;
 use backups_aws::sdk::SdkConfig;
 use backups_aws::settings::Settings;
 use backups_aws::table::Table;
-use backups_core::error::Code;
 
 pub use payload::tame;
 
@@ -111,7 +111,7 @@ pub fn service(api: Arc<Api>) -> Router {
             only("GET", get(restores::get)),
         )
         .route("/docs/openapi.json", only("GET", get(document::get)))
-        .fallback(async || Problem::new(Code::RouteNotFound, "There is no such path."))
+        .fallback(async || Problem::no_route())
         .layer(axum::middleware::from_fn(frame::frame))
         .with_state(api)
 }

@@ -122,11 +122,7 @@ async fn replay(api: &Api, once: &Once) -> Result<Option<Response>, Problem> {
     let answer = match api.table.known(once, api.clock.now()).await? {
         Known::Nothing => return Ok(None),
         Known::Answered(answer) => answer,
-        Known::Other => {
-            let reason = "This idempotency key was used for another request in the last ten \
-                          minutes; send a new key, or the same method, path and body.";
-            return Err(Problem::new(Code::IdempotencyError, reason));
-        }
+        Known::Other => return Err(other_request()),
     };
     tracing::info!("answered as before");
     let mut response = done(answer)?;
@@ -197,7 +193,15 @@ impl<'a> Tries<'a> {
     }
 }
 
-fn in_progress() -> Problem {
+/// The name stands for another request.
+pub(crate) fn other_request() -> Problem {
+    let reason = "This idempotency key was used for another request in the last ten minutes; \
+                  send a new key, or the same method, path and body.";
+    Problem::new(Code::IdempotencyError, reason)
+}
+
+/// The request with this name is at work.
+pub(crate) fn in_progress() -> Problem {
     let reason = "The same request is being carried out at this moment; send it again in a few \
                   seconds for its answer.";
     Problem::new(Code::IdempotentRequestInProgress, reason)

@@ -53,17 +53,21 @@ pub(crate) struct Shape<'a> {
     retryable: bool,
     /// Of input errors: where the first fault is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(required = false, nullable = false)]
+    #[schema(nullable = false)]
     field: Option<&'a str>,
     /// Of input errors: every fault that was found.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    #[schema(required = false)]
     field_issues: &'a [FieldIssue],
 }
 
 impl Problem {
     pub(crate) fn new(code: Code, reason: &str) -> Self {
         Refusal::new(code, reason).into()
+    }
+
+    /// There is no such path.
+    pub(crate) fn no_route() -> Self {
+        Self::new(Code::RouteNotFound, "There is no such path.")
     }
 
     /// The path is there, and takes `allow` alone.

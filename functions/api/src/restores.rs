@@ -13,11 +13,11 @@ use backups_core::announce::Detail;
 use backups_core::backup::Backup;
 use backups_core::body;
 use backups_core::deployment::Deployment;
-use backups_core::error::{Code, Refusal};
 use backups_core::id::{
     BackupId, DeploymentId, InstanceId, NodeId, RestoreId, SnapshotId, VolumeId,
 };
 use backups_core::operation::Failure;
+use backups_core::refusals::no_restore;
 use backups_core::restore::{Asked, Node, Phase, Restore, Status, decide};
 use backups_core::time::Time;
 use serde::Serialize;
@@ -81,9 +81,7 @@ pub(crate) async fn get(
     let key = auth::caller(&api, &parts).await?;
     let (id, restore_id) = input::restore(&mut parts).await?;
     living(&api, &key, id, Permission::Read).await?;
-    let restore = api.table.restore(id, restore_id).await?.ok_or_else(|| {
-        Refusal::new(Code::RestoreNotFound, "The deployment has no such restore.")
-    })?;
+    let restore = api.table.restore(id, restore_id).await?.ok_or_else(no_restore)?;
     shown::json(&Item::from(&restore))
 }
 

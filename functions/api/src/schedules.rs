@@ -7,8 +7,9 @@ use axum::response::Response;
 use backups_aws::table::keys::Permission;
 use backups_aws::table::requests::{Answer, Once};
 use backups_core::body;
-use backups_core::error::{Code, Refusal};
+use backups_core::error::Refusal;
 use backups_core::id::{BackupId, DeploymentId, NodeId};
+use backups_core::refusals::no_schedule;
 use backups_core::schedule::{Cron, Last, Outcome, Schedule, Setting, Zone, may_have};
 use backups_core::time::Time;
 use http::StatusCode;
@@ -164,8 +165,4 @@ async fn change(
             return Ok(());
         }
     }
-}
-
-fn no_schedule() -> Refusal {
-    Refusal::new(Code::ScheduleNotFound, "The deployment has no schedule.")
 }

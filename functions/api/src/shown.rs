@@ -150,45 +150,8 @@ mod tests {
     use backups_core::backup::Take;
 
     use super::*;
+    use crate::published;
     use crate::tests::pending;
-
-    /// The example of the published API reference, as it stands there.
-    const REFERENCE: &str = r#"{
-"id": 1,
-"deployment_id": 611298765432109056,
-"node_id": 1,
-"name": "pre-migration",
-"backup_type": "manual",
-"status": "completed",
-"snapshot_ids": ["snap-0abc123def456789a"],
-"volume_ids": ["vol-0abc123def456789a"],
-"size_bytes": 53687091200,
-"region": "us-west-1",
-"remarks": null,
-"started_at": "2025-01-15T10:30:00Z",
-"completed_at": "2025-01-15T10:45:00Z",
-"expires_at": "2025-02-14T10:30:00Z",
-"created_at": "2025-01-15T10:30:00Z"
-}"#;
-
-    /// The example of the published guide, as it stands there.
-    const GUIDE: &str = r#"  {
-    "id": 1,
-    "deployment_id": 42,
-    "node_id": 1,
-    "name": "pre-upgrade-backup",
-    "backup_type": "manual",
-    "status": "completed",
-    "snapshot_ids": ["snap-0abc123def456789a"],
-    "volume_ids": ["vol-0abc123def456789a"],
-    "size_bytes": 53687091200,
-    "region": "us-west-1",
-    "remarks": null,
-    "started_at": "2025-01-15T10:30:00Z",
-    "completed_at": "2025-01-15T10:45:00Z",
-    "expires_at": "2025-02-14T10:30:00Z",
-    "created_at": "2025-01-15T10:30:00Z"
-  }"#;
 
     fn written(backup: &Backup) -> String {
         serde_json::to_string(&Item::from(backup)).expect("JSON")
@@ -221,8 +184,8 @@ mod tests {
     #[test]
     fn an_item_is_byte_for_byte_the_published_one() {
         let reference = completed(611_298_765_432_109_056, "pre-migration");
-        assert_eq!(written(&reference), squeezed(REFERENCE));
-        assert_eq!(written(&completed(42, "pre-upgrade-backup")), squeezed(GUIDE));
+        assert_eq!(written(&reference), squeezed(published::REFERENCE.item));
+        assert_eq!(written(&completed(42, "pre-upgrade-backup")), squeezed(published::GUIDE.item));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use backups_aws::table::keys::{Key, Permission, Secret};
 use backups_core::backup::Backup;
 use backups_core::create::{NewBackup, decide};
 use backups_core::deployment::{Deployment, Node, Registry};
+use backups_core::error::Code;
 use backups_core::id::{DeploymentId, NodeId, Nonce};
 use backups_core::limits::Limits;
 use backups_core::time::Time;

@@ -9,6 +9,7 @@ use crate::deployment::{Deployment, Node, Registry};
 use crate::error::{Code, Refusal};
 use crate::id::{BackupId, NodeId, Nonce};
 use crate::limits::Limits;
+use crate::refusals;
 use crate::time::{Seconds, Time};
 
 /// A create request, checked on its own.
@@ -102,33 +103,19 @@ pub fn decide_for(
     let limit = supported(registry, limits)?;
     // An upgrade may have begun by now: its backup does not ask.
     if !registry.ready() && !matches!(cause, Cause::Upgrade { .. }) {
-        return Err(Refusal::new(
-            Code::DeploymentNotReady,
-            format!("The deployment is `{}`; wait until it is `initialized`.", registry.status),
-        ));
+        return Err(refusals::not_ready(&registry.status));
     }
     let nodes = chosen(&registry.nodes, request.node_id)?;
     if let Some(active) = deployment.active_restore {
-        return Err(Refusal::new(
-            Code::RestoreInProgress,
-            format!("Restore {active} is running; wait until it is over."),
-        ));
+        return Err(refusals::restore_runs(active));
     }
     if let Some(active) = deployment.active_backup {
-        return Err(Refusal::new(
-            Code::BackupInProgress,
-            format!("Backup {active} is running; wait until it is completed or failed."),
-        ));
+        return Err(refusals::backup_runs(active));
     }
     let count = deployment.backup_count;
     let full = count >= limit;
     if full && !cause.gives_way() {
-        return Err(Refusal::new(
-            Code::BackupLimitReached,
-            format!(
-                "The deployment has {count} backups and its limit is {limit}; delete one first."
-            ),
-        ));
+        return Err(refusals::full(count, limit));
     }
     let room = if full {
         Room { at_least: count, below: count + 1 }
@@ -191,21 +178,11 @@ pub fn decide_for(
 /// # Errors
 /// `plan_not_supported`, `storage_not_supported`.
 pub(crate) fn supported(registry: &Registry, limits: &Limits) -> Result<u64, Refusal> {
-    let Some(limit) = registry.backup_limit(limits) else {
-        return Err(Refusal::new(
-            Code::PlanNotSupported,
-            "Backups need the Pro or Enterprise plan.",
-        ));
-    };
+    let limit = registry.backup_limit(limits).ok_or_else(refusals::no_plan)?;
     match registry.storage_fault() {
-        Some(fault) => Err(Refusal::new(Code::StorageNotSupported, fault)),
+        Some(fault) => Err(fault),
         None => Ok(limit),
     }
-}
-
-/// The refusal of a node that the deployment does not have.
-pub(crate) fn no_node(id: NodeId) -> Refusal {
-    Refusal::new(Code::NodeNotFound, format!("The deployment has no node {id}."))
 }
 
 /// The nodes to back up.
@@ -225,7 +202,7 @@ fn chosen(nodes: &[Node], asked: Option<NodeId>) -> Result<Vec<NodeRun>, Refusal
     match asked {
         Some(id) => match nodes.iter().find(|node| node.node_id == id) {
             Some(node) => Ok(vec![run(node)]),
-            None => Err(no_node(id)),
+            None => Err(refusals::no_node(id)),
         },
         None => Ok(nodes.iter().map(run).collect()),
     }

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Code, Refusal};
 use crate::id::{BackupId, DeploymentId, InstanceId, NodeId, RestoreId, TenantId};
 use crate::limits::Limits;
+use crate::refusals;
 
 /// A node as the registry knows it: one EC2 instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,28 +123,26 @@ impl Registry {
         self.status == "initialized"
     }
 
-    /// Why the deployment's storage has no backups, as a sentence; None if it has them.
-    pub fn storage_fault(&self) -> Option<String> {
+    /// Why the deployment's storage has no backups, None if it has them.
+    pub fn storage_fault(&self) -> Option<Refusal> {
+        let fault = |reason: String| Some(Refusal::new(Code::StorageNotSupported, reason));
         if self.cloud != "aws" {
-            return Some(format!(
+            return fault(format!(
                 "Backups exist for AWS deployments only; this one runs on `{}`.",
                 self.cloud
             ));
         }
         if self.variant != "managed" {
-            return Some(format!(
+            return fault(format!(
                 "Backups exist for managed deployments only; this one is `{}`.",
                 self.variant
             ));
         }
         if !self.storage_type.starts_with("network_") {
-            return Some(format!(
-                "Backups need network storage; this deployment has `{}`.",
-                self.storage_type
-            ));
+            return Some(refusals::other_storage(&self.storage_type));
         }
         if self.shared {
-            return Some(
+            return fault(
                 "Backups need a host of the deployment's own; this one is shared.".to_owned(),
             );
         }

@@ -27,6 +27,7 @@ pub mod key;
 pub mod limits;
 pub mod operation;
 pub mod reconcile;
+pub mod refusals;
 pub mod restore;
 pub mod schedule;
 pub mod time;

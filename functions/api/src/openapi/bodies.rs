@@ -82,8 +82,8 @@ fn restore() -> Object {
 }
 
 fn schedule() -> Object {
-    let cron = text(Type::String.into(), Some("^ *[0-9A-Za-z*,/-]+( +[0-9A-Za-z*,/-]+){4} *$"));
-    let zone = text(Type::String.into(), Some("^[A-Za-z0-9_+/-]+$"));
+    let cron = text(Type::String.into(), "^ *[0-9A-Za-z*,/-]+( +[0-9A-Za-z*,/-]+){4} *$");
+    let zone = text(Type::String.into(), "^[A-Za-z0-9_+/-]+$");
     strict("The schedule as it is to be: all of it.")
         .property(
             "cron",
@@ -117,18 +117,18 @@ fn strict(about: &str) -> ObjectBuilder {
         .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)))
 }
 
-fn text(kind: SchemaType, pattern: Option<&str>) -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(kind).pattern(pattern)
+fn text(kind: SchemaType, pattern: &str) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(kind).pattern(Some(pattern))
 }
 
 fn name() -> ObjectBuilder {
-    text(Type::String.into(), Some(NOT_BLANK))
+    text(Type::String.into(), NOT_BLANK)
         .min_length(Some(*NAME_CHARACTERS.start()))
         .max_length(Some(*NAME_CHARACTERS.end()))
 }
 
 fn remarks() -> ObjectBuilder {
-    text(or_null(Type::String), Some(NO_CONTROLS)).max_length(Some(MAX_REMARKS_CHARACTERS))
+    text(or_null(Type::String), NO_CONTROLS).max_length(Some(MAX_REMARKS_CHARACTERS))
 }
 
 fn days() -> ObjectBuilder {

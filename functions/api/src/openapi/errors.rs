@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use backups_core::error::{Code, FieldIssue, Refusal};
-use backups_core::id::Nonce;
+use backups_aws::table::keys::Permission;
+use backups_core::backup::Status;
+use backups_core::error::Code;
+use backups_core::id::{BackupId, NodeId, Nonce, RestoreId};
+use backups_core::{body, refusals};
 use serde_json::{Value, json};
 use utoipa::ToSchema as _;
 use utoipa::openapi::content::ContentBuilder;
@@ -14,6 +17,7 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use utoipa::openapi::{Ref, RefOr, Response, ResponseBuilder, Schema};
 
 use crate::problem::{Problem, Shape, status};
+use crate::{access, auth, input, once};
 
 /// What every route of a deployment may answer: with the key, the rate, the ids in the path,
 /// and what failed beneath.
@@ -118,61 +122,40 @@ fn example(code: Code) -> Value {
     serde_json::to_value(problem(code).shape(&instance)).unwrap_or_default()
 }
 
-/// One of each code, as somebody may meet it.
+/// One of each code, as somebody may meet it: in the words that are sent.
 fn problem(code: Code) -> Problem {
-    let reason = match code {
-        Code::InvalidRequest => {
-            let reason = "`expires_in_days` must be an integer from 1 to 3650.";
-            let issue = FieldIssue::new("expires_in_days", "range", reason);
-            return Refusal::invalid(vec![issue]).into();
-        }
+    let (backup, restore) = (BackupId(7), RestoreId(2));
+    let refusal = match code {
+        Code::InvalidRequest => match body::create(br#"{"name": "n", "expires_in_days": 0}"#) {
+            Err(refusal) => refusal,
+            Ok(_) => return Problem::internal(),
+        },
         Code::MethodNotAllowed => return Problem::method_not_allowed("GET, POST"),
+        Code::RouteNotFound => return Problem::no_route(),
         Code::RateLimited => return Problem::rate_limited(30),
         Code::Internal => return Problem::internal(),
         Code::Unavailable => return Problem::unavailable(),
-        Code::StorageNotSupported => {
-            "Backups need network storage; this deployment has `local_ssd`."
-        }
-        Code::Unauthorized => "Send a valid API key in the header `ld-api-key`.",
-        Code::IpNotAllowed => {
-            "The key may not be used from this address; ask its owner for its allowlist."
-        }
-        Code::InsufficientPermissions => {
-            "This needs the permission `deployment:manage`, which the key does not have."
-        }
-        Code::PlanNotSupported => "Backups need the Pro or Enterprise plan.",
-        Code::DeploymentNotFound => "There is no such deployment, or the key may not see it.",
-        Code::BackupNotFound => "The deployment has no such backup.",
-        Code::RestoreNotFound => "The deployment has no such restore.",
-        Code::ScheduleNotFound => "The deployment has no schedule.",
-        Code::NodeNotFound => "The deployment has no node 9.",
-        Code::RouteNotFound => "There is no such path.",
-        Code::DeploymentNotReady => {
-            "The deployment is `upgrading`; wait until it is `initialized`."
-        }
-        Code::BackupInProgress => "Backup 7 is running; wait until it is completed or failed.",
-        Code::RestoreInProgress => "Restore 2 is running; wait until it is over.",
-        Code::BackupNotRestorable => "Backup 7 is failed: only a completed one can be restored.",
-        Code::BackupLimitReached => {
-            "The deployment has 5 backups and its limit is 5; delete one first."
-        }
-        Code::BackupNotDeletable => {
-            "Backup 7 is in_progress: wait until it is completed or failed, then delete it."
-        }
-        Code::BackupDeleting => "Backup 7 is being deleted, and cannot be changed.",
-        Code::IdempotencyError => {
-            "This idempotency key was used for another request in the last ten minutes; send a \
-             new key, or the same method, path and body."
-        }
-        Code::IdempotentRequestInProgress => {
-            "The same request is being carried out at this moment; send it again in a few \
-             seconds for its answer."
-        }
-        Code::BodyTooLarge => "The body is larger than 64 KiB; send less.",
-        Code::UnsupportedMediaType => {
-            "Send the body as JSON, with the header `content-type: application/json` and without \
-             `content-encoding`."
-        }
+        Code::IdempotencyError => return once::other_request(),
+        Code::IdempotentRequestInProgress => return once::in_progress(),
+        Code::BodyTooLarge => return input::too_large(),
+        Code::UnsupportedMediaType => return input::not_json(),
+        Code::Unauthorized => auth::unauthorized(),
+        Code::IpNotAllowed => auth::elsewhere(),
+        Code::InsufficientPermissions => access::not_permitted(Permission::Manage),
+        Code::StorageNotSupported => refusals::other_storage("local_ssd"),
+        Code::PlanNotSupported => refusals::no_plan(),
+        Code::DeploymentNotFound => refusals::no_deployment(),
+        Code::BackupNotFound => refusals::no_backup(),
+        Code::RestoreNotFound => refusals::no_restore(),
+        Code::ScheduleNotFound => refusals::no_schedule(),
+        Code::NodeNotFound => refusals::no_node(NodeId(9)),
+        Code::DeploymentNotReady => refusals::not_ready("upgrading"),
+        Code::BackupInProgress => refusals::backup_runs(backup),
+        Code::RestoreInProgress => refusals::restore_runs(restore),
+        Code::BackupNotRestorable => refusals::not_completed(backup, Status::Failed),
+        Code::BackupLimitReached => refusals::full(5, 5),
+        Code::BackupNotDeletable => refusals::not_deletable(backup, Status::InProgress),
+        Code::BackupDeleting => refusals::is_deleting(backup),
     };
-    Problem::new(code, reason)
+    refusal.into()
 }

@@ -1,32 +1,41 @@
-//! What the examples of replies show. Those of a list, of the bodies of a create and of
-//! nothing else are the published pages' own.
+//! What the examples of bodies and replies show. Those of a list and of a create are the
+//! published pages' own.
 
 use serde_json::{Value, json};
+use utoipa::openapi::example::{Example, ExampleBuilder};
 
-/// An item of the list, as the published reference shows it.
-pub(super) fn backup() -> Value {
-    json!({
-        "id": 1,
-        "deployment_id": 611_298_765_432_109_056_u64,
-        "node_id": 1,
-        "name": "pre-migration",
-        "backup_type": "manual",
-        "status": "completed",
-        "snapshot_ids": ["snap-0abc123def456789a"],
-        "volume_ids": ["vol-0abc123def456789a"],
-        "size_bytes": 53_687_091_200_u64,
-        "region": "us-west-1",
-        "remarks": null,
-        "started_at": "2025-01-15T10:30:00Z",
-        "completed_at": "2025-01-15T10:45:00Z",
-        "expires_at": "2025-02-14T10:30:00Z",
-        "created_at": "2025-01-15T10:30:00Z"
-    })
+use crate::published::{GUIDE, Page, REFERENCE};
+
+/// The examples of both published pages, each under the name of its page.
+pub(super) fn published(
+    of: impl Fn(&Page) -> Value,
+) -> impl Iterator<Item = (&'static str, Example)> {
+    [REFERENCE, GUIDE]
+        .map(|page| {
+            let example = ExampleBuilder::new().value(Some(of(&page)));
+            (page.name, example.build())
+        })
+        .into_iter()
 }
 
-/// The same with all that is known of it.
+/// An item of a page's list.
+pub(super) fn item(page: &Page) -> Value {
+    written(page.item)
+}
+
+/// The body of a page's create.
+pub(super) fn new_backup(page: &Page) -> Value {
+    written(page.create)
+}
+
+/// What a file of this repository has.
+fn written(json: &str) -> Value {
+    serde_json::from_str(json).unwrap_or_default()
+}
+
+/// The reference's item with all that is known of it.
 pub(super) fn backup_detail() -> Value {
-    let mut detail = backup();
+    let mut detail = item(&REFERENCE);
     let more = json!({
         "progress": 100,
         "failure": null,
@@ -46,15 +55,6 @@ pub(super) fn backup_detail() -> Value {
         detail.extend(more);
     }
     detail
-}
-
-/// The body of a create, as the published reference shows it.
-pub(super) fn new_backup() -> Value {
-    json!({
-        "name": "pre-migration",
-        "remarks": "Captured before schema migration",
-        "expires_in_days": 30
-    })
 }
 
 /// A restore that is over.
@@ -87,6 +87,11 @@ pub(super) fn restore() -> Value {
         "downtime_seconds": 150,
         "old_volumes_kept_until": "2025-01-17T08:05:41Z"
     })
+}
+
+/// The body of a PATCH.
+pub(super) fn change() -> Value {
+    json!({"remarks": "Keep until the audit is over", "expires_in_days": null})
 }
 
 /// The body of a PUT of a schedule.

@@ -4,15 +4,15 @@ use backups_aws::table::LIST;
 use backups_core::body::MAX_BYTES;
 use backups_core::error::Code;
 use backups_core::id::{BackupId, DeploymentId, RestoreId};
-use serde_json::{Value, json};
+use serde_json::json;
 use utoipa::ToSchema;
-use utoipa::openapi::content::{Content, ContentBuilder};
+use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::link::{Link, LinkBuilder};
 use utoipa::openapi::path::{
     HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn,
 };
-use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
+use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Type};
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Paths, PathsBuilder, Ref, RefOr, Required, ResponseBuilder, Schema};
@@ -83,10 +83,14 @@ fn list_backups() -> Operation {
         .schema_type(Type::String)
         .examples([json!("</deployments/42/backups?limit=50&before=17>; rel=\"next\"")]);
     let page = answer("The backups, the newest first.")
-        .content("application/json", list_of::<shown::Item<'_>>(&examples::backup()))
+        .content(
+            "application/json",
+            list_of::<shown::Item<'_>>()
+                .examples_from_iter(examples::published(|page| json!([examples::item(page)])))
+                .build(),
+        )
         .header("link", header(next, "Where the next page is, if there are older backups."));
-    operation("Backups", "listBackups", "List Backups", "List all backups for the deployment.")
-        .parameter(path::<DeploymentId>("deployment_id"))
+    of_deployment("Backups", "listBackups", "List Backups", "List all backups for the deployment.")
         .parameter(query("limit", limit, "The most backups of the reply."))
         .parameter(query("before", older, "Only backups that are older than this one."))
         .response("200", page)
@@ -94,14 +98,13 @@ fn list_backups() -> Operation {
 }
 
 fn create_backup() -> Operation {
-    let made = answer("The backup is asked for.")
+    let made = answer_of_once("The backup is asked for.")
         .header_ref("ld-backup", component("LdBackup"))
-        .header_ref("idempotent-replayed", component("IdempotentReplayed"))
         .link("GetBackup", to("getBackup", "backup_id", "$response.header.ld-backup"))
         .link("PatchBackup", to("patchBackup", "backup_id", "$response.header.ld-backup"))
         .link("DeleteBackup", to("deleteBackup", "backup_id", "$response.header.ld-backup"))
         .link("RestoreBackup", to("restoreBackup", "backup_id", "$response.header.ld-backup"));
-    operation(
+    of_deployment(
         "Backups",
         "createBackup",
         "Create a Backup",
@@ -109,12 +112,13 @@ fn create_backup() -> Operation {
          time. The backup runs asynchronously and transitions through `pending` to \
          `in_progress` to `completed`.",
     )
-    .parameter(path::<DeploymentId>("deployment_id"))
-    .parameter(idempotency_key())
-    .request_body(Some(body("NewBackup", Required::True, examples::new_backup())))
+    .changing(
+        Required::True,
+        of("NewBackup").examples_from_iter(examples::published(examples::new_backup)),
+    )
     .response("204", made)
     .refused(&[
-        CHANGES.as_slice(),
+        &CHANGES,
         &[
             Code::StorageNotSupported,
             Code::PlanNotSupported,
@@ -128,17 +132,17 @@ fn create_backup() -> Operation {
 }
 
 fn get_backup() -> Operation {
-    let one = answer("The backup.")
-        .content("application/json", json_of::<shown::Whole<'_>>(examples::backup_detail()));
-    operation(
+    let one = answer("The backup.").content(
+        "application/json",
+        json_of::<shown::Whole<'_>>().example(Some(examples::backup_detail())).build(),
+    );
+    of_backup(
         "Backups",
         "getBackup",
         "Show a Backup",
         "One backup, with its progress, its snapshots, and why it failed or why its delete does \
          not get on.",
     )
-    .parameter(path::<DeploymentId>("deployment_id"))
-    .parameter(path::<BackupId>("backup_id"))
     .response("200", one)
     .refused(&[&[Code::BackupNotFound]])
 }
@@ -146,23 +150,15 @@ fn get_backup() -> Operation {
 fn patch_backup() -> Operation {
     let about = "Change a backup's name, its remarks, or when it expires, whatever its status \
                  but `deleting`.";
-    let changed = answer("The backup is changed.")
-        .header_ref("idempotent-replayed", component("IdempotentReplayed"));
-    operation("Backups", "patchBackup", "Change a Backup", about)
-        .parameter(path::<DeploymentId>("deployment_id"))
-        .parameter(path::<BackupId>("backup_id"))
-        .parameter(idempotency_key())
-        .request_body(Some(body(
-            "BackupChange",
-            Required::True,
-            json!({"remarks": "Keep until the audit is over", "expires_in_days": null}),
-        )))
+    let changed = answer_of_once("The backup is changed.");
+    of_backup("Backups", "patchBackup", "Change a Backup", about)
+        .changing(Required::True, of("BackupChange").example(Some(examples::change())))
         .response("204", changed)
-        .refused(&[CHANGES.as_slice(), &[Code::BackupNotFound, Code::BackupDeleting]])
+        .refused(&[&CHANGES, &[Code::BackupNotFound, Code::BackupDeleting]])
 }
 
 fn delete_backup() -> Operation {
-    operation(
+    of_backup(
         "Backups",
         "deleteBackup",
         "Delete a Backup",
@@ -170,8 +166,6 @@ fn delete_backup() -> Operation {
          them to finish first. It may be asked for as often as one likes; once the backup is \
          gone, the reply is 404.",
     )
-    .parameter(path::<DeploymentId>("deployment_id"))
-    .parameter(path::<BackupId>("backup_id"))
     .response("204", answer("The backup is being deleted."))
     .refused(&[&[
         Code::InsufficientPermissions,
@@ -186,12 +180,11 @@ fn create_restore() -> Operation {
         Ref::from_schema_name(BackupId::name()),
         "The id of the safety backup, if one was asked for.",
     );
-    let begun = answer("The restore is asked for.")
+    let begun = answer_of_once("The restore is asked for.")
         .header_ref("ld-restore", component("LdRestore"))
         .header("ld-backup", safety)
-        .header_ref("idempotent-replayed", component("IdempotentReplayed"))
         .link("GetRestore", to("getRestore", "restore_id", "$response.header.ld-restore"));
-    operation(
+    of_backup(
         "Restores",
         "restoreBackup",
         "Restore from a Backup",
@@ -202,13 +195,10 @@ fn create_restore() -> Operation {
          after the backup was created is lost. Capture a fresh backup before restoring if that \
          data matters:** `\"safety_backup\": true` does so.",
     )
-    .parameter(path::<DeploymentId>("deployment_id"))
-    .parameter(path::<BackupId>("backup_id"))
-    .parameter(idempotency_key())
-    .request_body(Some(body("NewRestore", Required::False, json!({"safety_backup": true}))))
+    .changing(Required::False, of("NewRestore").example(Some(json!({"safety_backup": true}))))
     .response("204", begun)
     .refused(&[
-        CHANGES.as_slice(),
+        &CHANGES,
         &[
             Code::StorageNotSupported,
             Code::PlanNotSupported,
@@ -223,58 +213,57 @@ fn create_restore() -> Operation {
 }
 
 fn get_schedule() -> Operation {
-    let schedule = answer("The schedule.")
-        .content("application/json", json_of::<schedules::Shown<'_>>(examples::schedule()));
+    let schedule = answer("The schedule.").content(
+        "application/json",
+        json_of::<schedules::Shown<'_>>().example(Some(examples::schedule())).build(),
+    );
     let about = "The deployment's recurring schedule, when it runs next, and what became of its \
                  latest slot.";
-    operation("Schedule", "getSchedule", "Show the Schedule", about)
-        .parameter(path::<DeploymentId>("deployment_id"))
+    of_deployment("Schedule", "getSchedule", "Show the Schedule", about)
         .response("200", schedule)
         .refused(&[&[Code::ScheduleNotFound]])
 }
 
 fn put_schedule() -> Operation {
-    let set = answer("The schedule is set.")
-        .header_ref("idempotent-replayed", component("IdempotentReplayed"));
+    let set = answer_of_once("The schedule is set.");
     let about = "Set the deployment's recurring schedule, instead of the one that it may have. \
                  At the limit of backups the oldest completed one that the schedule made gives \
                  way to the next.";
-    operation("Schedule", "putSchedule", "Set the Schedule", about)
-        .parameter(path::<DeploymentId>("deployment_id"))
-        .parameter(idempotency_key())
-        .request_body(Some(body("NewSchedule", Required::True, examples::new_schedule())))
+    of_deployment("Schedule", "putSchedule", "Set the Schedule", about)
+        .changing(Required::True, of("NewSchedule").example(Some(examples::new_schedule())))
         .response("204", set)
         .refused(&[
-            CHANGES.as_slice(),
+            &CHANGES,
             &[Code::StorageNotSupported, Code::PlanNotSupported, Code::NodeNotFound],
         ])
 }
 
 fn delete_schedule() -> Operation {
     let about = "Delete the schedule. The backups that it made stay.";
-    operation("Schedule", "deleteSchedule", "Delete the Schedule", about)
-        .parameter(path::<DeploymentId>("deployment_id"))
+    of_deployment("Schedule", "deleteSchedule", "Delete the Schedule", about)
         .response("204", answer("There is no schedule any more."))
         .refused(&[&[Code::InsufficientPermissions, Code::ScheduleNotFound]])
 }
 
 fn list_restores() -> Operation {
-    let restores = answer("The restores, the newest first.")
-        .content("application/json", list_of::<restores::Item<'_>>(&examples::restore()));
+    let restores = answer("The restores, the newest first.").content(
+        "application/json",
+        list_of::<restores::Item<'_>>().example(Some(json!([examples::restore()]))).build(),
+    );
     let about = "List the restores of the deployment: the newest 1000.";
-    operation("Restores", "listRestores", "List Restores", about)
-        .parameter(path::<DeploymentId>("deployment_id"))
+    of_deployment("Restores", "listRestores", "List Restores", about)
         .response("200", restores)
         .refused(&[])
 }
 
 fn get_restore() -> Operation {
-    let one = answer("The restore.")
-        .content("application/json", json_of::<restores::Item<'_>>(examples::restore()));
+    let one = answer("The restore.").content(
+        "application/json",
+        json_of::<restores::Item<'_>>().example(Some(examples::restore())).build(),
+    );
     let about = "One restore: what it is at, which volumes it replaces, how long the deployment \
                  was down, and why it did not succeed.";
-    operation("Restores", "getRestore", "Show a Restore", about)
-        .parameter(path::<DeploymentId>("deployment_id"))
+    of_deployment("Restores", "getRestore", "Show a Restore", about)
         .parameter(path::<RestoreId>("restore_id"))
         .response("200", one)
         .refused(&[&[Code::RestoreNotFound]])
@@ -299,8 +288,19 @@ fn operation(tag: &str, id: &str, title: &str, about: &str) -> OperationBuilder 
         .description(Some(about))
 }
 
-/// Ends an operation.
-trait Refused {
+fn of_deployment(tag: &str, id: &str, title: &str, about: &str) -> OperationBuilder {
+    operation(tag, id, title, about).parameter(path::<DeploymentId>("deployment_id"))
+}
+
+fn of_backup(tag: &str, id: &str, title: &str, about: &str) -> OperationBuilder {
+    of_deployment(tag, id, title, about).parameter(path::<BackupId>("backup_id"))
+}
+
+/// What operations have in common.
+trait Common {
+    /// With the name that a client gives its request, and with a body.
+    fn changing(self, required: Required, body: ContentBuilder) -> Self;
+
     /// With what it may refuse beside what every route may.
     fn refused(self, own: &[&[Code]]) -> Operation;
 
@@ -308,7 +308,16 @@ trait Refused {
     fn refused_only(self, all: &[Code]) -> Operation;
 }
 
-impl Refused for OperationBuilder {
+impl Common for OperationBuilder {
+    fn changing(self, required: Required, body: ContentBuilder) -> Self {
+        let body = RequestBodyBuilder::new()
+            .description(Some(format!("At most {} KiB.", MAX_BYTES / 1024)))
+            .required(Some(required))
+            .content("application/json", body.build())
+            .build();
+        self.parameter(idempotency_key()).request_body(Some(body))
+    }
+
     fn refused(self, own: &[&[Code]]) -> Operation {
         self.refused_only(&[&errors::EVERYWHERE, own.concat().as_slice()].concat())
     }
@@ -326,6 +335,11 @@ fn answer(about: &str) -> ResponseBuilder {
     ResponseBuilder::new().description(about).header_ref("ld-request", component("LdRequest"))
 }
 
+/// The same of a request that may have a name.
+fn answer_of_once(about: &str) -> ResponseBuilder {
+    answer(about).header_ref("idempotent-replayed", component("IdempotentReplayed"))
+}
+
 fn component(header: &str) -> Ref {
     Ref::new(format!("#/components/headers/{header}"))
 }
@@ -334,14 +348,17 @@ fn header(schema: impl Into<RefOr<Schema>>, about: &str) -> Header {
     HeaderBuilder::new().schema(Some(schema)).description(Some(about)).build()
 }
 
-fn json_of<T: ToSchema>(example: Value) -> Content {
-    let schema = Ref::from_schema_name(T::name());
-    ContentBuilder::new().schema(Some(schema)).example(Some(example)).build()
+fn of(schema: &str) -> ContentBuilder {
+    ContentBuilder::new().schema(Some(Ref::from_schema_name(schema)))
 }
 
-fn list_of<T: ToSchema>(example: &Value) -> Content {
+fn json_of<T: ToSchema>() -> ContentBuilder {
+    of(&T::name())
+}
+
+fn list_of<T: ToSchema>() -> ContentBuilder {
     let schema = ArrayBuilder::new().items(Ref::from_schema_name(T::name())).max_items(Some(LIST));
-    ContentBuilder::new().schema(Some(schema)).example(Some(json!([example]))).build()
+    ContentBuilder::new().schema(Some(schema))
 }
 
 /// What may be asked with an id that the reply has.
@@ -388,17 +405,5 @@ fn idempotency_key() -> Parameter {
             "Any name for this request. Within ten minutes the same request under the same name \
              gets the answer of the first, and nothing is done twice.",
         ))
-        .build()
-}
-
-fn body(schema: &str, required: Required, example: Value) -> RequestBody {
-    let content = ContentBuilder::new()
-        .schema(Some(Ref::from_schema_name(schema)))
-        .example(Some(example))
-        .build();
-    RequestBodyBuilder::new()
-        .description(Some(format!("At most {} KiB.", MAX_BYTES / 1024)))
-        .required(Some(required))
-        .content("application/json", content)
         .build()
 }

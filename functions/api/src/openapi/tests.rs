@@ -2,10 +2,6 @@ use serde_json::Value;
 
 use super::*;
 
-fn written() -> Value {
-    serde_json::to_value(document()).expect("JSON")
-}
-
 #[test]
 fn every_reference_leads_somewhere() {
     fn look(at: &Value, whole: &Value) {
@@ -21,6 +17,6 @@ fn every_reference_leads_somewhere() {
             _ => {}
         }
     }
-    let whole = written();
+    let whole = serde_json::to_value(document()).expect("JSON");
     look(&whole, &whole);
 }

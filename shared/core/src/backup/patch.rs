@@ -5,7 +5,8 @@
 //! whose backup gets another one meanwhile reads it again.
 
 use super::{Backup, Status};
-use crate::error::{Code, Refusal};
+use crate::error::Refusal;
+use crate::refusals;
 use crate::time::{Seconds, Time};
 
 /// The body of a patch: None leaves a field as it is.
@@ -25,8 +26,7 @@ pub struct Change {
 /// `backup_deleting`: nothing of it is kept.
 pub fn patched(backup: &Backup, change: &Change, now: Time) -> Result<Backup, Refusal> {
     if backup.status == Status::Deleting {
-        let reason = format!("Backup {} is being deleted, and cannot be changed.", backup.id);
-        return Err(Refusal::new(Code::BackupDeleting, reason));
+        return Err(refusals::is_deleting(backup.id));
     }
     let mut next = backup.clone();
     if let Some(name) = &change.name {

@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use super::{Action, Backup, Presence, Seen, Status, Step, Take};
 use crate::announce::Kind;
 use crate::brake::Hold;
-use crate::error::{Code, Refusal};
+use crate::error::Refusal;
 use crate::id::SnapshotId;
 use crate::limits::VISIBLE;
 use crate::operation::backoff;
+use crate::refusals;
 use crate::time::Time;
 
 /// What a user's delete comes to.
@@ -31,14 +32,9 @@ pub fn start_delete(backup: &Backup) -> Result<Deletion, Refusal> {
         return Err(crate::restore::pinned(backup.id, by));
     }
     match backup.status {
-        Status::Pending | Status::InProgress => Err(Refusal::new(
-            Code::BackupNotDeletable,
-            format!(
-                "Backup {} is {}: wait until it is completed or failed, then delete it.",
-                backup.id,
-                backup.status.as_str()
-            ),
-        )),
+        Status::Pending | Status::InProgress => {
+            Err(refusals::not_deletable(backup.id, backup.status))
+        }
         Status::Deleting => Ok(Deletion::UnderWay),
         Status::Completed | Status::Failed => {
             let mut next = backup.clone();

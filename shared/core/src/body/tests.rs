@@ -33,20 +33,20 @@ fn with(field: &str, value: impl Into<serde_json::Value>) -> Vec<u8> {
 }
 
 #[test]
-fn the_seeds_bodies_are_accepted() {
-    let body = br#"{
-        "name": "pre-migration",
-        "remarks": "Captured before schema migration",
-        "expires_in_days": 30
-    }"#;
-    let expected = NewBackup {
-        name: "pre-migration".into(),
+fn the_published_bodies_are_accepted() {
+    let expected = |name: &str, remarks: &str| NewBackup {
+        name: name.into(),
         node_id: None,
         backup_type: BackupType::Manual,
-        remarks: Some("Captured before schema migration".into()),
+        remarks: Some(remarks.into()),
         expires_in_days: Some(30),
     };
-    assert_eq!(create(body), Ok(expected));
+    let reference = include_bytes!("../../../../docs/published/reference-create.json");
+    let guide = include_bytes!("../../../../docs/published/guide-create.json");
+    let wanted = expected("pre-migration", "Captured before schema migration");
+    assert_eq!(create(reference), Ok(wanted));
+    let wanted = expected("before-migration", "Snapshot before schema migration");
+    assert_eq!(create(guide), Ok(wanted));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::deployment::{self, Deployment};
 use crate::error::{Code, Refusal};
 use crate::id::{BackupId, Nonce, RestoreId};
 use crate::limits::Limits;
+use crate::refusals;
 use crate::time::Time;
 
 /// The body of a restore.
@@ -48,7 +49,7 @@ pub fn decide(
         Err(refusal) if refusal.code == Code::BackupLimitReached && !asked.safety_backup => None,
         Err(refusal) => return Err(after_not_found(backup, refusal)),
     };
-    let backup = backup.ok_or_else(no_backup)?;
+    let backup = backup.ok_or_else(refusals::no_backup)?;
     let nodes = matched(deployment, backup, asked)?;
     let mut restore = Restore {
         deployment_id: deployment.deployment_id,
@@ -95,25 +96,17 @@ pub fn decide(
     Ok((restore, safety))
 }
 
-fn no_backup() -> Refusal {
-    Refusal::new(Code::BackupNotFound, "The deployment has no such backup.")
-}
-
 /// That there is no such backup is told before what runs and what the limit is.
 fn after_not_found(backup: Option<&Backup>, refusal: Refusal) -> Refusal {
     let later = [Code::RestoreInProgress, Code::BackupInProgress, Code::BackupLimitReached];
-    if backup.is_none() && later.contains(&refusal.code) { no_backup() } else { refusal }
+    if backup.is_none() && later.contains(&refusal.code) { refusals::no_backup() } else { refusal }
 }
 
 /// The deployment's nodes, and which of them the backup has.
 fn matched(deployment: &Deployment, backup: &Backup, asked: Asked) -> Result<Vec<Node>, Refusal> {
     let refuse = |reason: String| Err(Refusal::new(Code::BackupNotRestorable, reason));
     if backup.status != backup::Status::Completed {
-        return refuse(format!(
-            "Backup {} is {}: only a completed one can be restored.",
-            backup.id,
-            backup.status.as_str()
-        ));
+        return Err(refusals::not_completed(backup.id, backup.status));
     }
     let nodes = &deployment.registry.nodes;
     let left = backup.nodes.iter().find(|run| !nodes.iter().any(|now| now.node_id == run.node_id));

@@ -26,6 +26,7 @@ use crate::error::{Code, Refusal};
 use crate::id::{BackupId, DeploymentId, NodeId, Nonce, TenantId};
 use crate::limits::Limits;
 use crate::operation::{FailureCode, Why};
+use crate::refusals;
 use crate::time::{Seconds, Time};
 
 pub use timing::{Cron, Plan, Zone};
@@ -428,7 +429,7 @@ pub fn may_have(
     create::supported(&deployment.registry, limits)?;
     let nodes = &deployment.registry.nodes;
     match setting.node_id {
-        Some(id) if !nodes.iter().any(|node| node.node_id == id) => Err(create::no_node(id)),
+        Some(id) if !nodes.iter().any(|node| node.node_id == id) => Err(refusals::no_node(id)),
         _ => Ok(()),
     }
 }
