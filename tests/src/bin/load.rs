@@ -25,16 +25,16 @@ use tokio::time::{Instant, sleep_until};
 #[command(about = "Requests to the local cloud at a fixed rate, every answer judged")]
 struct Options {
     /// Requests a second
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// For how long
-    #[arg(long, default_value_t = 60)]
+    /// For how many seconds
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
     /// Keys that the requests come from, in turn
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     keys: u32,
     /// Deployments that they are about
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     deployments: u32,
     /// What is asked for next comes from it
     #[arg(long, default_value_t = 1)]
@@ -60,8 +60,12 @@ const COMPARED: u32 = 5;
 /// Of a hundred requests so many at least are creates that were answered 204.
 const CREATED: usize = 20;
 
-/// After a create its deployment is left alone for so long: the backup has completed.
+/// After a create its deployment gets no other one for so long: most backups have completed
+/// by then.
 const BUSY: Duration = Duration::from_secs(7);
+
+/// The last request leaves so late at most: else the rate was not kept.
+const LATE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
@@ -89,10 +93,51 @@ struct Model {
     last: u64,
     /// A create is under way.
     creating: bool,
-    /// What it has by all answers, and the names that each may have.
-    live: BTreeMap<u64, BTreeSet<String>>,
+    /// What it has by all answers.
+    live: BTreeMap<u64, Names>,
     /// What it may still show.
     leaving: BTreeSet<u64>,
+    /// The last backup that an answer has shown completed.
+    rested: u64,
+}
+
+/// What a backup may be called.
+#[derive(Debug, Clone, Default)]
+struct Names {
+    /// Any of these now.
+    now: BTreeSet<String>,
+    /// All that it was ever asked to be called.
+    ever: Vec<String>,
+    /// Changes that have not been answered.
+    asked: u32,
+    /// Those that overlap: one of them is the last.
+    together: BTreeSet<String>,
+}
+
+impl Names {
+    fn asked(&mut self, name: &str) {
+        if self.asked == 0 {
+            self.together.clear();
+        }
+        self.asked += 1;
+        for names in [&mut self.now, &mut self.together] {
+            names.insert(name.to_owned());
+        }
+        self.ever.push(name.to_owned());
+    }
+
+    /// One more of them was done.
+    fn answered(&mut self) {
+        self.asked = self.asked.saturating_sub(1);
+        if self.asked == 0 {
+            self.now = std::mem::take(&mut self.together);
+        }
+    }
+
+    /// Whether it may have been called so at some moment since it was as `before`.
+    fn could_be(&self, before: &Self, name: &str) -> bool {
+        before.now.contains(name) || self.ever.iter().skip(before.ever.len()).any(|one| one == name)
+    }
 }
 
 struct Load {
@@ -132,9 +177,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> Result<()> {
-    let parameters = vec![("ProBackupLimit".to_owned(), "100".to_owned())];
-    // Simulated AWS does its part in a second or two. Not faster: an event that comes before the
-    // row that it is about costs its backup a minute, until somebody looks.
+    let parameters = [("ProBackupLimit", "100"), ("WorkerConcurrency", "200")];
+    let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    // Workers that wait for EC2 hold their place: 20 places are room for some 30 backups a
+    // second, and it is not the workers that are measured.
     let here = Here::start(Setup {
         speed: 300.0,
         tick: 5,
@@ -161,8 +207,16 @@ async fn run(options: &Options) -> Result<()> {
     let took = drive(&load, options).await?;
     load.verify().await?;
     let seen = std::mem::take(&mut *lock(&load.seen));
+    if let Some(load) = Arc::into_inner(load) {
+        load.here.stop().await;
+    }
     seen.show(took);
-    seen.demand()
+    seen.demand()?;
+    let planned = Duration::from_secs(options.seconds.into());
+    if took > planned + LATE {
+        return fail(format!("what was to leave within {planned:?} left within {took:?}"));
+    }
+    Ok(())
 }
 
 fn address(url: &str) -> Result<SocketAddr> {
@@ -198,7 +252,7 @@ async fn keys(here: &Here, count: u32) -> Result<Vec<String>> {
     Ok(secrets)
 }
 
-/// Sends what is due when it is due. Gives how long it took.
+/// Sends what is due when it is due. Gives how long it took until the last had left.
 async fn drive(load: &Arc<Load>, options: &Options) -> Result<Duration> {
     let mut dice = fastrand::Rng::with_seed(options.seed);
     let mut free: VecDeque<(Instant, usize)> = VecDeque::new();
@@ -228,12 +282,15 @@ async fn drive(load: &Arc<Load>, options: &Options) -> Result<Duration> {
             tasks.spawn(Arc::clone(load).ask(Kind::Empty, index, key, due));
             tasks.spawn(Arc::clone(load).ask(Kind::NoRoute, index, key, due));
         }
-        while tasks.try_join_next().is_some() {}
+        while let Some(ended) = tasks.try_join_next() {
+            ended?;
+        }
     }
+    let took = began.elapsed();
     while let Some(ended) = tasks.join_next().await {
         ended?;
     }
-    Ok(began.elapsed())
+    Ok(took)
 }
 
 impl Load {
@@ -265,10 +322,12 @@ impl Load {
         let newest = model.live.keys().next_back().copied();
         // A newer one was taken on: it is over.
         let oldest = model.live.keys().next().copied().filter(|id| *id < model.last);
-        let mut before = Before { id: 0, name: String::new(), sure: BTreeSet::new() };
-        let list = |before: &mut Before, model: &Model| {
-            before.sure = model.live.keys().copied().collect();
-            (Kind::List, Call::new("GET", path.as_str()).key(key))
+        let mut before = Before {
+            id: 0,
+            name: String::new(),
+            live: BTreeMap::new(),
+            rested: model.rested,
+            rests: model.rested == model.last && !model.creating,
         };
         let (kind, call) = match (kind, newest, oldest) {
             (Kind::Create, ..) if !model.creating => {
@@ -279,14 +338,15 @@ impl Load {
             }
             (Kind::Show, Some(id), _) => {
                 before.id = id;
+                before.live = model.live.clone();
                 (kind, Call::new("GET", format!("{path}/{id}")).key(key))
             }
             (Kind::Patch, Some(id), _) => {
                 before.id = id;
-                before.name =
-                    format!("patched {id} {}", model.live.get(&id).map_or(0, BTreeSet::len));
+                let names = model.live.entry(id).or_default();
+                before.name = format!("patched {id} {}", names.ever.len());
+                names.asked(&before.name);
                 let body = json!({"name": before.name}).to_string();
-                model.live.entry(id).or_default().insert(before.name.clone());
                 (kind, Call::new("PATCH", format!("{path}/{id}")).key(key).json(body))
             }
             (Kind::Delete, _, Some(id)) => {
@@ -308,7 +368,10 @@ impl Load {
             }
             (Kind::Empty, ..) => (kind, Call::new("GET", "/")),
             (Kind::NoRoute, ..) => (kind, Call::new("GET", "/nothing").key(key)),
-            _ => list(&mut before, &model),
+            _ => {
+                before.live = model.live.clone();
+                (Kind::List, Call::new("GET", path.as_str()).key(key))
+            }
         };
         (kind, call, before)
     }
@@ -324,13 +387,20 @@ impl Load {
             (Kind::Create, 204) => {
                 model.creating = false;
                 model.last += 1;
-                let (id, name) = (model.last, before.name.clone());
-                model.live.insert(id, BTreeSet::from([name]));
+                let id = model.last;
+                let names = model.live.entry(id).or_default();
+                names.asked(&before.name);
+                names.answered();
                 if reply.header("ld-backup") != id.to_string() {
                     return wrong(&format!("backup {} for {id}", reply.header("ld-backup")));
                 }
             }
-            (Kind::Create, 409) if code == "backup_in_progress" => model.creating = false,
+            (Kind::Create, 409) if code == "backup_in_progress" => {
+                model.creating = false;
+                if before.rests {
+                    return wrong("it was seen completed");
+                }
+            }
             (Kind::List, 200) => {
                 let body = reply.json();
                 let ids: Vec<u64> = body
@@ -343,28 +413,30 @@ impl Load {
                     return wrong("not the newest first");
                 }
                 let shown: BTreeSet<u64> = ids.into_iter().collect();
-                let missing = before.sure.difference(&shown).any(|id| !model.leaving.contains(id));
+                let missing =
+                    before.live.keys().any(|id| !shown.contains(id) && !model.leaving.contains(id));
                 let most = model.last + u64::from(model.creating);
                 if missing || shown.last().is_some_and(|id| *id > most) {
-                    return wrong(&format!("it should have {:?}, to {most}", before.sure));
+                    return wrong(&format!("it should have {:?}, to {most}", before.live.keys()));
+                }
+                for one in body.as_array().into_iter().flatten() {
+                    model.shown(before, one).or_else(|Failed(why)| wrong(&why))?;
                 }
             }
             (Kind::Show, 200) => {
                 let body = reply.json();
-                let names = model.live.get(&before.id);
-                let known = body["name"]
-                    .as_str()
-                    .is_some_and(|name| names.is_none_or(|names| names.contains(name)));
-                if body["id"] != before.id || !known {
+                if body["id"] != before.id {
                     return wrong("another one");
                 }
+                model.shown(before, &body).or_else(|Failed(why)| wrong(&why))?;
             }
             // Somebody deleted it meanwhile.
             (Kind::Show | Kind::Patch, 404)
                 if code == "backup_not_found" && model.leaving.contains(&before.id) => {}
             (Kind::Patch, 409)
                 if code == "backup_deleting" && model.leaving.contains(&before.id) => {}
-            (Kind::Patch | Kind::Delete | Kind::Empty, 204) => {}
+            (Kind::Patch, 204) => model.live.entry(before.id).or_default().answered(),
+            (Kind::Delete | Kind::Empty, 204) => {}
             (Kind::Restores, 200) if reply.text == "[]" => {}
             (Kind::Schedule, 404) if code == "schedule_not_found" => {}
             (Kind::Foreign, 404) if code == "deployment_not_found" => {}
@@ -390,7 +462,7 @@ impl Load {
             let bad = |one: &&Value| {
                 let names = one["id"].as_u64().and_then(|id| model.live.get(&id));
                 let name = one["name"].as_str().unwrap_or_default();
-                one["status"] != "completed" || !names.is_some_and(|names| names.contains(name))
+                one["status"] != "completed" || !names.is_some_and(|names| names.now.contains(name))
             };
             if let Some(one) = listed.iter().find(bad) {
                 return fail(format!("deployment {deployment}: {one}"));
@@ -404,7 +476,31 @@ impl Load {
 struct Before {
     id: u64,
     name: String,
-    sure: BTreeSet<u64>,
+    live: BTreeMap<u64, Names>,
+    rested: u64,
+    /// No backup was running.
+    rests: bool,
+}
+
+impl Model {
+    /// # Errors
+    /// A backup that a reply shows is not as it must be.
+    fn shown(&mut self, before: &Before, one: &Value) -> Result<()> {
+        let id = one["id"].as_u64().unwrap_or_default();
+        let (name, status) = (&one["name"], &one["status"]);
+        let named = name.as_str().unwrap_or_default();
+        if let (Some(names), Some(then)) = (self.live.get(&id), before.live.get(&id))
+            && !names.could_be(then, named)
+        {
+            return fail(format!("backup {id} is called {name} and not one of {:?}", then.now));
+        }
+        if status == "completed" {
+            self.rested = self.rested.max(id);
+        } else if id <= before.rested && !self.leaving.contains(&id) {
+            return fail(format!("backup {id} is {status}, and was completed before"));
+        }
+        Ok(())
+    }
 }
 
 impl Seen {
