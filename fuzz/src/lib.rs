@@ -2,6 +2,8 @@
 //! typed values it got out of them. What must hold of those it asserts.
 
 mod mutate;
+#[path = "../../functions/api/src/payload.rs"]
+mod payload;
 
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -17,6 +19,8 @@ use backups_core::limits::Limits;
 use backups_core::schedule::{Cron, Schedule, Zone};
 use backups_core::time::{Seconds, Time};
 use backups_core::wake::{self, Wake};
+use http::header::HOST;
+use lambda_http::request::LambdaRequest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -93,6 +97,37 @@ const EVENT_FIELDS: [&str; 16] = [
     "revoked_at",
     "snapshots",
     "ids",
+];
+
+/// Payloads that the api is invoked with.
+const PAYLOADS: [&str; 13] = [
+    include_str!("../../events/api-create-backup.json"),
+    include_str!("../../events/api-default.json"),
+    include_str!("../../events/api-delete-backup.json"),
+    include_str!("../../events/api-delete-schedule.json"),
+    include_str!("../../events/api-get-backup.json"),
+    include_str!("../../events/api-get-open-api.json"),
+    include_str!("../../events/api-get-restore.json"),
+    include_str!("../../events/api-get-schedule.json"),
+    include_str!("../../events/api-list-backups.json"),
+    include_str!("../../events/api-list-restores.json"),
+    include_str!("../../events/api-patch-backup.json"),
+    include_str!("../../events/api-put-schedule.json"),
+    include_str!("../../events/api-restore-backup.json"),
+];
+
+/// Their fields.
+const PAYLOAD_FIELDS: [&str; 10] = [
+    "rawPath",
+    "rawQueryString",
+    "headers",
+    "pathParameters",
+    "queryStringParameters",
+    "cookies",
+    "body",
+    "isBase64Encoded",
+    "domainName",
+    "method",
 ];
 
 /// The bodies of all requests that have one, and what becomes of them.
@@ -201,6 +236,47 @@ pub fn events(data: &[u8]) -> usize {
         },
         Ok(_) => 1,
     }
+}
+
+/// What API Gateway invokes the api with, up to the request that its routes get.
+pub fn payloads(data: &[u8]) -> usize {
+    let data = mutate::json(data, &PAYLOADS, &PAYLOAD_FIELDS);
+    let Ok(payload) = serde_json::from_slice::<LambdaRequest>(&data) else { return 0 };
+    let LambdaRequest::ApiGatewayV2(gateway) = &payload else { return 0 };
+    // Ours has the one stage that is no part of the path; no stranger chooses it.
+    if gateway.request_context.stage.as_deref() != Some("$default") {
+        return 0;
+    }
+    // What the gateway has read of the path, all that is behind it reads too.
+    let raw = gateway.raw_path.clone();
+    let request: lambda_http::Request = payload::tame(payload).into();
+    let path = request.uri().path();
+    assert!(path.starts_with('/'));
+    assert!(!path.split('/').any(|segment| matches!(segment, "." | "..")));
+    assert!(!request.headers().contains_key(HOST));
+    if path == "/-" {
+        return 0;
+    }
+    assert_eq!(decoded(path), raw.unwrap_or_else(|| "/".to_owned()).into_bytes());
+    1
+}
+
+/// A path as its bytes were before they were encoded.
+fn decoded(path: &str) -> Vec<u8> {
+    let mut bytes = path.bytes();
+    let mut out = Vec::new();
+    while let Some(byte) = bytes.next() {
+        let digits = [bytes.clone().next(), bytes.clone().nth(1)];
+        let read = |digit: Option<u8>| char::from(digit?).to_digit(16);
+        match (byte, digits.map(read)) {
+            (b'%', [Some(high), Some(low)]) => {
+                out.extend(u8::try_from(high * 16 + low));
+                bytes.nth(1);
+            }
+            _ => out.push(byte),
+        }
+    }
+    out
 }
 
 /// The words of paths, queries, headers and fields.

@@ -8,14 +8,21 @@
 //!
 //! - the path is encoded again, and then read as the gateway read it;
 //! - the query's bytes that no URI may have are encoded;
+//! - a body that is said to be base64 and is not, which only who may invoke the function by
+//!   himself can send, gives way to one that is no JSON either;
 //! - the host goes: nothing here depends on what a client calls us.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::header::HOST;
 use lambda_http::request::LambdaRequest;
 
 /// The longest path or query that is handed on. The gateway takes 10,240 bytes
 /// of request line and headers in all; a URI ends at 64 KiB.
 const LONGEST: usize = 30_000;
+
+/// What stands for a body that cannot be decoded.
+const NOT_BASE64: &str = "not base64";
 
 /// The request as `lambda_http` can read it, whatever it is.
 #[must_use]
@@ -32,6 +39,12 @@ pub fn tame(mut request: LambdaRequest) -> LambdaRequest {
             .as_deref()
             .map(|query| encoded(query, b"/:@!$&'()*+,;=-._~?%"))
             .filter(|query| query.len() <= LONGEST);
+        let encoded = request.body.as_deref().filter(|_| request.is_base64_encoded);
+        if encoded.is_some_and(|body| STANDARD.decode(body).is_err()) {
+            // Not none: to some routes that is an order too.
+            request.body = Some(NOT_BASE64.to_owned());
+            request.is_base64_encoded = false;
+        }
         request.headers.remove(HOST);
         request.request_context.domain_name = None;
     }
@@ -184,6 +197,18 @@ mod tests {
         let refused = invoke(payload("GET", "/", "", "api.example.com")).await;
         assert_eq!(refused["headers"]["content-type"], "application/problem+json");
         assert!(refused["body"].as_str().expect("text").contains("route_not_found"));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_what_the_payload_says_is_refused_as_any_bad_one() {
+        for body in ["{\"name\": \"n\"}", "e30", "e30=\n", "=", "é"] {
+            let mut create = payload("POST", BACKUPS, "", "h");
+            create["body"] = json!(body);
+            create["isBase64Encoded"] = json!(true);
+            let refused = invoke(create).await;
+            assert_eq!(refused["statusCode"], 400, "{body:?}");
+            assert!(refused["body"].as_str().expect("text").contains("invalid_request"));
+        }
     }
 
     #[tokio::test]
