@@ -325,6 +325,7 @@ impl Cloud {
             ("MANAGED_TAG_VALUE", "true"),
             ("DUE_SHARDS", "8"),
             ("REQUESTS_PER_MINUTE", "600"),
+            ("CORS_ORIGINS", ""),
             ("AWS_ENDPOINT_URL", &self.demo.aws_endpoint),
             ("AWS_REGION", &self.demo.region),
             ("AWS_ACCESS_KEY_ID", "local"),

@@ -25,7 +25,7 @@ use crate::problem::Problem;
 use crate::{Api, rate};
 
 /// The header that bears the key.
-const LD_API_KEY: &str = "ld-api-key";
+pub(crate) const LD_API_KEY: &str = "ld-api-key";
 
 /// How long a key is kept. Times are cut to whole seconds, so a difference of 29
 /// is less than 30 s.

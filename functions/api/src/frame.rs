@@ -11,6 +11,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use backups_aws::random;
+use backups_core::error::Code;
 use backups_core::id::Nonce;
 use futures_util::FutureExt as _;
 use http::header::CACHE_CONTROL;
@@ -22,14 +23,14 @@ use tracing::field::Empty;
 use crate::problem::Problem;
 
 /// The header that bears the request's id.
-const LD_REQUEST: HeaderName = HeaderName::from_static("ld-request");
+pub(crate) const LD_REQUEST: HeaderName = HeaderName::from_static("ld-request");
 
 /// The longest that a request may take. Shorter than the function's own time-out
 /// (10 s in template.yaml), after which the gateway would answer by itself.
 const DEADLINE: Duration = Duration::from_secs(8);
 
-/// Frames one request.
-pub(crate) async fn frame(request: Request, next: Next) -> Response {
+/// Frames one request: its reply has an id and a line in the log, whoever made it.
+pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
     let id = random::nonce();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let span = tracing::info_span!(
@@ -44,12 +45,32 @@ pub(crate) async fn frame(request: Request, next: Next) -> Response {
         restore_id = Empty,
         key_id = Empty,
     );
-    answer(id, request, next).instrument(span).await
+    request.extensions_mut().insert(id.clone());
+    async {
+        let started = tokio::time::Instant::now();
+        let mut response = next.run(request).await;
+        let headers = response.headers_mut();
+        if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+            headers.insert(LD_REQUEST, value);
+        }
+        // One tenant's data, by a header that shared caches do not know of, unless the handler
+        // knows better.
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        tracing::info!(
+            status = response.status().as_u16(),
+            code = response.extensions().get::<Code>().map(|code| code.as_str()),
+            milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "answered"
+        );
+        response
+    }
+    .instrument(span)
+    .await
 }
 
-/// The reply, with what every reply has.
-async fn answer(id: Nonce, request: Request, next: Next) -> Response {
-    let started = tokio::time::Instant::now();
+/// Gives every request a reply of our shape, also when a handler panics or hangs.
+pub(crate) async fn shaped(request: Request, next: Next) -> Response {
+    let id = request.extensions().get::<Nonce>().cloned().unwrap_or_default();
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut response = match tokio::time::timeout(DEADLINE, handled).await {
         Ok(Ok(response)) => response,
@@ -65,23 +86,9 @@ async fn answer(id: Nonce, request: Request, next: Next) -> Response {
             Problem::unavailable().into_response()
         }
     };
-    let problem = response.extensions_mut().remove::<Problem>();
-    if let Some(problem) = &problem {
-        response = problem.render(&id);
-    }
-    let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
-        headers.insert(LD_REQUEST, value);
-    }
-    // One tenant's data, by a header that shared caches do not know of, unless the handler
-    // knows better.
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    tracing::info!(
-        status = response.status().as_u16(),
-        code = problem.map(|problem| problem.code().as_str()),
-        milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        "answered"
-    );
+    let Some(problem) = response.extensions_mut().remove::<Problem>() else { return response };
+    let mut response = problem.render(&id);
+    response.extensions_mut().insert(problem.code());
     response
 }
 
@@ -103,6 +110,7 @@ fn word(method: &Method) -> &'static str {
 mod tests {
     use axum::Router;
     use axum::body::Body;
+    use axum::middleware::from_fn;
     use axum::routing::get;
     use http_body_util::BodyExt as _;
     use tower::ServiceExt as _;
@@ -110,7 +118,7 @@ mod tests {
     use super::*;
 
     async fn reply(router: Router) -> (http::response::Parts, serde_json::Value) {
-        let router = router.layer(axum::middleware::from_fn(frame));
+        let router = router.layer(from_fn(shaped)).layer(from_fn(frame));
         let request = Request::builder().uri("/").body(Body::empty()).expect("a request");
         let (parts, body) = router.oneshot(request).await.expect("a reply").into_parts();
         let bytes = body.collect().await.expect("a body").to_bytes();

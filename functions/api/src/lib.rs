@@ -8,7 +8,9 @@
 //!
 //! ```text
 //!  payload ──▶ tame         what lambda_http would choke on
-//!  request ──▶ frame        request id, span, panics, deadline, problems as JSON
+//!  request ──▶ frame        request id, span
+//!                └▶ cors    which pages may ask
+//!                └▶ shaped  panics, deadline, problems as JSON
 //!                └▶ route   404, 405
 //!                    └▶ handler, in the contract's order of errors:
 //!                         auth    401, 403    who calls, and from where
@@ -25,6 +27,7 @@
 mod access;
 mod auth;
 mod backups;
+mod cors;
 mod document;
 mod frame;
 mod input;
@@ -47,6 +50,7 @@ use backups_aws::clock::Clock;
 use backups_aws::sdk::SdkConfig;
 use backups_aws::settings::Settings;
 use backups_aws::table::Table;
+use tower::util::option_layer;
 
 pub use payload::tame;
 
@@ -112,6 +116,8 @@ pub fn service(api: Arc<Api>) -> Router {
         )
         .route("/docs/openapi.json", only("GET", get(document::get)))
         .fallback(async || Problem::no_route())
+        .layer(axum::middleware::from_fn(frame::shaped))
+        .layer(option_layer(cors::layer(&api.settings.cors_origins)))
         .layer(axum::middleware::from_fn(frame::frame))
         .with_state(api)
 }
@@ -120,10 +126,11 @@ pub fn service(api: Arc<Api>) -> Router {
 ///
 /// HEAD is refused by name: axum would answer it wherever there is a GET, and
 /// through the gateway only `$default` brings it here. The contract has no HEAD,
-/// and a list without its body is of no use to anybody.
+/// and a list without its body is of no use to anybody. OPTIONS is too, or axum
+/// would tell of HEAD in what a browser gets that asks before it asks.
 fn only(allow: &'static str, methods: MethodRouter<Arc<Api>>) -> MethodRouter<Arc<Api>> {
     let refuse = async move || Problem::method_not_allowed(allow);
-    methods.head(refuse).fallback(refuse)
+    methods.head(refuse).options(refuse).fallback(refuse)
 }
 
 #[cfg(test)]

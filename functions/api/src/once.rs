@@ -22,16 +22,16 @@ use crate::Api;
 use crate::problem::Problem;
 
 /// The header that bears a new backup's id.
-const LD_BACKUP: HeaderName = HeaderName::from_static("ld-backup");
+pub(crate) const LD_BACKUP: HeaderName = HeaderName::from_static("ld-backup");
 
 /// The header that bears a new restore's id.
-const LD_RESTORE: HeaderName = HeaderName::from_static("ld-restore");
+pub(crate) const LD_RESTORE: HeaderName = HeaderName::from_static("ld-restore");
 
 /// The header by which a client calls its request.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The header of an answer that was given before.
-const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The longest that a client may call a request.
 pub(crate) const LONGEST: usize = 255;

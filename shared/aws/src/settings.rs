@@ -24,6 +24,9 @@ pub struct Settings {
     pub due_shards: u32,
     /// `REQUESTS_PER_MINUTE`: how many requests a key may make in a minute.
     pub requests_per_minute: u64,
+    /// `CORS_ORIGINS`: the origins, such as `https://console.example.com`, whose pages may
+    /// read the API's replies. None: only its own pages may.
+    pub cors_origins: Vec<String>,
 }
 
 /// A variable of the environment that is missing or not what it must be.
@@ -90,8 +93,35 @@ impl Settings {
             },
             due_shards: number("DUE_SHARDS", 1)?,
             requests_per_minute: number("REQUESTS_PER_MINUTE", 1)?.into(),
+            cors_origins: origins("CORS_ORIGINS", lookup("CORS_ORIGINS"))?,
         })
     }
+}
+
+/// A list of origins with commas between them. It may be empty, but it must be there.
+fn origins(name: &'static str, value: Option<String>) -> Result<Vec<String>, MissingVariable> {
+    let value = value.ok_or(MissingVariable { name, problem: "is missing".to_owned() })?;
+    let all: Vec<String> = value
+        .split(',')
+        .map(|origin| origin.trim().to_owned())
+        .filter(|origin| !origin.is_empty())
+        .collect();
+    match all.iter().find(|origin| !is_origin(origin)) {
+        Some(other) => Err(MissingVariable {
+            name,
+            problem: format!("has `{other}`, not an origin such as `https://console.example.com`"),
+        }),
+        None => Ok(all),
+    }
+}
+
+/// As browsers write it: scheme, host, and a port if it is not the scheme's own. No path, and
+/// no `*`: whoever may read is named.
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let good =
+        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b':');
+    host.is_some_and(|host| !host.is_empty() && host.bytes().all(good))
 }
 
 #[cfg(test)]
@@ -116,6 +146,7 @@ mod tests {
                 "STARTING_DEADLINE_MINUTES" => "30",
                 "DUE_SHARDS" => "8",
                 "REQUESTS_PER_MINUTE" => "600",
+                "CORS_ORIGINS" => "",
                 _ => return None,
             }
             .to_owned(),
@@ -131,7 +162,8 @@ mod tests {
 
     #[test]
     fn a_missing_or_wrong_variable_is_named() {
-        for name in ["TABLE_NAME", "STACK_NAME", "DUE_SHARDS", "PENDING_TOTAL_HOURS"] {
+        let all = ["TABLE_NAME", "STACK_NAME", "DUE_SHARDS", "PENDING_TOTAL_HOURS", "CORS_ORIGINS"];
+        for name in all {
             let missing =
                 Settings::from_lookup(&|asked| environment(asked).filter(|_| asked != name));
             assert_eq!(missing.expect_err("missing").name, name);
@@ -141,5 +173,17 @@ mod tests {
             _ => environment(asked),
         };
         assert_eq!(Settings::from_lookup(&wrong).expect_err("wrong").name, "DUE_SHARDS");
+    }
+
+    #[test]
+    fn origins_are_named_one_by_one() {
+        let read = |value: &str| origins("CORS_ORIGINS", Some(value.to_owned()));
+        assert_eq!(read(""), Ok(vec![]));
+        let two = vec!["https://a.example".to_owned(), "http://localhost:5173".to_owned()];
+        assert_eq!(read("https://a.example, http://localhost:5173,"), Ok(two));
+        for bad in ["*", "https://*", "null", "a.example", "https://", "https://a/", "https://A.b"]
+        {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 }

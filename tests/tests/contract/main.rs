@@ -2,6 +2,7 @@
 //! request costs.
 
 mod bodies;
+mod cors;
 mod costs;
 mod life;
 mod once;
