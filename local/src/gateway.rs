@@ -44,7 +44,8 @@ impl Gateway {
         peer: SocketAddr,
     ) -> Result<Response, Broken> {
         let began = Instant::now();
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        // Not the path: somebody may have pasted a key into it.
+        let method = request.method().clone();
         let (route, request_id, mut response) = self.answer(request, peer).await;
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&request_id) {
@@ -58,9 +59,9 @@ impl Gateway {
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if headers.contains_key("ld-request") {
             // The api logs its own; a line a request is enough.
-            tracing::debug!(%method, %path, route, status, ms, "passed on");
+            tracing::debug!(%method, route, status, ms, "passed on");
         } else {
-            tracing::info!(%method, %path, route, status, ms, "the gateway answered");
+            tracing::info!(%method, route, status, ms, "the gateway answered");
         }
         Ok(response)
     }

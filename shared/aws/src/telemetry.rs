@@ -6,7 +6,11 @@
 use std::sync::OnceLock;
 
 use serde_json::json;
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The namespace of our metrics.
 pub const NAMESPACE: &str = "SupervisorBackups";
@@ -67,19 +71,32 @@ impl Metric {
     }
 }
 
-/// Sets up the logs of a function on AWS. `LOG_LEVEL` is a filter of `tracing`.
+/// The crates whose lines have been looked through for secrets.
+const OURS: [&str; 5] = ["api", "backups_aws", "backups_core", "scheduler", "worker"];
+
+/// Sets up the logs of a function on AWS. `LOG_LEVEL` is a filter of `tracing`; below `info` it
+/// goes for our own crates alone.
 pub fn init(stack: &str) {
     let filter = EnvFilter::try_from_env("LOG_LEVEL").unwrap_or_else(|_| EnvFilter::new("info"));
-    let done = tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
         .with_current_span(true)
-        .with_span_list(true)
-        .with_env_filter(filter)
+        .with_span_list(true);
+    let done = tracing_subscriber::registry()
+        .with(filter)
+        .with(filter_fn(|line| may_be_logged(line.target(), *line.level())))
+        .with(lines)
         .try_init();
     if done.is_ok() {
         let _ = STACK.set(stack.to_owned());
     }
+}
+
+/// Whether a line may be written at all. What a library says below `info` may be a whole
+/// request, with the key in it: `lambda_runtime` has each payload at `trace`.
+fn may_be_logged(target: &str, level: Level) -> bool {
+    level <= Level::INFO || target.split("::").next().is_some_and(|name| OURS.contains(&name))
 }
 
 /// Counts `value` of `metric` at `at`.
@@ -103,4 +120,21 @@ pub fn count(metric: Metric, value: i64, at: jiff::Timestamp) {
         name: value,
     });
     println!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_tells_nothing_below_info() {
+        assert!(may_be_logged("lambda_runtime::layers::api_response", Level::ERROR));
+        assert!(may_be_logged("hyper", Level::INFO));
+        for target in ["lambda_runtime::layers::api_response", "aws_smithy_runtime", "apish"] {
+            assert!(!may_be_logged(target, Level::DEBUG), "{target}");
+            assert!(!may_be_logged(target, Level::TRACE), "{target}");
+        }
+        assert!(may_be_logged("api::auth", Level::TRACE));
+        assert!(may_be_logged("worker", Level::DEBUG));
+    }
 }

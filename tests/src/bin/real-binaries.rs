@@ -48,7 +48,15 @@ async fn checked() -> Result<()> {
         _ = tokio::signal::ctrl_c() => fail("interrupted"),
     };
     let log = watch.stop().await?;
+    let secret = here.demo.keys.manage.clone();
     here.stop().await;
+    // All that they print, at the highest level: a library may have a say there too.
+    if log.contains(&secret) {
+        return fail("the log has the secret of a key");
+    }
+    if !log.contains("\"level\":\"DEBUG\"") {
+        return fail("the log has nothing below info: was it looked at?");
+    }
     ended.map_err(|Failed(why)| Failed(format!("{log}\n{why}")))
 }
 
@@ -172,6 +180,7 @@ impl Watch {
             .args(["watch", "--ignore-changes", "--invoke-address", "127.0.0.1", "--invoke-port"])
             .arg(address.port().to_string())
             .envs(here.environment())
+            .env("LOG_LEVEL", "trace")
             // One group: what it started ends with it.
             .process_group(0)
             .kill_on_drop(true)

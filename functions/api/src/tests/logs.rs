@@ -54,6 +54,10 @@ async fn everything(secret: &str) {
             format!("{BACKUPS}/1"),
             format!("{BACKUPS}/2"),
             format!("{BACKUPS}/{secret}"),
+            format!("{BACKUPS}/schedule"),
+            format!("{BACKUPS}/1/restore"),
+            BACKUPS.replace("backups", "restores"),
+            BACKUPS.replace("backups", "restores/1"),
             format!("/deployments/{secret}/backups"),
             format!("/{secret}"),
         ] {
@@ -76,6 +80,19 @@ async fn everything(secret: &str) {
     send(&router, request("GET", BACKUPS)).await;
     send(&router, request("POST", BACKUPS)).await;
     send(&router, request("POST", BACKUPS)).await;
+}
+
+#[tokio::test]
+async fn whose_key_was_refused_is_told() {
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(lines.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let gone = Key { expires_at: Time::from_unix(1), ..key() };
+    let router = router(&Cloud::with(Some(&gone), Some(&deployment())));
+    assert_eq!(send(&router, request("GET", BACKUPS)).await.status, 401);
+    let text = lines.text();
+    let answered = text.lines().find(|line| line.contains("answered")).expect("a line");
+    assert!(answered.contains(gone.key_id.as_str()), "{answered}");
 }
 
 #[tokio::test]
