@@ -93,6 +93,19 @@ pub struct KeyChanged {
 pub const KEY_ID: usize = 64;
 
 impl KeyChanged {
+    /// The names of its fields.
+    pub(crate) const FIELDS: [&str; 9] = [
+        "version",
+        "key_id",
+        "hash",
+        "tenant_id",
+        "permission",
+        "deployments",
+        "allow",
+        "expires_at",
+        "revoked_at",
+    ];
+
     /// Checks the event on its own and makes the key's row. No reason has anything of the key
     /// but its id.
     ///
@@ -103,6 +116,10 @@ impl KeyChanged {
         if !(1..=KEY_ID).contains(&self.key_id.len()) || !self.key_id.bytes().all(word) {
             let reason = format!("a key_id has 1 to {KEY_ID} letters, digits, `-` and `_`");
             return Err(Rejected(reason));
+        }
+        // An id is shown wherever the key is meant.
+        if self.key_id.starts_with("ld_") {
+            return Err(Rejected("a key_id does not begin as secrets do, with `ld_`".to_owned()));
         }
         let id = &self.key_id;
         let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');

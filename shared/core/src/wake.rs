@@ -186,7 +186,7 @@ pub fn read(event: Value) -> Result<Wake, String> {
             parsed(&detail_type, detail).map(Wake::Changed)
         }
         (control_plane::SOURCE, "API Key Changed") => {
-            parsed(&detail_type, detail).map(Wake::KeyChanged)
+            key_changed(&detail_type, detail).map(Wake::KeyChanged)
         }
         (control_plane::SOURCE, "Deployment Upgrade Requested") => {
             parsed(&detail_type, detail).map(Wake::UpgradeRequested)
@@ -225,7 +225,77 @@ fn removal(ordered: &OrphanRemovalOrdered) -> Result<(), String> {
     Err("an id is that of a snapshot (snap-…) or a volume (vol-…)".to_owned())
 }
 
+/// Reads what is said of a key. The fault names the field and no more: what is in it may be a
+/// secret or a hash that somebody has put into the wrong one.
+fn key_changed(detail_type: &str, detail: Value) -> Result<KeyChanged, String> {
+    let known = |field: &str| KeyChanged::FIELDS.contains(&field);
+    serde_path_to_error::deserialize(detail).map_err(|fault| {
+        let path = fault.path().to_string();
+        let field = path.split(['.', '[']).next().filter(|field| known(field));
+        match field {
+            Some(field) => format!("{detail_type}: `{field}` is not as its schema says"),
+            None => format!("{detail_type}: a field is missing, or is not one of its schema"),
+        }
+    })
+}
+
 /// Reads a detail as `T`.
 fn parsed<T: serde::de::DeserializeOwned>(detail_type: &str, detail: Value) -> Result<T, String> {
     serde_json::from_value(detail).map_err(|error| format!("{detail_type}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_fault_in_what_is_said_of_a_key_shows_nothing_of_it() {
+        let secret = format!("ld_{}", "A".repeat(43));
+        let good = json!({
+            "version": 1, "key_id": "key-1", "hash": "0".repeat(64), "tenant_id": "t",
+            "permission": "deployment:read", "expires_at": "2026-11-24T00:00:00Z",
+            "revoked_at": "2026-11-23T00:00:00Z", "deployments": [1], "allow": ["192.0.2.1"],
+        });
+        let read = |detail: Value| {
+            let event = json!({
+                "source": "supervisor.control-plane", "detail-type": "API Key Changed",
+                "detail": detail,
+            });
+            match read(event)? {
+                Wake::KeyChanged(event) => {
+                    event.key(Time::from_unix(1_795_000_000)).map_err(|rejected| rejected.0)
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(read(good.clone()).map(|key| key.key_id), Ok("key-1".to_owned()));
+        let fields: Vec<String> =
+            good.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        assert_eq!(fields.len(), KeyChanged::FIELDS.len());
+        for field in fields {
+            for wrong in [json!(secret), json!([secret]), json!({ secret.as_str(): secret })] {
+                // A tenant may be called anything.
+                if field == "tenant_id" && wrong.is_string() {
+                    continue;
+                }
+                let mut detail = good.clone();
+                detail[&field] = wrong;
+                let fault = read(detail).expect_err("refused");
+                assert!(!fault.contains("AAAA"), "{field}: {fault}");
+                assert!(fault.contains(&field), "{field}: {fault}");
+            }
+            let mut less = good.clone();
+            less.as_object_mut().map(|detail| detail.remove(&field));
+            assert_eq!(
+                read(less).is_err(),
+                !matches!(&*field, "deployments" | "allow" | "revoked_at")
+            );
+        }
+        let mut more = good;
+        more[&secret] = json!(secret);
+        let fault = read(more).expect_err("refused");
+        assert!(!fault.contains("AAAA"), "{fault}");
+    }
 }
