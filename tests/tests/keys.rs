@@ -173,6 +173,24 @@ async fn the_control_plane_makes_changes_and_revokes_keys_by_version() -> Result
     }
     here.advance(30).await?;
     assert_eq!(list(&here, secret.expose()).await?.status, 200);
+    // What ends a key ends it, however late it comes; and what ended stays so.
+    let other = Secret::from_bytes([8; 32]);
+    let of_other = json!({"key_id": "key-late", "hash": other.hash()});
+    let with = |more: Value| {
+        let mut all = of_other.clone();
+        for (name, value) in more.as_object().into_iter().flatten() {
+            all[name] = value.clone();
+        }
+        all
+    };
+    put(event(5, with(json!({})))).await?;
+    assert_eq!(list(&here, other.expose()).await?.status, 200);
+    put(event(3, with(json!({"revoked_at": "2026-11-01T00:00:00Z"})))).await?;
+    here.advance(30).await?;
+    assert_eq!(list(&here, other.expose()).await?.code(), "unauthorized");
+    put(event(9, with(json!({})))).await?;
+    here.advance(30).await?;
+    assert_eq!(list(&here, other.expose()).await?.code(), "unauthorized");
     // An operator has the last word.
     here.admin(&["key", "revoke", "key-cp"]).await?;
     put(event(9, json!({}))).await?;

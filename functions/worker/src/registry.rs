@@ -1,6 +1,6 @@
 //! Control-plane events: they keep the registry's part of a deployment true.
 
-use backups_aws::table::keys::KeyWritten;
+use backups_aws::table::keys::{Key, KeyWritten};
 use backups_aws::table::{Registered, Stored, Table, TableError};
 use backups_core::control_plane::{DeploymentChanged, DeploymentDeleted, KeyChanged};
 use backups_core::id::DeploymentId;
@@ -49,6 +49,13 @@ pub(crate) async fn key_changed(table: &Table, event: KeyChanged, now: Time) -> 
     for _ in 0..TRIES {
         match table.put_key(&key).await? {
             KeyWritten::Yes => tracing::info!(key_id, version, "key stored"),
+            // Late, and still the end of it: what is revoked stays so, in whatever order.
+            KeyWritten::Older if key.revoked_at.is_some() => {
+                if !end(table, &key).await? {
+                    continue;
+                }
+                tracing::info!(key_id, version, "an older event; key revoked");
+            }
             KeyWritten::Older => tracing::info!(key_id, version, "an older event; nothing changed"),
             KeyWritten::Clash => {
                 return Err(Error::Rejected(format!(
@@ -60,6 +67,18 @@ pub(crate) async fn key_changed(table: &Table, event: KeyChanged, now: Time) -> 
         return Ok(());
     }
     Err(contended("KEY"))
+}
+
+/// Ends the key that is there as the older event says. False: it met another write.
+async fn end(table: &Table, older: &Key) -> Result<bool, Error> {
+    let Some(there) = table.key_called(&older.key_id).await? else { return Ok(true) };
+    if there.revoked_at.is_some() {
+        return Ok(true);
+    }
+    // One more than the version that is there: a later event still counts.
+    let ended =
+        Key { revoked_at: older.revoked_at, version: there.version.saturating_add(1), ..there };
+    Ok(table.put_key(&ended).await? == KeyWritten::Yes)
 }
 
 /// Marks a deployment as deleted.
