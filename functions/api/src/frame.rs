@@ -27,7 +27,7 @@ pub(crate) const LD_REQUEST: HeaderName = HeaderName::from_static("ld-request");
 
 /// The longest that a request may take. Shorter than the function's own time-out
 /// (10 s in template.yaml), after which the gateway would answer by itself.
-const DEADLINE: Duration = Duration::from_secs(8);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(8);
 
 /// Frames one request: its reply has an id and a line in the log, whoever made it.
 pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
