@@ -21,6 +21,9 @@ use lambda_http::request::LambdaRequest;
 /// of request line and headers in all; a URI ends at 64 KiB.
 const LONGEST: usize = 30_000;
 
+/// What stands for a query that is too long: what reads it refuses it.
+const NO_QUERY: &str = "limit=";
+
 /// What stands for a body that cannot be decoded.
 const NOT_BASE64: &str = "not base64";
 
@@ -38,7 +41,7 @@ pub fn tame(mut request: LambdaRequest) -> LambdaRequest {
             .raw_query_string
             .as_deref()
             .map(|query| encoded(query, b"/:@!$&'()*+,;=-._~?%"))
-            .filter(|query| query.len() <= LONGEST);
+            .map(|query| if query.len() > LONGEST { NO_QUERY.to_owned() } else { query });
         let encoded = request.body.as_deref().filter(|_| request.is_base64_encoded);
         if encoded.is_some_and(|body| STANDARD.decode(body).is_err()) {
             // Not none: to some routes that is an order too.
@@ -221,11 +224,15 @@ mod tests {
             );
         }
         for query in
-            ["a=<b>", "é=ü", "\u{1}", "a b", "%", "%zz", "#", "\\^`{|}", &"q".repeat(99_999)]
+            ["a=<b>", "é=ü", "\u{1}", "a b", "%", "%zz", "#", "\\^`{|}", &"q".repeat(30_000)]
         {
             let reply = invoke(payload("GET", BACKUPS, query, "h")).await;
             assert_eq!(reply["statusCode"], 200, "{query:?}");
         }
+        // It may have said which part of the list was meant.
+        let long = format!("limit=1&{}", "q".repeat(30_000));
+        let reply = invoke(payload("GET", BACKUPS, &long, "h")).await;
+        assert_eq!(reply["statusCode"], 400);
         for (path, status) in [
             ("", 404),
             ("x", 404),
