@@ -4,8 +4,8 @@
 //! instance takes more than one at a time from it, so that a request costs a fraction of a
 //! write. It takes one at first, for a burst may wake a hundred instances; then two, or a
 //! quarter of what it has used in that minute: what others cannot have because this one took
-//! it and does not use it is one request, or a quarter of its own. The sum of what is given is
-//! never above the limit.
+//! it and does not use it is one request, or a quarter of its own. What is given of what was
+//! counted is never above the limit; what passes while the row cannot be had is not counted.
 //!
 //! A minute is one of the clock: who is refused may come again when the next one begins.
 
