@@ -31,6 +31,8 @@ fn an_unknown_name_is_refused_with_the_nearest() {
         (" America/New_York", "America/New_York"),
         ("Asia/Calcuta", "Asia/Calcutta"),
         ("Europe/Kyjiv", "Europe/Kyiv"),
+        ("rome", "Europe/Rome"),
+        ("etc/gmt+1", "Etc/GMT+1"),
     ] {
         let fault = Zone::parse(sent).expect_err(sent);
         assert!(fault.ends_with(&format!("did you mean `{meant}`?")), "{sent}: {fault}");
@@ -40,7 +42,10 @@ fn an_unknown_name_is_refused_with_the_nearest() {
 #[test]
 fn a_name_near_to_none_is_refused_without_a_guess() {
     let long = "a".repeat(10_000);
-    for sent in ["", " ", "Mars/Olympus_Mons", "+02:00", "Etc/Unknown", "Factory", long.as_str()] {
+    let offsets = ["+02:00", "GMT+1", "GMT-5", "UTC+1", "Etc/GMT+01", "Z"];
+    let abbreviations = ["PST", "CST", "BST", "EDT", "AEST"];
+    let others = ["", " ", "Mars/Olympus_Mons", "Etc/Unknown", "Factory", long.as_str()];
+    for sent in offsets.into_iter().chain(abbreviations).chain(others) {
         let fault = Zone::parse(sent).expect_err(sent);
         assert!(fault.ends_with("such as `UTC` or `Europe/Berlin`."), "{sent}: {fault}");
     }

@@ -77,19 +77,23 @@ fn nearest(sent: &str) -> Option<String> {
     if sent.is_empty() || sent.len() > LONGEST {
         return None;
     }
-    let most = 1 + sent.len() / 6;
+    // An offset's sign is the other way round in the database (`Etc/GMT+1` is west of
+    // Greenwich), and of abbreviations each is near to another: no guess at either.
+    let number = sent.bytes().any(|byte| byte.is_ascii_digit());
+    let most = if number || sent.len() < 5 { 0 } else { 1 + sent.len() / 6 };
     let known = TimeZoneDatabase::bundled();
     let names = known.available().map(|name| name.to_string());
     let near = names.filter(|name| name != NO_PLACE).filter_map(|name| {
         let plain = name.to_ascii_lowercase();
-        let city = plain.rsplit('/').next() == Some(sent.as_str());
+        let city = !number && plain.rsplit('/').next() == Some(sent.as_str());
         // Nearly all are told apart by their length, for a fraction of the time.
         let distance = match plain.len().abs_diff(sent.len()) {
-            _ if city => usize::from(plain != sent),
+            _ if plain == sent => 0,
+            _ if city => 1,
             more if more > most => return None,
             _ => strsim::levenshtein(&sent, &plain),
         };
-        (distance <= most).then_some((distance, name))
+        (city || distance <= most).then_some((distance, name))
     });
     near.min().map(|(_, name)| name)
 }
