@@ -116,7 +116,13 @@ impl Serialize for Time {
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
+        let time: Self = text.parse().map_err(de::Error::custom)?;
+        // One second has one form: what an event says otherwise its schema refuses too.
+        if time.to_string() == text {
+            Ok(time)
+        } else {
+            Err(de::Error::custom("a time is in whole seconds of UTC, as 2025-01-15T10:30:00Z"))
+        }
     }
 }
 
@@ -130,5 +136,15 @@ mod tests {
         assert_eq!(time.to_string(), "2025-01-15T10:30:00Z");
         assert_eq!((time + Seconds::days(30)).to_string(), "2025-02-14T10:30:00Z");
         assert_eq!(time.to_string().parse::<Time>().ok(), Some(time));
+    }
+
+    #[test]
+    fn a_time_in_json_has_one_form() {
+        let read = |text: &str| serde_json::from_str::<Time>(&format!("\"{text}\"")).ok();
+        assert_eq!(read("2025-01-15T10:30:00Z"), "2025-01-15T10:30:00Z".parse().ok());
+        for other in ["2025-01-15T10:30:00.5Z", "2025-01-15T10:30:00+00:00", "2025-01-15 10:30:00Z"]
+        {
+            assert_eq!(read(other), None, "{other}");
+        }
     }
 }
