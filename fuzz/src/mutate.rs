@@ -4,7 +4,7 @@
 //! The fuzzer's bytes choose: one whose first byte no text begins with is made here, of a good
 //! input and of what the next eight bytes change in it; any other is taken as it is.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use fastrand::Rng;
 use serde_json::{Map, Value, json};
@@ -88,7 +88,24 @@ pub fn word(data: &[u8]) -> Vec<u8> {
             let whole = u32::MAX.checked_shl(32_u32.saturating_sub(length)).unwrap_or(0);
             format!("{}/{length}", Ipv4Addr::from(rng.u32(..) & whole))
         }
-        _ => return data.to_vec(),
+        3 => {
+            let length = rng.u32(..=129);
+            let whole = u128::MAX.checked_shl(128_u32.saturating_sub(length)).unwrap_or(0);
+            format!("{}/{length}", Ipv6Addr::from(rng.u128(..) & whole))
+        }
+        4 => format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+            rng.u32(1900..=2100),
+            rng.u8(..=13),
+            rng.u8(..=32),
+            rng.u8(..=24),
+            rng.u8(..=60),
+            rng.u8(..=60)
+        ),
+        5 => format!("arn:aws:ec2::us-west-1:snapshot/snap-{:017x}", rng.u64(..)),
+        6 => NUMBERS[rng.usize(..NUMBERS.len())].to_string(),
+        7 => TEXTS[rng.usize(..TEXTS.len())].to_owned(),
+        _ => edited(TEXTS[rng.usize(..TEXTS.len())], &mut rng),
     };
     text.into_bytes()
 }
