@@ -3,6 +3,7 @@
 use backups_core::backup::BackupType;
 use backups_core::body::{EXPIRY_DAYS, MAX_REMARKS_CHARACTERS, NAME_CHARACTERS};
 use backups_core::id::NodeId;
+use backups_core::schedule::Cron;
 use serde_json::{Value, json};
 use utoipa::ToSchema as _;
 use utoipa::openapi::schema::{
@@ -87,11 +88,13 @@ fn schedule() -> Object {
     strict("The schedule as it is to be: all of it.")
         .property(
             "cron",
-            cron.examples([json!("0 3 * * *")]).description(Some(
-                "Minute, hour, day of the month, month, day of the week: lists, ranges, steps, \
+            cron.max_length(Some(Cron::MAX_CHARACTERS)).examples([json!("0 3 * * *")]).description(
+                Some(
+                    "Minute, hour, day of the month, month, day of the week: lists, ranges, steps, \
                  names; 7 is Sunday too. Two slots must be as far apart as the stack demands \
                  (60 minutes, unless its operator changed it).",
-            )),
+                ),
+            ),
         )
         .required("cron")
         .property(

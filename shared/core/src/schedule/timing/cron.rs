@@ -16,9 +16,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::time::Seconds;
 
-/// The most characters of an expression. One that lists every minute has 177.
-const MAX_CHARACTERS: usize = 256;
-
 /// Seconds in a minute.
 const MINUTE: i64 = 60;
 
@@ -75,6 +72,9 @@ const WEEKDAYS: Field = Field {
 };
 
 impl Cron {
+    /// The most characters of an expression. One that lists every minute has 177.
+    pub const MAX_CHARACTERS: usize = 256;
+
     /// Reads an expression as crontab(5) has it: five fields of numbers, lists,
     /// ranges, and steps; names for months and weekdays in any case; Sunday is
     /// 0 and 7. If both day fields are restricted either is enough, but if one
@@ -85,8 +85,11 @@ impl Cron {
     pub fn parse(text: &str) -> Result<Self, String> {
         let fields: Vec<&str> = text.split_whitespace().collect();
         let text = fields.join(" ");
-        if text.len() > MAX_CHARACTERS {
-            return Err(format!("The schedule must have at most {MAX_CHARACTERS} characters."));
+        if text.len() > Self::MAX_CHARACTERS {
+            return Err(format!(
+                "The schedule must have at most {} characters.",
+                Self::MAX_CHARACTERS
+            ));
         }
         if text.starts_with('@') {
             return Err("Nicknames such as `@daily` are not supported; write five fields, such \
