@@ -68,7 +68,7 @@ pub(crate) struct List {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Revoke {
     /// Its id, as `key list` has it
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     key_id: String,
     /// The key as it is then, as JSON
     #[arg(long)]

@@ -54,8 +54,9 @@ pub(crate) async fn page(parts: &mut Parts) -> Result<(DeploymentId, Page), Prob
     let deployment = path.id("deployment_id");
     let query = parts.uri.query().unwrap_or_default();
     let limit = path.parameter(query, "limit", |text| {
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        let limit = text.parse().ok().filter(|limit| digits && (1..=LIST).contains(limit));
+        // One number has one form, as ids have.
+        let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+        let limit = text.parse().ok().filter(|limit| plain && (1..=LIST).contains(limit));
         limit.ok_or_else(|| format!("`limit` must be an integer from 1 to {LIST}."))
     });
     let before = path.parameter(query, "before", |text| {

@@ -117,6 +117,9 @@ impl std::str::FromStr for Network {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self(address.to_canonical().into()));
         }
+        // ipnet takes 010.0.0.0, which is 8.0.0.0 to others; the standard library does not.
+        let address = text.split('/').next().unwrap_or_default();
+        address.parse::<IpAddr>().map_err(|_| fault())?;
         let network: IpNet = text.parse().map_err(|_| fault())?;
         let network = unmapped(network).unwrap_or(network);
         // Bits beyond the prefix are a slip of somebody who meant another network.
@@ -223,7 +226,8 @@ mod tests {
         }
         let slip = "192.0.2.7/24".parse::<Network>().expect_err("refused");
         assert!(slip.contains("192.0.2.0/24"), "{slip}");
-        for bad in ["", "192.0.2", "192.0.2.0/33", "192.0.2.0/", "x/8", "192.0.2.7 "] {
+        for bad in ["", "192.0.2", "192.0.2.0/33", "192.0.2.0/", "x/8", "192.0.2.7 ", "010.0.0.0/8"]
+        {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }
         // What is stored is what was given.

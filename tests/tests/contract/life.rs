@@ -422,6 +422,7 @@ async fn a_list_is_read_page_by_page() -> Result<()> {
         ("?limit=0", vec![("limit", "value")]),
         ("?limit=1001", vec![("limit", "value")]),
         ("?limit=", vec![("limit", "value")]),
+        ("?limit=01", vec![("limit", "value")]),
         ("?limit=%2B1&before=01", vec![("limit", "value"), ("before", "value")]),
         ("?before=0", vec![("before", "value")]),
         ("?limit=1&limit=2", vec![("limit", "duplicate")]),
