@@ -43,12 +43,14 @@ const TEXTS: [&str; 24] = [
 /// What separates the parts of words.
 const MARKS: [char; 7] = [' ', ',', '-', '/', '*', ':', '.'];
 
-/// First bytes below this are choices: no text begins with them.
-const CHOOSE: u8 = 9;
+/// Whether a first byte is a choice: no text begins with it, by UTF-8 or by JSON.
+const fn is_choice(first: u8) -> bool {
+    matches!(first, 0..=8 | 0x80..=0xBF)
+}
 
 /// The input that the bytes choose.
 pub fn json(data: &[u8], good: &[&str], fields: &[&str]) -> Vec<u8> {
-    let Some((first, rest)) = data.split_first().filter(|(first, _)| **first < CHOOSE) else {
+    let Some((first, rest)) = data.split_first().filter(|(first, _)| is_choice(**first)) else {
         return data.to_vec();
     };
     let Some(seed) = rest.first_chunk::<8>() else { return data.to_vec() };
@@ -64,13 +66,13 @@ pub fn json(data: &[u8], good: &[&str], fields: &[&str]) -> Vec<u8> {
 /// The word that the bytes choose.
 pub fn word(data: &[u8]) -> Vec<u8> {
     let Some((first, rest)) = data.split_first() else { return Vec::new() };
-    if *first >= CHOOSE {
+    if !is_choice(*first) {
         return data.to_vec();
     }
     let number = rest.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
     let Some(number) = number else { return data.to_vec() };
     let mut rng = Rng::with_seed(number);
-    let text = match first {
+    let text = match first % 9 {
         0 => number.to_string(),
         1 => {
             let field = |rng: &mut Rng, least: u8, most: u8| match rng.u8(..5) {
