@@ -71,14 +71,13 @@ pub(crate) async fn key_changed(table: &Table, event: KeyChanged, now: Time) -> 
 
 /// Ends the key that is there as the older event says. False: it met another write.
 async fn end(table: &Table, older: &Key) -> Result<bool, Error> {
-    let Some(there) = table.key_called(&older.key_id).await? else { return Ok(true) };
-    if there.revoked_at.is_some() {
-        return Ok(true);
+    let there = table.key_called(&older.key_id).await?;
+    match there.zip(older.revoked_at) {
+        Some((there, at)) if there.revoked_at.is_none() => {
+            Ok(table.put_key(&there.revoked(at)).await? == KeyWritten::Yes)
+        }
+        _ => Ok(true),
     }
-    // One more than the version that is there: a later event still counts.
-    let ended =
-        Key { revoked_at: older.revoked_at, version: there.version.saturating_add(1), ..there };
-    Ok(table.put_key(&ended).await? == KeyWritten::Yes)
 }
 
 /// Marks a deployment as deleted.

@@ -76,6 +76,16 @@ impl Key {
         self.revoked_at.is_none() && now < self.expires_at
     }
 
+    /// The key as it is once it is revoked: for good, since `at` if it was not before. It is a
+    /// version of its own, or no write of it would take the place of this one.
+    #[must_use]
+    pub fn revoked(self, at: Time) -> Self {
+        if self.revoked_at.is_some() {
+            return self;
+        }
+        Self { revoked_at: Some(at), version: self.version.saturating_add(1), ..self }
+    }
+
     /// Whether the key may see this deployment of this tenant.
     pub fn opens(&self, deployment: DeploymentId, tenant: &TenantId) -> bool {
         self.tenant_id == *tenant
@@ -198,6 +208,9 @@ mod tests {
         assert!(good(&key(), 99) && !good(&key(), 100));
         let revoked = Key { revoked_at: Some(Time::from_unix(50)), ..key() };
         assert!(!good(&revoked, 0), "by a clock that is slow, too");
+        let ended = key().revoked(Time::from_unix(60));
+        assert_eq!((ended.version, ended.revoked_at), (2, Some(Time::from_unix(60))));
+        assert_eq!(ended.clone().revoked(Time::from_unix(70)), ended, "once is for good");
     }
 
     #[test]
