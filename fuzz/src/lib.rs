@@ -2,6 +2,7 @@
 //! typed values it got out of them. What must hold of those it asserts.
 
 mod mutate;
+// By its file: the api would bring the AWS SDKs along, built with the fuzzer's instruments.
 #[path = "../../functions/api/src/payload.rs"]
 mod payload;
 

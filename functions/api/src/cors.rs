@@ -14,7 +14,8 @@ use crate::auth::LD_API_KEY;
 use crate::frame::LD_REQUEST;
 use crate::once::{IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, LD_BACKUP, LD_RESTORE};
 
-/// How long a browser may keep what it was told: Chromium's longest.
+/// How long a browser may keep what it was told: Chromium's longest (MDN,
+/// Access-Control-Max-Age).
 const KEPT: Duration = Duration::from_hours(2);
 
 /// The layer for these origins, if there are any.

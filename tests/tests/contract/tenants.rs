@@ -97,11 +97,10 @@ async fn keys(here: &Here) -> Result<Vec<(&'static str, Option<String>, Told)>> 
     ])
 }
 
-/// The name that requests of the deployment's owner have had.
+/// The name that the owner's change of its backup has had.
 const ONCE: (&str, &str) = ("idempotency-key", "once");
 
-/// A deployment with one of everything, and of each request that has a name one that was
-/// carried out, so that its answer is known.
+/// A deployment with one of everything, a recorded request among it.
 async fn fill(here: &Here) -> Result<()> {
     let id = here.create("n").await?;
     here.rest().await?;
