@@ -83,19 +83,16 @@ fn restore() -> Object {
 }
 
 fn schedule() -> Object {
-    let cron = text(Type::String.into(), "^ *[0-9A-Za-z*,/-]+( +[0-9A-Za-z*,/-]+){4} *$");
+    let about = "Minute, hour, day of the month, month, day of the week: lists, ranges, steps, \
+                 names; 7 is Sunday too. Two slots must be as far apart as the stack demands \
+                 (60 minutes, unless its operator changed it).";
+    let cron = text(Type::String.into(), "^ *[0-9A-Za-z*,/-]+( +[0-9A-Za-z*,/-]+){4} *$")
+        .max_length(Some(Cron::MAX_CHARACTERS))
+        .examples([json!("0 3 * * *")])
+        .description(Some(about));
     let zone = text(Type::String.into(), "^[A-Za-z0-9_+/-]+$");
     strict("The schedule as it is to be: all of it.")
-        .property(
-            "cron",
-            cron.max_length(Some(Cron::MAX_CHARACTERS)).examples([json!("0 3 * * *")]).description(
-                Some(
-                    "Minute, hour, day of the month, month, day of the week: lists, ranges, steps, \
-                 names; 7 is Sunday too. Two slots must be as far apart as the stack demands \
-                 (60 minutes, unless its operator changed it).",
-                ),
-            ),
-        )
+        .property("cron", cron)
         .required("cron")
         .property(
             "timezone",

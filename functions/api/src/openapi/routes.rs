@@ -4,9 +4,9 @@ use backups_aws::table::LIST;
 use backups_core::body::MAX_BYTES;
 use backups_core::error::Code;
 use backups_core::id::{BackupId, DeploymentId, RestoreId};
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
-use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::content::{Content, ContentBuilder};
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::link::{Link, LinkBuilder};
 use utoipa::openapi::path::{
@@ -132,10 +132,8 @@ fn create_backup() -> Operation {
 }
 
 fn get_backup() -> Operation {
-    let one = answer("The backup.").content(
-        "application/json",
-        json_of::<shown::Whole<'_>>().example(Some(examples::backup_detail())).build(),
-    );
+    let one = answer("The backup.")
+        .content("application/json", json_of::<shown::Whole<'_>>(examples::backup_detail()));
     of_backup(
         "Backups",
         "getBackup",
@@ -213,10 +211,8 @@ fn create_restore() -> Operation {
 }
 
 fn get_schedule() -> Operation {
-    let schedule = answer("The schedule.").content(
-        "application/json",
-        json_of::<schedules::Shown<'_>>().example(Some(examples::schedule())).build(),
-    );
+    let schedule = answer("The schedule.")
+        .content("application/json", json_of::<schedules::Shown<'_>>(examples::schedule()));
     let about = "The deployment's recurring schedule, when it runs next, and what became of its \
                  latest slot.";
     of_deployment("Schedule", "getSchedule", "Show the Schedule", about)
@@ -257,10 +253,8 @@ fn list_restores() -> Operation {
 }
 
 fn get_restore() -> Operation {
-    let one = answer("The restore.").content(
-        "application/json",
-        json_of::<restores::Item<'_>>().example(Some(examples::restore())).build(),
-    );
+    let one = answer("The restore.")
+        .content("application/json", json_of::<restores::Item<'_>>(examples::restore()));
     let about = "One restore: what it is at, which volumes it replaces, how long the deployment \
                  was down, and why it did not succeed.";
     of_deployment("Restores", "getRestore", "Show a Restore", about)
@@ -352,8 +346,8 @@ fn of(schema: &str) -> ContentBuilder {
     ContentBuilder::new().schema(Some(Ref::from_schema_name(schema)))
 }
 
-fn json_of<T: ToSchema>() -> ContentBuilder {
-    of(&T::name())
+fn json_of<T: ToSchema>(example: Value) -> Content {
+    of(&T::name()).example(Some(example)).build()
 }
 
 fn list_of<T: ToSchema>() -> ContentBuilder {
