@@ -41,9 +41,9 @@ pub fn tame(mut request: LambdaRequest) -> LambdaRequest {
             .raw_query_string
             .as_deref()
             .map(|query| encoded(query, b"/:@!$&'()*+,;=-._~?%"))
-            .map(|query| if query.len() > LONGEST { NO_QUERY.to_owned() } else { query });
-        let encoded = request.body.as_deref().filter(|_| request.is_base64_encoded);
-        if encoded.is_some_and(|body| STANDARD.decode(body).is_err()) {
+            .map(|query| if query.len() <= LONGEST { query } else { NO_QUERY.to_owned() });
+        let base64 = request.body.as_deref().filter(|_| request.is_base64_encoded);
+        if base64.is_some_and(|body| STANDARD.decode(body).is_err()) {
             // Not none: to some routes that is an order too.
             request.body = Some(NOT_BASE64.to_owned());
             request.is_base64_encoded = false;

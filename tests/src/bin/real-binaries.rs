@@ -50,6 +50,7 @@ async fn checked() -> Result<()> {
     let log = watch.stop().await?;
     let secret = here.demo.keys.manage.clone();
     here.stop().await;
+    ended.map_err(|Failed(why)| Failed(format!("{log}\n{why}")))?;
     // All that they print, at the highest level: a library may have a say there too.
     if log.contains(&secret) {
         return fail("the log has the secret of a key");
@@ -57,7 +58,7 @@ async fn checked() -> Result<()> {
     if !log.contains("\"level\":\"DEBUG\"") {
         return fail("the log has nothing below info: was it looked at?");
     }
-    ended.map_err(|Failed(why)| Failed(format!("{log}\n{why}")))
+    Ok(())
 }
 
 async fn story(here: &Here, watch: &Watch) -> Result<()> {
