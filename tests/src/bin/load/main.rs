@@ -6,7 +6,10 @@
 //! api's own 404, which passes the gateway and the Lambda adapter and asks for nothing: times are
 //! told as ratios to these, because the machine is whatever it is.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod model;
+mod seen;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,12 +17,15 @@ use std::time::Duration;
 
 use backups_aws::table::keys::Secret;
 use clap::Parser;
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::http::{Call, Reply};
 use tests::openapi::Document;
 use tests::{Cloud, Failed, Here, Result, Setup, drawn, fail};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+
+use crate::model::{Before, Model};
+use crate::seen::Seen;
 
 #[derive(Parser)]
 #[command(about = "Requests to the local cloud at a fixed rate, every answer judged")]
@@ -57,9 +63,6 @@ const MIX: [(Kind, u32); 9] = [
 /// One in so many requests is followed by one to each of those that times are compared with.
 const COMPARED: u32 = 5;
 
-/// Of a hundred requests so many at least are creates that were answered 204.
-const CREATED: usize = 20;
-
 /// After a create its deployment gets no other one for so long: most backups have completed
 /// by then.
 const BUSY: Duration = Duration::from_secs(7);
@@ -86,60 +89,6 @@ enum Kind {
     NoRoute,
 }
 
-/// A deployment, as whoever asks knows it.
-#[derive(Debug, Default)]
-struct Model {
-    /// The last id that was given.
-    last: u64,
-    /// A create is under way.
-    creating: bool,
-    /// What it has by all answers.
-    live: BTreeMap<u64, Names>,
-    /// What it may still show.
-    leaving: BTreeSet<u64>,
-    /// The last backup that an answer has shown completed.
-    rested: u64,
-}
-
-/// What a backup may be called.
-#[derive(Debug, Clone, Default)]
-struct Names {
-    /// Any of these now.
-    now: BTreeSet<String>,
-    /// All that it was ever asked to be called.
-    ever: Vec<String>,
-    /// Changes that have not been answered.
-    asked: u32,
-    /// Those that overlap: one of them is the last.
-    together: BTreeSet<String>,
-}
-
-impl Names {
-    fn asked(&mut self, name: &str) {
-        if self.asked == 0 {
-            self.together.clear();
-        }
-        self.asked += 1;
-        for names in [&mut self.now, &mut self.together] {
-            names.insert(name.to_owned());
-        }
-        self.ever.push(name.to_owned());
-    }
-
-    /// One more of them was done.
-    fn answered(&mut self) {
-        self.asked = self.asked.saturating_sub(1);
-        if self.asked == 0 {
-            self.now = std::mem::take(&mut self.together);
-        }
-    }
-
-    /// Whether it may have been called so at some moment since it was as `before`.
-    fn could_be(&self, before: &Self, name: &str) -> bool {
-        before.now.contains(name) || self.ever.iter().skip(before.ever.len()).any(|one| one == name)
-    }
-}
-
 struct Load {
     here: Here,
     gateway: SocketAddr,
@@ -148,16 +97,6 @@ struct Load {
     deployments: Vec<u64>,
     models: Vec<Mutex<Model>>,
     seen: Mutex<Seen>,
-}
-
-/// What came of the requests.
-#[derive(Debug, Default)]
-struct Seen {
-    /// Milliseconds, by kind.
-    times: BTreeMap<Kind, Vec<f64>>,
-    /// How often each kind was answered with each status.
-    statuses: BTreeMap<(Kind, u16), usize>,
-    wrong: Vec<String>,
 }
 
 /// A thread that panicked has failed the run already.
@@ -377,74 +316,9 @@ impl Load {
     }
 
     /// # Errors
-    /// The answer is wrong.
+    /// The answer is wrong, or not as the document says.
     fn judge(&self, kind: Kind, index: usize, before: &Before, reply: &Reply) -> Result<()> {
-        let mut model = lock(&self.models[index]);
-        let status = reply.status;
-        let wrong = |why: &str| fail(format!("{} {status}: {why}: {}", reply.asked, reply.text));
-        let code = reply.code();
-        match (kind, status) {
-            (Kind::Create, 204) => {
-                model.creating = false;
-                model.last += 1;
-                let id = model.last;
-                let names = model.live.entry(id).or_default();
-                names.asked(&before.name);
-                names.answered();
-                if reply.header("ld-backup") != id.to_string() {
-                    return wrong(&format!("backup {} for {id}", reply.header("ld-backup")));
-                }
-            }
-            (Kind::Create, 409) if code == "backup_in_progress" => {
-                model.creating = false;
-                if before.rests {
-                    return wrong("it was seen completed");
-                }
-            }
-            (Kind::List, 200) => {
-                let body = reply.json();
-                let ids: Vec<u64> = body
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|one| one["id"].as_u64())
-                    .collect();
-                if !ids.is_sorted_by(|one, next| one > next) {
-                    return wrong("not the newest first");
-                }
-                let shown: BTreeSet<u64> = ids.into_iter().collect();
-                let missing =
-                    before.live.keys().any(|id| !shown.contains(id) && !model.leaving.contains(id));
-                let most = model.last + u64::from(model.creating);
-                if missing || shown.last().is_some_and(|id| *id > most) {
-                    return wrong(&format!("it should have {:?}, to {most}", before.live.keys()));
-                }
-                for one in body.as_array().into_iter().flatten() {
-                    model.shown(before, one).or_else(|Failed(why)| wrong(&why))?;
-                }
-            }
-            (Kind::Show, 200) => {
-                let body = reply.json();
-                if body["id"] != before.id {
-                    return wrong("another one");
-                }
-                model.shown(before, &body).or_else(|Failed(why)| wrong(&why))?;
-            }
-            // Somebody deleted it meanwhile.
-            (Kind::Show | Kind::Patch, 404)
-                if code == "backup_not_found" && model.leaving.contains(&before.id) => {}
-            (Kind::Patch, 409)
-                if code == "backup_deleting" && model.leaving.contains(&before.id) => {}
-            (Kind::Patch, 204) => model.live.entry(before.id).or_default().answered(),
-            (Kind::Delete | Kind::Empty, 204) => {}
-            (Kind::Restores, 200) if reply.text == "[]" => {}
-            (Kind::Schedule, 404) if code == "schedule_not_found" => {}
-            (Kind::Foreign, 404) if code == "deployment_not_found" => {}
-            (Kind::Stranger, 401) if code == "unauthorized" => {}
-            (Kind::NoRoute, 404) if code == "route_not_found" => {}
-            _ => return wrong("not this"),
-        }
-        drop(model);
+        lock(&self.models[index]).judge(kind, before, reply)?;
         if kind == Kind::Empty { Ok(()) } else { Document::shared()?.check(reply) }
     }
 
@@ -453,129 +327,9 @@ impl Load {
         self.here.settle(120).await?;
         for (deployment, model) in self.deployments.iter().zip(&self.models) {
             let listed = self.here.list_of(*deployment).await?;
-            let model = lock(model);
-            let shown: BTreeSet<u64> = listed.iter().filter_map(|one| one["id"].as_u64()).collect();
-            let sure: BTreeSet<u64> = model.live.keys().copied().collect();
-            if shown != sure {
-                return fail(format!("deployment {deployment} has {shown:?}, and not {sure:?}"));
-            }
-            let bad = |one: &&Value| {
-                let names = one["id"].as_u64().and_then(|id| model.live.get(&id));
-                let name = one["name"].as_str().unwrap_or_default();
-                one["status"] != "completed" || !names.is_some_and(|names| names.now.contains(name))
-            };
-            if let Some(one) = listed.iter().find(bad) {
-                return fail(format!("deployment {deployment}: {one}"));
-            }
+            let held = lock(model).holds(&listed);
+            held.map_err(|Failed(why)| Failed(format!("deployment {deployment}: {why}")))?;
         }
         Ok(())
     }
-}
-
-/// What was known when a request left.
-struct Before {
-    id: u64,
-    name: String,
-    live: BTreeMap<u64, Names>,
-    rested: u64,
-    /// No backup was running.
-    rests: bool,
-}
-
-impl Model {
-    /// # Errors
-    /// A backup that a reply shows is not as it must be.
-    fn shown(&mut self, before: &Before, one: &Value) -> Result<()> {
-        let id = one["id"].as_u64().unwrap_or_default();
-        let (name, status) = (&one["name"], &one["status"]);
-        let named = name.as_str().unwrap_or_default();
-        if let (Some(names), Some(then)) = (self.live.get(&id), before.live.get(&id))
-            && !names.could_be(then, named)
-        {
-            return fail(format!("backup {id} is called {name} and not one of {:?}", then.now));
-        }
-        if status == "completed" {
-            self.rested = self.rested.max(id);
-        } else if id <= before.rested && !self.leaving.contains(&id) {
-            return fail(format!("backup {id} is {status}, and was completed before"));
-        }
-        Ok(())
-    }
-}
-
-impl Seen {
-    fn count(&self, wanted: impl Fn(Kind, u16) -> bool) -> usize {
-        let some = self.statuses.iter().filter(|((kind, status), _)| wanted(*kind, *status));
-        some.map(|(_, count)| count).sum()
-    }
-
-    fn show(&self, took: Duration) {
-        let asked = |kind| !matches!(kind, Kind::Empty | Kind::NoRoute);
-        let all = self.count(|kind, _| asked(kind));
-        println!("{all} requests in {:.1} s", took.as_secs_f64());
-        let empty = sorted(self.times.get(&Kind::Empty));
-        let of = |times: &[f64], share| at(times, share);
-        println!(
-            "p50 and p99 to those of an empty handler ({:.2} ms, {:.2} ms):",
-            of(&empty, 0.5),
-            of(&empty, 0.99)
-        );
-        let mut lines: Vec<(String, Vec<f64>)> = self
-            .times
-            .iter()
-            .map(|(kind, times)| (format!("{kind:?}"), sorted(Some(times))))
-            .collect();
-        let every: Vec<f64> = self
-            .times
-            .iter()
-            .filter(|(kind, _)| asked(**kind))
-            .flat_map(|(_, times)| times.iter().copied())
-            .collect();
-        lines.push(("all of the API".to_owned(), sorted(Some(&every))));
-        for (name, times) in lines {
-            let (middle, late) = (of(&times, 0.5), of(&times, 0.99));
-            println!(
-                "  {name:<15}{:>6} {:>8.1} {:>8.1}   ({middle:.2} ms, {late:.2} ms)",
-                times.len(),
-                middle / of(&empty, 0.5),
-                late / of(&empty, 0.99),
-            );
-        }
-        for ((kind, status), count) in &self.statuses {
-            println!("  {kind:?} {status}: {count}");
-        }
-        for wrong in self.wrong.iter().take(20) {
-            println!("WRONG {wrong}");
-        }
-    }
-
-    fn demand(&self) -> Result<()> {
-        if !self.wrong.is_empty() {
-            return fail(format!("{} answers were wrong", self.wrong.len()));
-        }
-        let all = self.count(|kind, _| !matches!(kind, Kind::Empty | Kind::NoRoute));
-        let made = self.count(|kind, status| kind == Kind::Create && status == 204);
-        if made * 100 < all * CREATED {
-            return fail(format!("of {all} requests only {made} were creates answered 204"));
-        }
-        Ok(())
-    }
-}
-
-fn sorted(times: Option<&Vec<f64>>) -> Vec<f64> {
-    let mut times = times.cloned().unwrap_or_default();
-    times.sort_by(f64::total_cmp);
-    times
-}
-
-/// What so large a share of them is not above.
-fn at(times: &[f64], share: f64) -> f64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "a place among thousands"
-    )]
-    let place = (times.len() as f64 * share) as usize;
-    times.get(place.min(times.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
