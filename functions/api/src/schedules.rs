@@ -5,10 +5,9 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use backups_aws::table::keys::Permission;
-use backups_aws::table::requests::{Answer, Once};
+use backups_aws::table::requests::Answer;
 use backups_core::body;
-use backups_core::error::Refusal;
-use backups_core::id::{BackupId, DeploymentId, NodeId};
+use backups_core::id::{BackupId, NodeId};
 use backups_core::refusals::no_schedule;
 use backups_core::schedule::{Cron, Last, Outcome, Schedule, Setting, Zone, may_have};
 use backups_core::time::Time;
@@ -105,7 +104,7 @@ pub(crate) async fn put(
     let (mut parts, body) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let id = input::deployment(&mut parts).await?;
-    let deployment = living(&api, &key, id, Permission::Manage).await?;
+    let mut deployment = living(&api, &key, id, Permission::Manage).await?;
     let body = input::json(&parts.headers, body).await?;
     let limits = &api.settings.limits;
     let sent = Sent::new(&key, &parts, &body, body::schedule(&body, limits.schedule_apart))?;
@@ -114,9 +113,25 @@ pub(crate) async fn put(
         &api,
         named,
         Box::pin(async {
-            may_have(&deployment, wanted, limits)?;
-            let changed = |before, now| Ok(Schedule::set(before, &deployment, wanted.clone(), now));
-            change(&api, id, named, changed).await?;
+            let mut tries = Tries::new(&api, named);
+            loop {
+                may_have(&deployment, wanted, limits)?;
+                let before = api.table.schedule(id).await?;
+                let now = api.clock.now();
+                let after = Schedule::set(before.clone(), &deployment, wanted.clone(), now);
+                // With a name it is stored also if nothing changes, for the record of it.
+                if named.is_none() && before.as_ref() == Some(&after) {
+                    break;
+                }
+                let (due, record) = (after.due(now), record(&api, named, Answer::default(), now)?);
+                let stored =
+                    api.table.set_schedule(&deployment, before.as_ref(), after, due, record);
+                if tries.stored(stored.await?).await? {
+                    break;
+                }
+                // It may have met the control plane.
+                deployment = living(&api, &key, id, Permission::Manage).await?;
+            }
             let (plan, enabled) = (&wanted.plan, wanted.enabled);
             tracing::info!(cron = %plan.cron, zone = %plan.zone, enabled, "the schedule is set");
             Ok(Answer::default())
@@ -134,35 +149,17 @@ pub(crate) async fn delete(
     let key = auth::caller(&api, &parts).await?;
     let id = input::deployment(&mut parts).await?;
     living(&api, &key, id, Permission::Manage).await?;
-    change(&api, id, None, |before, now| match before {
-        Some(before) if before.setting.is_some() => Ok(before.unset(now)),
-        _ => Err(no_schedule()),
-    })
-    .await?;
-    tracing::info!("the schedule is deleted");
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// Reads the schedule, changes it, and stores it.
-async fn change(
-    api: &Api,
-    id: DeploymentId,
-    named: Option<&Once>,
-    changed: impl Fn(Option<Schedule>, Time) -> Result<Schedule, Refusal>,
-) -> Result<(), Problem> {
-    let mut tries = Tries::new(api, named);
+    let mut tries = Tries::new(&api, None);
     loop {
-        let before = api.table.schedule(id).await?;
+        let before = api.table.schedule(id).await?.filter(|there| there.setting.is_some());
+        let before = before.ok_or_else(no_schedule)?;
         let now = api.clock.now();
-        let after = changed(before.clone(), now)?;
-        // With a name it is stored also if nothing changes, for the record of it.
-        if named.is_none() && before.as_ref() == Some(&after) {
-            return Ok(());
-        }
+        let after = before.clone().unset(now);
         let due = after.due(now);
-        let record = record(api, named, Answer::default(), now)?;
-        if tries.stored(api.table.set_schedule(before.as_ref(), after, due, record).await?).await? {
-            return Ok(());
+        if tries.stored(api.table.write_schedule(Some(&before), after, due).await?).await? {
+            break;
         }
     }
+    tracing::info!("the schedule is deleted");
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -282,6 +282,31 @@ async fn a_create_knows_its_own_earlier_try_again_however_late_it_was_applied() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_schedule_is_set_only_while_the_deployment_is_as_it_was_read() {
+    let cloud = Cloud::with(Some(&key()), Some(&deployment()));
+    let router = router(&cloud);
+    let put = || {
+        let mut request = request("PUT", &format!("{BACKUPS}/schedule"));
+        *request.body_mut() = r#"{"cron": "0 3 * * *"}"#.into();
+        request
+    };
+    assert_eq!(send(&router, put()).await.status, 204);
+    let items = cloud.last("TransactWriteItems")["TransactItems"].clone();
+    let (key, check) = (items[0]["Put"]["Item"]["sk"].clone(), &items[1]["ConditionCheck"]);
+    assert_eq!((key, &check["Key"]["sk"]), (json!({"S": "SCHEDULE"}), &json!({"S": "META"})));
+    // It is deleted, and its schedule with it, between the read and the write.
+    cloud.reply("TransactWriteItems", 400, cancelled());
+    let late = cloud.clone();
+    cloud.after("TransactWriteItems", move |_| {
+        let mut gone = deployment();
+        gone.registry.deleted = true;
+        late.put_deployment(&gone);
+    });
+    let reply = send(&router, put()).await;
+    assert_eq!((reply.status, reply.code().as_str()), (404, "deployment_not_found"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_create_that_meets_others_all_the_time_gives_up() {
     let cloud = Cloud::with(Some(&key()), Some(&deployment()));
     let router = router(&cloud);
