@@ -87,6 +87,19 @@ impl Document {
         })
     }
 
+    /// Its links, as `POST /path -> [204] Name`.
+    pub fn links(&self) -> impl Iterator<Item = String> {
+        self.operations().flat_map(|(method, path)| {
+            let operation = &self.whole["paths"][path][method.to_lowercase()];
+            let replies = operation["responses"].as_object().into_iter().flatten();
+            replies.flat_map(move |(status, reply)| {
+                let from = format!("{method} {path} -> [{status}]");
+                let names = reply["links"].as_object().into_iter().flatten();
+                names.map(move |(name, _)| format!("{from} {name}"))
+            })
+        })
+    }
+
     /// Checks a value against the schema that the pointer leads to.
     ///
     /// # Errors

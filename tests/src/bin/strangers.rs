@@ -50,15 +50,16 @@ enum What {
 
 #[derive(clap::Args)]
 struct Fuzz {
-    /// Examples of each route, at most
+    /// Examples of each route in a round, at most
     #[arg(long, default_value_t = EXAMPLES)]
     examples: u32,
     /// Where all choices of the first round come from; each next one has the next seed
     #[arg(long, default_value_t = 1)]
     seed: u32,
-    /// How many rounds: one runs out of examples that differ long before it has ten thousand
+    /// Rounds until there were so many requests: one runs out of examples that differ long
+    /// before it has ten thousand
     #[arg(long, default_value_t = 1)]
-    rounds: u32,
+    least: usize,
 }
 
 #[tokio::main]
@@ -67,7 +68,7 @@ async fn main() -> ExitCode {
         Some(What::Fuzz(options)) => fuzz(&options).await,
         Some(What::Client) => client().await,
         None => match client().await {
-            Ok(()) => fuzz(&Fuzz { examples: EXAMPLES, seed: 1, rounds: 1 }).await,
+            Ok(()) => fuzz(&Fuzz { examples: EXAMPLES, seed: 1, least: 1 }).await,
             failed => failed,
         },
     };
@@ -152,8 +153,8 @@ async fn schemathesis(here: &Here, options: &Fuzz) -> Result<()> {
     std::fs::write(&config, placed)?;
     let report = folder.path().join("report.ndjson");
     let mut replies = Replies::default();
-    for round in 0..options.rounds {
-        let seed = options.seed + round;
+    let mut seeds = options.seed..;
+    while let Some(seed) = seeds.next().filter(|_| replies.count(|_| true) < options.least) {
         let status = Command::new(tool("schemathesis")?)
             .arg("--config-file")
             .arg(&config)
@@ -179,9 +180,14 @@ async fn schemathesis(here: &Here, options: &Fuzz) -> Result<()> {
     replies.demand()
 }
 
-/// How often each route answered with each status.
+/// How often there was each status.
 #[derive(Debug, Default)]
-struct Replies(BTreeMap<String, BTreeMap<u64, usize>>);
+struct Replies {
+    /// By route.
+    routes: BTreeMap<String, BTreeMap<u64, usize>>,
+    /// Of those that a link of the document led to, by link.
+    links: BTreeMap<String, BTreeMap<u64, usize>>,
+}
 
 impl Replies {
     /// Adds those of schemathesis's report of what it sent and got.
@@ -194,25 +200,31 @@ impl Replies {
                 let word = |name: &str| case[name].as_str().unwrap_or_default();
                 let route = format!("{} {}", word("method"), word("path"));
                 let status = exchange["response"]["status_code"].as_u64().unwrap_or_default();
-                *self.0.entry(route).or_default().entry(status).or_default() += 1;
+                *self.routes.entry(route).or_default().entry(status).or_default() += 1;
+                // It finds links of its own, too, by the names of fields.
+                let transition = &recorder["cases"][id]["transition"];
+                if transition["is_inferred"] == false {
+                    let link = transition["id"].as_str().unwrap_or_default().to_owned();
+                    *self.links.entry(link).or_default().entry(status).or_default() += 1;
+                }
             }
         }
         Ok(())
     }
 
     fn count(&self, wanted: impl Fn(u64) -> bool) -> usize {
-        let all = self.0.values().flatten();
+        let all = self.routes.values().flatten();
         all.filter(|(status, _)| wanted(**status)).map(|(_, count)| count).sum()
     }
 
     fn show(&self) {
-        for (route, statuses) in &self.0 {
-            // Methods that a path does not have are one line of each.
-            if statuses.keys().any(|status| *status != 405) {
-                let words: Vec<String> =
-                    statuses.iter().map(|(status, count)| format!("{status}: {count}")).collect();
-                println!("{route}  {}", words.join(", "));
-            }
+        // Methods that a path does not have are one line of each.
+        let no_method = |statuses: &BTreeMap<u64, usize>| statuses.keys().eq(&[405]);
+        let routes = self.routes.iter().filter(|(_, statuses)| !no_method(statuses));
+        for (what, statuses) in routes.chain(&self.links) {
+            let words: Vec<String> =
+                statuses.iter().map(|(status, count)| format!("{status}: {count}")).collect();
+            println!("{what}  {}", words.join(", "));
         }
         let (all, good) = (self.count(|_| true), self.count(|status| status / 100 == 2));
         println!("{all} requests, {good} of them answered 2xx ({} %)", good * 100 / all.max(1));
@@ -221,9 +233,15 @@ impl Replies {
     fn demand(&self) -> Result<()> {
         for (method, path) in Document::shared()?.operations() {
             let route = format!("{method} {path}");
-            let statuses = self.0.get(&route);
+            let statuses = self.routes.get(&route);
             if !statuses.is_some_and(|some| some.keys().any(|status| status / 100 == 2)) {
                 return fail(format!("{route} was never answered 2xx"));
+            }
+        }
+        for link in Document::shared()?.links() {
+            let taken = self.links.keys().any(|taken| taken.starts_with(&link));
+            if !taken {
+                return fail(format!("the link {link} was never taken"));
             }
         }
         let (all, good) = (self.count(|_| true), self.count(|status| status / 100 == 2));
