@@ -95,7 +95,7 @@ pub fn init(stack: &str) {
 
 /// Whether a line may be written at all. What a library says below `info` may be a whole
 /// request, with the key in it: `lambda_runtime` has each payload at `trace`.
-fn may_be_logged(target: &str, level: Level) -> bool {
+pub fn may_be_logged(target: &str, level: Level) -> bool {
     level <= Level::INFO || target.split("::").next().is_some_and(|name| OURS.contains(&name))
 }
 

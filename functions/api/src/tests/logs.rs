@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::Mutex;
 
+use backups_aws::telemetry::may_be_logged;
 use backups_core::backup::Status;
 use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
@@ -46,30 +47,28 @@ async fn everything(secret: &str) {
     let router = router(&cloud);
     let misplaced =
         format!(r#"{{"name": "{secret}", "{secret}": "{secret}", "backup_type": "{secret}"}}"#);
+    let mut paths = vec!["/".to_owned(), format!("{BACKUPS}?key={secret}"), format!("/{secret}")];
+    let id = deployment().deployment_id.to_string();
+    let id = id.as_str();
+    // What a template of a path, as template.yaml has it too, says with these ids.
+    for template in openapi::document().paths.paths.keys() {
+        for (deployment, other) in [(id, "1"), (id, "2"), (id, secret), (secret, "1")] {
+            let path = template.replace("{deployment_id}", deployment);
+            paths.push(path.replace("{backup_id}", other).replace("{restore_id}", other));
+        }
+    }
+    assert!(paths.len() > 30 && !paths.iter().any(|path| path.contains('{')), "{paths:?}");
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", secret] {
-        for path in [
-            "/".to_owned(),
-            BACKUPS.to_owned(),
-            format!("{BACKUPS}?key={secret}"),
-            format!("{BACKUPS}/1"),
-            format!("{BACKUPS}/2"),
-            format!("{BACKUPS}/{secret}"),
-            format!("{BACKUPS}/schedule"),
-            format!("{BACKUPS}/1/restore"),
-            BACKUPS.replace("backups", "restores"),
-            BACKUPS.replace("backups", "restores/1"),
-            format!("/deployments/{secret}/backups"),
-            format!("/{secret}"),
-        ] {
-            send(&router, request(method, &path)).await;
-            let mut wrong = request(method, &path);
+        for path in &paths {
+            send(&router, request(method, path)).await;
+            let mut wrong = request(method, path);
             *wrong.body_mut() = Body::from(misplaced.clone());
             send(&router, wrong).await;
-            let mut doubled = request(method, &path);
+            let mut doubled = request(method, path);
             doubled.headers_mut().append("ld-api-key", secret.parse().expect("a value"));
             doubled.headers_mut().append("content-type", secret.parse().expect("a value"));
             send(&router, doubled).await;
-            let mut named = request(method, &path);
+            let mut named = request(method, path);
             named.headers_mut().insert("idempotency-key", secret.parse().expect("a value"));
             send(&router, named).await;
         }
@@ -108,8 +107,16 @@ async fn a_secret_is_in_no_line_at_any_level() {
     everything(secret.expose()).await;
     let text = lines.text();
     assert!(text.lines().count() > 500, "the run was seen");
-    let body = &secret.expose()[3..];
-    let shown: Vec<&str> = text.lines().filter(|line| line.contains(body)).collect();
+    let with = |what: &str| text.lines().filter(|line| line.contains(what)).collect::<Vec<_>>();
+    let shown = with(&secret.expose()[3..]);
+    assert!(shown.is_empty(), "{shown:#?}");
+    // The SDK tells of whole rows at a level at which it is not let.
+    let mut shown = with(&secret.hash());
+    shown.retain(|line| {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        let word = |name: &str| line[name].as_str().expect("a word");
+        may_be_logged(word("target"), word("level").parse().expect("a level"))
+    });
     assert!(shown.is_empty(), "{shown:#?}");
 }
 
