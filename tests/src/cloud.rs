@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use backups_aws::table::keys::Secret;
+use jiff::Timestamp;
 use local::Demo;
 use serde_json::{Value, json};
 
@@ -202,7 +204,7 @@ impl Cloud {
     ///
     /// # Errors
     /// No answer.
-    pub async fn now(&self) -> Result<jiff::Timestamp> {
+    pub async fn now(&self) -> Result<Timestamp> {
         let now = self.local("GET", "clock", &Value::Null).await?;
         Ok(text(&now, "now").parse()?)
     }
@@ -394,6 +396,34 @@ impl Cloud {
             detail[name] = value.clone();
         }
         self.put_event("supervisor.control-plane", "Deployment Changed", &detail).await?;
+        self.settle(20).await
+    }
+
+    /// Has the control plane say what a key is: the tenant's manager for 30 days, but for
+    /// `change`.
+    ///
+    /// # Errors
+    /// The bus does not take it, or it does not come to rest.
+    pub async fn change_key(
+        &self,
+        key_id: &str,
+        secret: &Secret,
+        version: u64,
+        change: &Value,
+    ) -> Result<()> {
+        let expires_at = self.now().await?.as_second() + 30 * 86_400;
+        let mut detail = json!({
+            "version": version,
+            "key_id": key_id,
+            "hash": secret.hash(),
+            "tenant_id": self.demo.tenant_id,
+            "permission": "deployment:manage",
+            "expires_at": Timestamp::from_second(expires_at)?.to_string(),
+        });
+        for (name, value) in change.as_object().into_iter().flatten() {
+            detail[name] = value.clone();
+        }
+        self.put_event("supervisor.control-plane", "API Key Changed", &detail).await?;
         self.settle(20).await
     }
 

@@ -1,7 +1,6 @@
 //! API keys: made, listed and revoked by the operator's command, and used over HTTP.
 
 use backups_aws::table::keys::Secret;
-use jiff::ToSpan as _;
 use serde_json::{Value, json};
 use tests::http::{Call, Reply};
 use tests::{Failed, Here, Result, Setup, fail};
@@ -138,35 +137,25 @@ async fn what_no_key_can_be_is_refused() -> Result<()> {
 async fn the_control_plane_makes_changes_and_revokes_keys_by_version() -> Result<()> {
     let here = Here::start(Setup::default()).await?;
     let secret = Secret::from_bytes([7; 32]);
-    let (tenant, expires) = (here.demo.tenant_id.clone(), here.now().await? + 720.hours());
-    let event = |version: u64, change: Value| {
-        let mut detail = json!({
-            "version": version, "key_id": "key-cp", "hash": secret.hash(), "tenant_id": tenant,
-            "permission": "deployment:read", "expires_at": expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        });
-        for (name, value) in change.as_object().into_iter().flatten() {
-            detail[name] = value.clone();
-        }
-        detail
-    };
-    let put = async |detail: Value| {
-        here.put_event("supervisor.control-plane", "API Key Changed", &detail).await?;
+    let put = async |version, change: Value| {
+        here.change_key("key-cp", &secret, version, &change).await?;
         here.rest().await
     };
+    let reading = json!({"permission": "deployment:read"});
     assert_eq!(list(&here, secret.expose()).await?.code(), "unauthorized");
-    put(event(1, json!({}))).await?;
+    put(1, reading.clone()).await?;
     assert_eq!(list(&here, secret.expose()).await?.status, 200);
     let post = || Call::new("POST", here.backups()).key(secret.expose()).json(r#"{"name": "n"}"#);
     assert_eq!(here.send(post()).await?.code(), "insufficient_permissions");
     // Changed; and an event that comes late changes nothing.
-    put(event(3, json!({"permission": "deployment:manage"}))).await?;
-    put(event(2, json!({"deployments": [77]}))).await?;
+    put(3, json!({})).await?;
+    put(2, json!({"deployments": [77]})).await?;
     here.advance(30).await?;
     assert_eq!(here.send(post()).await?.status, 204);
     // Another tenant's, or another key of that name: refused, and nothing changed.
-    put(event(4, json!({"tenant_id": "other"}))).await?;
-    put(event(5, json!({"hash": "0".repeat(64)}))).await?;
-    put(event(6, json!({"expires_at": "2999-01-01T00:00:00Z"}))).await?;
+    put(4, json!({"tenant_id": "other"})).await?;
+    put(5, json!({"hash": "0".repeat(64)})).await?;
+    put(6, json!({"expires_at": "2999-01-01T00:00:00Z"})).await?;
     let letters = here.local("GET", "dead_letters", &Value::Null).await?.to_string();
     for why in ["another key's", "at most 365 days"] {
         assert!(letters.contains(why), "{why}: {letters}");
@@ -175,25 +164,21 @@ async fn the_control_plane_makes_changes_and_revokes_keys_by_version() -> Result
     assert_eq!(list(&here, secret.expose()).await?.status, 200);
     // What ends a key ends it, however late it comes; and what ended stays so.
     let other = Secret::from_bytes([8; 32]);
-    let of_other = json!({"key_id": "key-late", "hash": other.hash()});
-    let with = |more: Value| {
-        let mut all = of_other.clone();
-        for (name, value) in more.as_object().into_iter().flatten() {
-            all[name] = value.clone();
-        }
-        all
+    let late = async |version, change: Value| {
+        here.change_key("key-late", &other, version, &change).await?;
+        here.rest().await
     };
-    put(event(5, with(json!({})))).await?;
+    late(5, json!({})).await?;
     assert_eq!(list(&here, other.expose()).await?.status, 200);
-    put(event(3, with(json!({"revoked_at": "2026-11-01T00:00:00Z"})))).await?;
+    late(3, json!({"revoked_at": "2026-11-01T00:00:00Z"})).await?;
     here.advance(30).await?;
     assert_eq!(list(&here, other.expose()).await?.code(), "unauthorized");
-    put(event(9, with(json!({})))).await?;
+    late(9, json!({})).await?;
     here.advance(30).await?;
     assert_eq!(list(&here, other.expose()).await?.code(), "unauthorized");
     // An operator has the last word.
     here.admin(&["key", "revoke", "key-cp"]).await?;
-    put(event(9, json!({}))).await?;
+    put(9, json!({})).await?;
     here.advance(30).await?;
     assert_eq!(list(&here, secret.expose()).await?.code(), "unauthorized");
     here.stop().await;

@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use backups_aws::table::keys::Secret;
+use jiff::Timestamp;
 use local::Template;
 use serde_json::{Value, json};
 use tests::http::{Call, Reply};
@@ -97,17 +99,40 @@ async fn keys(here: &Here) -> Result<Vec<(&'static str, Option<String>, Told)>> 
     ])
 }
 
-/// The name that the owner's change of its backup has had.
-const ONCE: (&str, &str) = ("idempotency-key", "once");
+/// Keys that opened the deployment and do not any more, and at last one that still does. Each
+/// has asked for what the matrix asks for: those answers are kept, and must not be told.
+async fn fallen(here: &Here) -> Result<Vec<(&'static str, Option<String>, Told)>> {
+    let beside = here.demo.more_deployment_ids[1];
+    let soon = here.now().await?.as_second() + 20;
+    let soon = Timestamp::from_second(soon)?.to_string();
+    let mut keys = Vec::new();
+    for (kind, change, told) in [
+        ("revoked since", json!({"revoked_at": soon}), Told::Unauthorized),
+        ("expired since", json!({"expires_at": soon}), Told::Unauthorized),
+        ("elsewhere's since", json!({"allow": ["192.0.2.0/24"]}), Told::NotFromHere),
+        ("bound to another since", json!({"deployments": [beside]}), Told::NotThere),
+        ("a reader since", json!({"permission": "deployment:read"}), Told::ReadOnly),
+        ("as it was", json!({}), Told::NotOwn),
+    ] {
+        let number = u8::try_from(keys.len())?;
+        let (id, secret) = (format!("fallen-{number}"), Secret::from_bytes([number; 32]));
+        here.change_key(&id, &secret, 1, &json!({})).await?;
+        for call in changes(here.demo.deployment_id)? {
+            let reply = here.send(call.key(secret.expose())).await?;
+            assert_eq!(reply.status, 204, "{kind}: {}", reply.text);
+        }
+        here.change_key(&id, &secret, 2, &change).await?;
+        keys.push((kind, Some(secret.expose().to_owned()), told));
+    }
+    here.advance(30).await?;
+    Ok(keys)
+}
 
-/// A deployment with one of everything, a recorded request among it.
+/// A deployment with one of everything.
 async fn fill(here: &Here) -> Result<()> {
     let id = here.create("n").await?;
     here.rest().await?;
     let key = here.demo.keys.manage.clone();
-    let change = Call::new("PATCH", format!("{}/{id}", here.backups())).key(&key);
-    let change = change.json(r#"{"name": "n"}"#).header(ONCE.0, ONCE.1);
-    assert_eq!(here.send(change).await?.status, 204);
     let restore = Call::new("POST", format!("{}/{id}/restore", here.backups())).key(&key);
     assert_eq!(here.send(restore).await?.status, 204);
     here.until("the restore is over", |rows, _| {
@@ -132,33 +157,53 @@ async fn state(cloud: &Cloud) -> Result<Vec<Row>> {
     Ok(rows.into_iter().filter(|row| !row.text("pk").starts_with("REQUESTS#")).collect())
 }
 
+/// A route's path with its parameters.
+fn filled(path: &str, deployment: u64, id: &str) -> Result<String> {
+    let path = path.replace("{deployment_id}", &deployment.to_string());
+    let path = path.replace("{backup_id}", id).replace("{restore_id}", id);
+    if path.contains('{') {
+        return fail(format!("{path}: what is to be in the place of its parameters?"));
+    }
+    Ok(path)
+}
+
+/// A body that the route takes.
+fn good(path: &str) -> &'static str {
+    match path.rsplit('/').next() {
+        Some("backups" | "{backup_id}") => r#"{"name": "n"}"#,
+        Some("schedule") => r#"{"cron": "0 4 29 2 *"}"#,
+        Some("restore") => r#"{"allow_partial": true}"#,
+        _ => "",
+    }
+}
+
+/// The request of each route that changes something at once, by the name that the matrix's
+/// have.
+fn changes(deployment: u64) -> Result<Vec<Call>> {
+    let routes = routes()?.into_iter().filter(|(method, _)| method == "PUT" || method == "PATCH");
+    let named = |(method, path): (String, String)| {
+        let call = Call::new(&method, filled(&path, deployment, "1")?).json(good(&path));
+        Ok(call.header("idempotency-key", &method))
+    };
+    routes.map(named).collect()
+}
+
 /// A request of a route: with good input, and with bad.
 fn requests(method: &str, path: &str, deployment: u64) -> Result<Vec<Call>> {
     let mut calls = Vec::new();
+    let good = good(path);
     for id in ["1", "99"] {
-        let filled = path
-            .replace("{deployment_id}", &deployment.to_string())
-            .replace("{backup_id}", id)
-            .replace("{restore_id}", id);
-        if filled.contains('{') {
-            return fail(format!("{path}: what is to be in the place of its parameters?"));
-        }
+        let filled = filled(path, deployment, id)?;
         if method == "GET" {
             calls.push(Call::new(method, format!("{filled}?limit=1&before=2")));
         }
         let call = Call::new(method, filled);
-        let good = match path.rsplit('/').next() {
-            Some("backups" | "{backup_id}") => r#"{"name": "n"}"#,
-            Some("schedule") => r#"{"cron": "0 4 29 2 *"}"#,
-            Some("restore") => r#"{"allow_partial": true}"#,
-            _ => "",
-        };
         if method == "GET" || method == "DELETE" {
             calls.push(call);
             continue;
         }
         calls.push(call.clone().json(good));
-        calls.push(call.clone().json(good).header(ONCE.0, ONCE.1));
+        calls.push(call.clone().json(good).header("idempotency-key", method));
         calls.push(call.clone().json(good).header("idempotency-key", "not one"));
         calls.push(call.clone().json("{"));
         calls.push(call.clone().json(vec![b' '; 70_000]));
@@ -178,8 +223,9 @@ fn routes() -> Result<Vec<(String, String)>> {
 async fn what_a_key_must_not_know_it_cannot_tell_from_what_is_not_there() -> Result<()> {
     let parameters = vec![("RequestsPerMinute".to_owned(), "100000".to_owned())];
     let here = Here::start(Setup { deployments: 3, parameters, ..Setup::default() }).await?;
-    let keys = keys(&here).await?;
+    let mut keys = keys(&here).await?;
     fill(&here).await?;
+    keys.extend(fallen(&here).await?);
     let (own, gone) = (here.demo.deployment_id, here.demo.more_deployment_ids[0]);
     let foreign = here.demo.other_deployment_id;
     let before = state(&here).await?;
@@ -223,6 +269,13 @@ async fn what_a_key_must_not_know_it_cannot_tell_from_what_is_not_there() -> Res
     assert_eq!(several, [(401, 1), (403, 2), (404, 1)], "{told_in_all:#?}");
     println!("{cells} cells, {requests_made} requests");
     assert_eq!(state(&here).await?, before, "a request that was refused has done something");
+
+    // The answers are known all the while: who still may is told them again.
+    let as_it_was = keys.last().and_then(|(_, key, _)| key.clone()).unwrap_or_default();
+    for call in changes(own)? {
+        let reply = here.send(call.key(&as_it_was)).await?;
+        assert_eq!((reply.status, reply.header("idempotent-replayed")), (204, "true"));
+    }
 
     // The same with the key that may: it is not the requests that were wrong. Looks come first
     // and deletes last, so that all is there.

@@ -174,20 +174,13 @@ async fn nothing() -> Result<SocketAddr> {
 /// Keys of the demo's tenant, by the control plane's event.
 async fn keys(here: &Here, count: u32) -> Result<Vec<String>> {
     let mut secrets = Vec::new();
-    let expires_at = jiff::Timestamp::from_second(here.now().await?.as_second() + 86_400)?;
     for number in 0..count {
         let mut bytes = [7; 32];
         bytes[..4].copy_from_slice(&number.to_be_bytes());
         let secret = Secret::from_bytes(bytes);
-        let detail = json!({
-            "version": 1, "key_id": format!("load-{number}"), "hash": secret.hash(),
-            "tenant_id": here.demo.tenant_id, "permission": "deployment:manage",
-            "expires_at": expires_at.to_string(),
-        });
-        here.put_event("supervisor.control-plane", "API Key Changed", &detail).await?;
+        here.change_key(&format!("load-{number}"), &secret, 1, &json!({})).await?;
         secrets.push(secret.expose().to_owned());
     }
-    here.settle(20).await?;
     Ok(secrets)
 }
 
