@@ -33,6 +33,7 @@ impl Person {
         let scheduled = self.world.lock().profile.kind.has_schedules() && self.rng.bool();
         let drawn = self.rng.u8(0..if scheduled { Self::HINDERING } else { Self::CHANGES });
         self.change(deployment, change.unwrap_or(drawn));
+        self.schedules_meanwhile(deployment, tenant).await?;
         // Half of the time somebody makes a backup all the same.
         let known = Duration::from_secs(self.rng.u64(10..60));
         tokio::time::sleep(known).await;
@@ -54,6 +55,26 @@ impl Person {
             let kind = "Deployment Changed";
             drive::control_plane(&mut world.cloud, &mut world.oracle, now, kind, &detail);
             world.wake_if_sooner();
+        }
+        Ok(())
+    }
+
+    /// While what the control plane said is on its way somebody sets a schedule, again and
+    /// again: at the moment when it arrives one is being written.
+    async fn schedules_meanwhile(&mut self, deployment: u64, tenant: usize) -> Result<()> {
+        if !self.world.lock().profile.kind.has_schedules() || self.rng.bool() {
+            return Ok(());
+        }
+        for _ in 0..100 {
+            {
+                let world = self.world.lock();
+                let mut all = world.scene.deployments.iter();
+                let said = all.find(|one| one.id == deployment).map(|one| one.version);
+                if said.is_none_or(|version| world.oracle.knows(deployment) >= version) {
+                    break;
+                }
+            }
+            self.schedule(deployment, tenant).await?;
         }
         Ok(())
     }
