@@ -10,6 +10,9 @@ use super::reply::Reply;
 use super::scene::Key;
 use crate::Result;
 
+/// How often a request is sent: for less than the ten minutes for which its answer is kept.
+const TRIES: u32 = 8;
+
 impl Person {
     /// Looks at one backup.
     pub(super) async fn show(&mut self, deployment: u64, tenant: usize) -> Result<()> {
@@ -45,7 +48,7 @@ impl Person {
         both.0.and(both.1)
     }
 
-    /// Changes this one, and asks again as long as nobody knows what came of it.
+    /// Changes this one.
     async fn patch_one(&mut self, deployment: u64, tenant: usize, id: u64) -> Result<()> {
         let mut body = json!({ "name": self.world.lock().scene.name() });
         match self.rng.u8(0..4) {
@@ -60,27 +63,46 @@ impl Person {
         }
         let key = if self.rng.u8(0..12) == 0 { Key::Read } else { Key::Manage };
         let path = format!("/deployments/{deployment}/backups/{id}");
-        let called = self.called();
+        let what = What::Patch { backup: id, body: body.clone() };
+        let sent = ("application/json", body.to_string());
+        self.send((deployment, tenant, key), what, ("PATCH", &path), sent).await.map(|_| ())
+    }
+
+    /// Asks for a change of any kind. Who calls it anything asks again as long as nobody knows
+    /// what came of it.
+    pub(super) async fn send(
+        &mut self,
+        (deployment, tenant, key): (u64, usize, Key),
+        what: What,
+        (method, path): (&str, &str),
+        (kind, body): (&str, String),
+    ) -> Result<Option<Reply>> {
+        let called = self.rng.bool().then(|| self.called());
+        let mut tries = 0;
         loop {
-            let what = What::Patch { backup: id, body: body.clone() };
-            let mut asked = self.asked(deployment, tenant, key, what);
+            let mut asked = self.asked(deployment, tenant, key, what.clone());
             asked.called.clone_from(&called);
-            let json = "application/json";
-            let reply = self.ask(asked, "PATCH", &path, json, body.to_string()).await?;
-            if called.is_none() || !self.again(reply.as_ref()).await {
-                return Ok(());
+            let reply = self.ask(asked, method, path, kind, body.clone()).await?;
+            tries += 1;
+            if called.is_none() || tries == TRIES || !self.again(reply.as_ref()).await {
+                return Ok(reply);
             }
         }
     }
 
-    /// What a request is called, by those who call theirs anything.
-    pub(super) fn called(&mut self) -> Option<String> {
-        self.rng.bool().then(|| format!("{:016x}", self.rng.u64(..)))
+    /// What a request is called: now and then as the one before it, whosever that was.
+    fn called(&mut self) -> String {
+        let (new, again) = (format!("{:016x}", self.rng.u64(..)), self.rng.u8(0..16) == 0);
+        let last = &mut self.world.lock().scene.called;
+        if !again || last.is_empty() {
+            *last = new;
+        }
+        last.clone()
     }
 
     /// Whether a request is sent again, after a while: when nobody knows what came of it, and
     /// now and then for no reason.
-    pub(super) async fn again(&mut self, reply: Option<&Reply>) -> bool {
+    async fn again(&mut self, reply: Option<&Reply>) -> bool {
         let unknown = reply.is_none_or(|reply| {
             reply.status >= 500 || reply.code() == "idempotent_request_in_progress"
         });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use backups_aws::table::keys::Secret;
 use fastrand::Rng;
 use http::Request;
 use serde_json::{Value, json};
@@ -336,18 +337,10 @@ impl Person {
             body["remarks"] = json!("because");
             body["backup_type"] = json!("scheduled");
         }
-        let called = self.called();
-        loop {
-            let what = What::Create { name: name.clone(), body: body.clone() };
-            let mut asked = self.asked(deployment, tenant, Key::Manage, what);
-            asked.called.clone_from(&called);
-            let path = format!("/deployments/{deployment}/backups");
-            let json = "application/json";
-            let reply = self.ask(asked, "POST", &path, json, body.to_string()).await?;
-            if called.is_none() || !self.again(reply.as_ref()).await {
-                return Ok(reply);
-            }
-        }
+        let what = What::Create { name, body: body.clone() };
+        let path = format!("/deployments/{deployment}/backups");
+        let sent = ("application/json", body.to_string());
+        self.send((deployment, tenant, Key::Manage), what, ("POST", &path), sent).await
     }
 
     async fn list(&mut self, deployment: u64, tenant: usize) -> Result<Option<Reply>> {
@@ -398,8 +391,8 @@ impl Person {
         let bound_elsewhere = key == Key::Bound && first.is_none_or(|one| one.id != deployment);
         let foreign = owner.is_none_or(|one| one.tenant != tenant) || bound_elsewhere;
         let good = world.scene.is_good(tenant, key, world.now(), world.now());
-        let called = None;
-        Asked { at: world.now(), deployment, key, tenant, good, foreign, called, what }
+        let (called, hash) = (None, String::new());
+        Asked { at: world.now(), deployment, key, tenant, good, foreign, called, hash, what }
     }
 
     /// Sends a request and waits for its answer, as long as the gateway does.
@@ -412,6 +405,8 @@ impl Person {
         body: String,
     ) -> Result<Option<Reply>> {
         let secret = self.world.lock().scene.key(asked.tenant, asked.key).to_owned();
+        let hash = Secret::parse(&secret).map(|secret| secret.hash()).unwrap_or_default();
+        let asked = Asked { hash, ..asked };
         let mut request = Request::builder().method(method).uri(path);
         if !secret.is_empty() {
             request = request.header("ld-api-key", secret);

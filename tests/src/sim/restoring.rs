@@ -41,11 +41,10 @@ impl Person {
         }
         let path = format!("/deployments/{deployment}/backups/{backup}/restore");
         let what = What::Restore { backup, body: body.clone() };
-        let asked = self.asked(deployment, tenant, Key::Manage, what);
         let empty = body.as_object().is_none_or(serde_json::Map::is_empty);
         let (kind, body) =
             if empty { ("", String::new()) } else { ("application/json", body.to_string()) };
-        self.ask(asked, "POST", &path, kind, body).await?;
+        self.send((deployment, tenant, Key::Manage), what, ("POST", &path), (kind, body)).await?;
         if self.rng.u8(0..5) == 0 {
             // While its volumes are being made.
             tokio::time::sleep(Duration::from_secs(self.rng.u64(15..90))).await;

@@ -28,6 +28,8 @@ pub(crate) struct Scene {
     pub(crate) deployments: Vec<Deployment>,
     /// Names given to backups: each request has its own.
     pub(crate) names: u32,
+    /// What the last request was called that was called anything.
+    pub(crate) called: String,
     /// When the keys end that end in the middle of the run.
     pub(crate) ends: Timestamp,
 }

@@ -63,9 +63,9 @@ impl Person {
         body: &Value,
     ) -> Result<Option<Reply>> {
         let what = What::Reschedule(body.clone());
-        let asked = self.asked(deployment, tenant, Key::Manage, what);
-        let (kind, text) = ("application/json", body.to_string());
-        self.ask(asked, "PUT", &path(deployment), kind, text).await
+        let sent = ("application/json", body.to_string());
+        let by = (deployment, tenant, Key::Manage);
+        self.send(by, what, ("PUT", &path(deployment)), sent).await
     }
 
     pub(super) async fn read_schedule(

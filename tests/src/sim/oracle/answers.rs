@@ -9,6 +9,7 @@ use super::super::reach::Reach;
 use super::super::reply::Reply;
 use super::super::scene::Key;
 use super::super::table::RowRef;
+use super::named::known_by;
 use super::schedules::setting;
 use super::{Asked, EXPIRED, Oracle, Request, TICKS, Verdict, What, time, violated};
 use crate::rows::{FIELDS, items, named, text};
@@ -16,6 +17,7 @@ use crate::rows::{FIELDS, items, named, text};
 impl Oracle {
     /// Somebody asks.
     pub(crate) fn ask(&mut self, asked: &Asked) {
+        self.ask_named(asked);
         let may = asked.may();
         match &asked.what {
             What::Create { name, body } if may => {
@@ -30,7 +32,10 @@ impl Oracle {
             }
             What::Patch { backup, body } if may => self.ask_patch(asked, *backup, body),
             What::Reschedule(body) if may => self.schedules.ask(asked.deployment, body),
-            What::Restore { backup, .. } if may => self.restores.ask((asked.deployment, *backup)),
+            What::Restore { backup, .. } if may => {
+                let named = known_by(asked);
+                self.restores.ask((asked.deployment, *backup), named, asked.at);
+            }
             _ => {}
         }
     }
@@ -54,9 +59,7 @@ impl Oracle {
             (200, What::Restores(None)) => reach.hit("api 200 restores"),
             (200, What::Schedule) => reach.hit("api 200 schedule"),
             (200, What::Show(_)) => reach.hit("api 200 backup"),
-            (204, _) if reply.header("idempotent-replayed") == "true" => {
-                reach.hit("api 204 replayed");
-            }
+            (204, _) if is_replayed(reply) => {}
             (204, What::Patch { .. }) => reach.hit("api 204 patch"),
             (204, What::Create { .. }) => reach.hit("api 204 create"),
             (204, What::Restore { .. }) => reach.hit("api 204 restore"),
@@ -67,6 +70,7 @@ impl Oracle {
             _ => reach.hit(&format!("api {code}")),
         }
         self.check(now, asked, reply, &code, disturbed)?;
+        self.named_answered(asked, reply, &code, disturbed, reach)?;
         self.tells_nothing(asked, reply, &code)?;
         if reply.status == 200 && matches!(asked.what, What::Schedule) {
             self.schedule_is_true(now, asked, &reply.json())?;
@@ -85,7 +89,7 @@ impl Oracle {
         }
         if let (What::Restore { backup, .. }, true, 400..500) =
             (&asked.what, asked.may(), reply.status)
-            && !self.restores.settle((asked.deployment, *backup))
+            && !self.restores.refused((asked.deployment, *backup), known_by(asked))
         {
             return violated("refused-and-made", format!("{asked:?}: {code}"));
         }
@@ -177,6 +181,8 @@ impl Oracle {
             (What::List, 200) => self.list_is_true(now, asked, &reply.json()),
             // Looked at on their own (`schedule_is_true`, `patch_answered`).
             (What::Schedule, 200) | (What::Patch { .. }, 204) => Ok(()),
+            // By now another one may stand there; of what backup, too (`named_answered`).
+            (What::Reschedule(_) | What::Restore { .. }, 204) if is_replayed(reply) => Ok(()),
             (What::Reschedule(body), 204) => {
                 let wanted = if body.is_null() { Value::Null } else { setting(body) };
                 if self.settings_since(asked).contains(&wanted) {
@@ -189,11 +195,7 @@ impl Oracle {
                 self.restore_was_made(asked, *backup, body, reply)
             }
             (What::Show(id), 200) => self.shown_is_true(asked, *id, &reply.json()),
-            (What::Create { name, .. }, 204) => {
-                let tries = self.requests.get(name).map_or(0, |request| request.tries);
-                is_a_replay(asked, reply, tries, disturbed)?;
-                self.was_made(asked, name, reply)
-            }
+            (What::Create { name, .. }, 204) => self.was_made(asked, name, reply),
             (What::Delete(id), 204) => self.is_being_deleted(asked, *id),
             (What::Create { name, .. }, _) => {
                 // Whoever is refused has nothing made.
@@ -312,14 +314,9 @@ impl Oracle {
     }
 }
 
-/// What is answered as before was asked for before; or it is the request's own answer, which
-/// was lost on its way from the table.
-pub(super) fn is_a_replay(asked: &Asked, reply: &Reply, tries: u32, disturbed: bool) -> Verdict {
-    let replayed = reply.header("idempotent-replayed") == "true";
-    if !replayed || asked.called.is_some() && (tries > 1 || disturbed) {
-        return Ok(());
-    }
-    violated("replayed", format!("{asked:?}: answered as before, and never asked before"))
+/// Whether it is the answer of an earlier try.
+pub(super) fn is_replayed(reply: &Reply) -> bool {
+    reply.header("idempotent-replayed") == "true"
 }
 
 /// What every answer has.

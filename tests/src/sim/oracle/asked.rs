@@ -19,6 +19,8 @@ pub(crate) struct Asked {
     pub(crate) foreign: bool,
     /// What the request is called, to be known again.
     pub(crate) called: Option<String>,
+    /// The hash of the secret that it bears.
+    pub(crate) hash: String,
     pub(crate) what: What,
 }
 

@@ -22,6 +22,7 @@ mod calls;
 mod deployments;
 mod failures;
 mod lives;
+mod named;
 mod outcomes;
 mod patches;
 mod reconciliation;
@@ -134,6 +135,7 @@ pub(crate) struct Oracle {
     /// Creates that somebody may ask for, by the name: each has its own.
     requests: BTreeMap<String, Request>,
     patches: patches::Patches,
+    names: named::Names,
     /// When a nudge was lost on the bus: of which deployment, and of which upgrade.
     nudges_lost: Vec<(Timestamp, u64, String)>,
     /// Backups whose delete somebody asked for who has the right to, and how many
@@ -318,6 +320,7 @@ impl Oracle {
             operations: BTreeMap::new(),
             requests: BTreeMap::new(),
             patches: patches::Patches::default(),
+            names: named::Names::new(),
             nudges_lost: Vec::new(),
             deletes: BTreeMap::new(),
             restores: restores::Restores::default(),

@@ -49,7 +49,7 @@ impl Oracle {
                 }),
                 _ => false,
             },
-            "idempotent_request_in_progress" => asked.called.is_some(),
+            "idempotent_request_in_progress" | "idempotency_error" => asked.called.is_some(),
             "backup_deleting" => match asked.what {
                 What::Patch { backup, .. } => {
                     self.backup_was(asked, backup, |row| text(row, "status") == "deleting")

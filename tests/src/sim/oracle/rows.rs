@@ -92,7 +92,10 @@ impl Oracle {
                     "TABLE" | "KEY" => {}
                     _ if change.key.0 == "KEYS" => {}
                     _ if sk.starts_with("MINUTE#") => reach.hit("turn requests counted"),
-                    _ if sk.starts_with("IDEMPOTENCY#") => reach.hit("turn request recorded"),
+                    _ if sk.starts_with("IDEMPOTENCY#") => {
+                        reach.hit("turn request recorded");
+                        self.recorded(now, life, change)?;
+                    }
                     "BRAKE" if life.function == Name::Scheduler => {
                         reach.hit("turn tick saw a pause");
                     }

@@ -15,7 +15,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::super::table::RowRef;
-use super::{Oracle, time};
+use super::named::KEPT;
+use super::{Oracle, SLACK, time};
 use crate::rows::{BackupKey, items, text};
 
 /// A restore: its deployment and its own id.
@@ -39,6 +40,8 @@ pub(super) struct Restores {
     moving: BTreeSet<RestoreKey>,
     /// Requests for a restore of a backup that were not refused, and have got none.
     asked: BTreeMap<BackupKey, u32>,
+    /// When each of them that has a name was first sent since it was refused, and how often.
+    tries: BTreeMap<String, (Timestamp, u32)>,
 }
 
 /// A restore, as its row has been.
@@ -67,9 +70,33 @@ struct Made {
 }
 
 impl Restores {
-    /// Somebody asks who may.
-    pub(super) fn ask(&mut self, backup: BackupKey) {
-        *self.asked.entry(backup).or_default() += 1;
+    /// Somebody asks who may: a request that has a name asks for one restore, however often
+    /// it is sent as long as its answer is kept.
+    pub(super) fn ask(&mut self, backup: BackupKey, named: Option<String>, now: Timestamp) {
+        let tries = named.map_or(1, |named| {
+            let (first, tries) = self.tries.entry(named).or_default();
+            if *tries == 0 || *first + (KEPT - SLACK) < now {
+                (*first, *tries) = (now, 0);
+            }
+            *tries += 1;
+            *tries
+        });
+        if tries == 1 {
+            *self.asked.entry(backup).or_default() += 1;
+        }
+    }
+
+    /// Such a request was refused. False: it has got its restore.
+    pub(super) fn refused(&mut self, backup: BackupKey, named: Option<String>) -> bool {
+        let Some((_, tries)) = named.and_then(|named| self.tries.get_mut(&named)) else {
+            return self.settle(backup);
+        };
+        // Of an earlier try nobody knows what came of it.
+        if *tries > 1 {
+            return true;
+        }
+        *tries = 0;
+        self.settle(backup)
     }
 
     /// One of the requests is over: it was refused, or has got its restore. False: there
