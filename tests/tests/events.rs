@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Api;
+use axum::body::Body;
 use backups_aws::clock::{Clock, ClockControl};
 use backups_aws::random;
 use backups_aws::sdk;
@@ -20,11 +21,13 @@ use backups_core::id::{BackupId, DeploymentId};
 use backups_core::limits::Limits;
 use backups_core::schedule::Schedule;
 use backups_core::time::{Seconds, Time};
+use futures_util::StreamExt as _;
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Context, LambdaEvent, Service as _};
 use scheduler::Scheduler;
 use serde_json::{Value, json};
 use tests::{Failed, Here, MANY, Result, Setup};
+use tower::ServiceExt as _;
 use worker::Worker;
 
 /// The story, in its order: each file stands in it once.
@@ -402,6 +405,46 @@ async fn a_schedule_is_set_only_on_the_deployment_that_was_read() -> Result<()> 
     assert_eq!(table.schedule(id).await.map_err(Failed::from)?, None);
     here.register(id.0, 1_001, &json!({})).await?;
     assert_eq!(set(&read().await?).await?, Written::Stored);
+    here.stop().await;
+    Ok(())
+}
+
+/// What Lambda does with more requests at once than one instance takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_give_out_a_keys_minute_together_and_no_more() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let (key, path) = (here.demo.keys.read.clone(), here.backups());
+    let mut instances = Vec::new();
+    for _ in 0..4 {
+        instances.push(Functions::of(&here).await?);
+    }
+    // All from the beginning of the same minute.
+    let past = instances[0].clock.now().unix().rem_euclid(60);
+    let wait = Duration::from_secs(u64::try_from(60 - past)?);
+    for one in &instances {
+        one.time.advance(wait);
+    }
+    let before = here.calls().await?.len();
+    let asked = (0..1_200).map(|number| {
+        let request = http::Request::get(&path).header("ld-api-key", &key).body(Body::empty());
+        let api = instances[number % instances.len()].api.clone();
+        async move { Ok::<_, Failed>(api.oneshot(request?).await?.status().as_u16()) }
+    });
+    // So many at a time.
+    let mut passed = 0;
+    let mut replies = futures_util::stream::iter(asked).buffer_unordered(40);
+    while let Some(status) = replies.next().await {
+        match status? {
+            200 => passed += 1,
+            429 => {}
+            other => return tests::fail(format!("answered {other}")),
+        }
+    }
+    let calls = here.calls().await?;
+    let counts = calls[before..].iter().filter(|call| call["operation"] == "UpdateItem").count();
+    assert!((570..=600).contains(&passed), "{passed} of 600 passed");
+    assert!(counts <= 200, "{counts} writes for {passed} requests");
+    println!("{passed} of 600 passed, {counts} writes");
     here.stop().await;
     Ok(())
 }
