@@ -135,6 +135,32 @@ mod tests {
         response
     }
 
+    /// With everything that a payload may have (API Gateway developer guide, as above, "Payload
+    /// format structure").
+    #[tokio::test]
+    async fn the_payload_of_the_gateways_documentation_is_read() {
+        let documented: Value = serde_json::from_str(include_str!("tests/http-api-2.0.json"))
+            .expect("the file is JSON");
+        let response = invoke(documented.clone()).await;
+        assert_eq!(response["statusCode"], 404);
+        // The same to a route of ours.
+        let mut ours = documented;
+        ours["rawPath"] = json!(BACKUPS);
+        ours["headers"]["ld-api-key"] = json!(secret().expose());
+        let response = invoke(ours.clone()).await;
+        assert_eq!(response["statusCode"], 415, "it does not say that its body is JSON");
+        ours["headers"]["content-type"] = json!("application/json");
+        let response = invoke(ours.clone()).await;
+        assert_eq!(response["statusCode"], 400);
+        ours["body"] = json!("eyJuYW1lIjogIm4ifQ==");
+        ours["isBase64Encoded"] = json!(true);
+        let response = invoke(ours).await;
+        assert_eq!(
+            (&response["statusCode"], &response["headers"]["ld-backup"]),
+            (&json!(204), &json!("1"))
+        );
+    }
+
     #[tokio::test]
     async fn an_allowlist_asks_the_gateway_and_no_header() {
         let only =
