@@ -210,6 +210,7 @@ fn differences() -> Vec<Difference> {
         ("Deployment Changed", "/nodes/0/node_id"),
         ("Deployment Deleted", "/version"),
         ("Deployment Deleted", "/deployment_id"),
+        ("API Key Changed", "/version"),
         ("Restore Ordered", "/version"),
         ("Restore Ordered", "/deployment_id"),
         ("Restore Ordered", "/restore_id"),
@@ -227,6 +228,12 @@ fn differences() -> Vec<Difference> {
         ("/nodes", twice(1, 1, "i-2"), "it does not compare single fields"),
     ] {
         all.push(new("Deployment Changed", path, value, true, why));
+    }
+    for (path, value, why) in [
+        ("/allow", json!(["192.0.2.1/24"]), "it does not know what a network is"),
+        ("/expires_at", json!("2999-01-01T00:00:00Z"), "it does not know the time"),
+    ] {
+        all.push(new("API Key Changed", path, value, true, why));
     }
     let order_id = json!("\u{fc}".repeat(64));
     all.push(new("Restore Ordered", "/order_id", order_id, true, "it counts no bytes"));
@@ -247,7 +254,7 @@ async fn what_the_worker_refuses_its_schema_refuses_and_the_other_way_round() ->
     let schemas = Schemas::load()?;
     let mut different = differences();
     let (mut faults, mut taken, mut refused) = (Vec::new(), 0_u64, 0_u64);
-    for name in ["deployment-changed", "deployment-deleted", "restore-ordered"] {
+    for name in ["deployment-changed", "deployment-deleted", "restore-ordered", "api-key-changed"] {
         let mut event = file(&format!("events/worker-{name}.json"))?;
         event["time"] = json!(clock.now().to_string());
         let sample = event["detail"].clone();
@@ -262,11 +269,19 @@ async fn what_the_worker_refuses_its_schema_refuses_and_the_other_way_round() ->
             }
         }
         for change in all {
-            let mut detail = with(&sample, &change);
-            if change.0 != "/deployment_id" {
-                // A deployment of its own: nothing is older, or another tenant's.
-                detail["deployment_id"] = json!(9_100_000_000_000_000_000 + taken + refused);
+            // A deployment or key of its own: nothing is older, or another tenant's.
+            let number = taken + refused;
+            let mut own = sample.clone();
+            for (field, value) in [
+                ("deployment_id", json!(9_100_000_000_000_000_000 + number)),
+                ("key_id", json!(format!("key-{number}"))),
+                ("hash", json!(format!("{number:064x}"))),
+            ] {
+                if let Some(field) = own.get_mut(field) {
+                    *field = value;
+                }
             }
+            let detail = with(&own, &change);
             event["detail"] = detail.clone();
             let by_worker = takes(&worker, event.clone()).await?;
             let checked = schemas.check(&source, &detail_type, &detail);
