@@ -284,6 +284,7 @@ const NAMED: &[&str] = &[
     "api unavailable",
     // The control plane.
     "registry changed",
+    "registry key changed",
     "registry older event",
     "registry deleted",
     "registry deleted first",

@@ -41,6 +41,8 @@ pub(crate) struct Tenant {
     pub(crate) keys: BTreeMap<Key, String>,
     /// When its old key was revoked, and it had got a new one.
     pub(crate) renewed: Option<Timestamp>,
+    /// When the control plane said so, if it did: it is so some time later.
+    pub(crate) renewing: Option<Timestamp>,
 }
 
 /// The kinds of key that a tenant has.
@@ -183,7 +185,7 @@ impl Scene {
                     }
                 }));
             }
-            scene.tenants.push(Tenant { id: id.to_owned(), keys, renewed: None });
+            scene.tenants.push(Tenant { id: id.to_owned(), keys, renewed: None, renewing: None });
         }
         (scene, rows)
     }
@@ -202,7 +204,10 @@ impl Scene {
         until: Timestamp,
     ) -> Option<bool> {
         let renewed = self.tenants.get(tenant).and_then(|one| one.renewed);
+        let renewing = self.tenants.get(tenant).and_then(|one| one.renewing);
+        let on_its_way = renewed.is_none() && renewing.is_some_and(|at| at <= until);
         match kind {
+            Key::Old | Key::New if on_its_way => None,
             Key::Manage | Key::Read | Key::Bound => Some(true),
             Key::Expired | Key::Unknown | Key::Missing => Some(false),
             Key::Ending if until + UNSURE < self.ends => Some(true),
@@ -219,6 +224,47 @@ impl Scene {
         }
     }
 
+    /// What the control plane says when it revokes the tenant's old key and makes a new one, if
+    /// nobody has: one of the three is outdated by then.
+    pub(crate) fn renew_by_events(&mut self, tenant: usize, now: Timestamp) -> Option<[Value; 3]> {
+        let one = self.tenants.get_mut(tenant)?;
+        if one.renewed.or(one.renewing).is_some() {
+            return None;
+        }
+        one.renewing = Some(now);
+        let whole = |at: i64| Timestamp::from_second(at).map(|at| at.to_string()).ok();
+        let (said_at, expires_at) = (whole(now.as_second()), whole(now.as_second() + 60 * 86_400));
+        let said = |kind: Key, version: u64, revoked_at: Option<String>| {
+            json!({
+                "version": version,
+                "key_id": format!("{}-{kind:?}", one.id),
+                "hash": Secret::parse(&one.keys[&kind]).map(|secret| secret.hash()),
+                "tenant_id": one.id,
+                "permission": "deployment:manage",
+                "expires_at": expires_at,
+                "revoked_at": revoked_at,
+            })
+        };
+        Some([said(Key::New, 1, None), said(Key::Old, 2, None), said(Key::Old, 3, said_at)])
+    }
+
+    /// Whether all of that is so by now.
+    pub(crate) fn renewed_by_events(
+        &mut self,
+        tenant: usize,
+        now: Timestamp,
+        table: &Table,
+    ) -> bool {
+        let Some(one) = self.tenants.get_mut(tenant) else { return false };
+        let row = |kind| table.item(&(key_pk(&one.keys[&kind]), "KEY".to_owned()));
+        let revoked = row(Key::Old).is_some_and(|old| !old["revoked_at"].is_null());
+        let done = revoked && row(Key::New).is_some();
+        if done {
+            one.renewed = Some(now);
+        }
+        done
+    }
+
     /// The operator revokes the tenant's old key and makes a new one.
     pub(crate) fn renew(
         &mut self,
@@ -226,13 +272,12 @@ impl Scene {
         now: Timestamp,
         table: &mut Table,
     ) -> crate::Result<()> {
-        let Some(one) = self.tenants.get_mut(tenant).filter(|one| one.renewed.is_none()) else {
+        let Some(one) =
+            self.tenants.get_mut(tenant).filter(|one| one.renewed.or(one.renewing).is_none())
+        else {
             return Ok(());
         };
-        let row = |kind| {
-            let hash = Secret::parse(&one.keys[&kind]).map(|secret| secret.hash());
-            format!("KEY#{}", hash.unwrap_or_default())
-        };
+        let row = |kind| key_pk(&one.keys[&kind]);
         let old = table.item(&(row(Key::Old), "KEY".to_owned()));
         let old = old.ok_or_else(|| crate::Failed("a key has no row".to_owned()))?;
         let mut new = Value::clone(&old);
@@ -249,6 +294,12 @@ impl Scene {
         self.names += 1;
         format!("request {}", self.names)
     }
+}
+
+/// The partition of a key's row.
+fn key_pk(secret: &str) -> String {
+    let hash = Secret::parse(secret).map(|secret| secret.hash());
+    format!("KEY#{}", hash.unwrap_or_default())
 }
 
 /// Launches a node's instance, and gives its id.

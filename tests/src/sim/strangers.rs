@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde_json::json;
 
+use super::drive::control_plane;
 use super::oracle::{Violation, What};
 use super::people::Person;
 use super::scene::Key;
@@ -78,7 +79,9 @@ impl Person {
         for key in [Key::Old, Key::New] {
             self.get(deployment, tenant, key).await?;
         }
-        {
+        if self.rng.bool() {
+            self.keys_by_events(tenant).await;
+        } else {
             let mut world = self.world.lock();
             let now = world.now();
             let world = &mut *world;
@@ -95,6 +98,32 @@ impl Person {
             self.world.lock().reach.hit("turn revoked key known");
         }
         Ok(())
+    }
+
+    /// The same by the control plane's word, in any order; waits until it is so.
+    async fn keys_by_events(&mut self, tenant: usize) {
+        {
+            let mut world = self.world.lock();
+            let world = &mut *world;
+            let now = world.now();
+            let Some(mut said) = world.scene.renew_by_events(tenant, now) else { return };
+            self.rng.shuffle(&mut said);
+            for detail in &said {
+                let kind = "API Key Changed";
+                control_plane(&mut world.cloud, &mut world.oracle, now, kind, detail);
+            }
+            world.wake_if_sooner();
+        }
+        for _ in 0..600 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let mut world = self.world.lock();
+            let world = &mut *world;
+            let now = world.now();
+            if world.scene.renewed_by_events(tenant, now, &world.table) {
+                world.reach.hit("registry key changed");
+                return;
+            }
+        }
     }
 
     pub(super) async fn foreign_event(&mut self) -> Result<()> {
