@@ -158,6 +158,8 @@ pub(crate) struct Oracle {
     stalled_until: Timestamp,
     /// The random words by which a backup knows its own, of all that ever were.
     tokens: BTreeSet<String>,
+    /// What the control plane said of keys last, by their ids.
+    keys: BTreeMap<String, Value>,
     /// What the control plane said that must be refused.
     refused: Vec<Value>,
     /// What whoever may not know is told, by its code: always the same.
@@ -334,6 +336,7 @@ impl Oracle {
             shared: BTreeSet::new(),
             stalled_until: Timestamp::MIN,
             tokens: BTreeSet::new(),
+            keys: BTreeMap::new(),
             refused: Vec::new(),
             told: BTreeMap::new(),
             quiet: profile.kind == Kind::Quiet,
@@ -392,6 +395,12 @@ impl Oracle {
     pub(crate) fn control_plane_says(&mut self, detail_type: &str, detail: &Value) {
         if detail_type == "Deployment Upgrade Requested" {
             self.upgrade_asked(detail);
+        }
+        if detail_type == "API Key Changed" {
+            let last = self.keys.entry(text(detail, "key_id").to_owned()).or_default();
+            if detail["version"].as_u64() > last["version"].as_u64() {
+                *last = detail.clone();
+            }
         }
         let (Some(id), Some(version)) =
             (detail["deployment_id"].as_u64(), detail["version"].as_u64())

@@ -30,6 +30,7 @@ impl Oracle {
         self.expired_in_peace(now)?;
         self.restores_at_rest(cloud)?;
         self.registry_is_new(cloud)?;
+        self.keys_are_new(cloud, table)?;
         if cleared { self.nothing_is_there(cloud) } else { Ok(()) }
     }
 
@@ -55,6 +56,24 @@ impl Oracle {
                     "registry-behind",
                     format!("deployment {id} is at {known:?}, the last {kind} said {version}"),
                 );
+            }
+        }
+        Ok(())
+    }
+
+    /// Each key is as the control plane said last.
+    fn keys_are_new(&self, cloud: &Cloud, table: &Table) -> Verdict {
+        let dead = cloud.dead_letters();
+        for (id, said) in &self.keys {
+            let row = table.item(&(format!("KEY#{}", text(said, "hash")), "KEY".to_owned()));
+            let row = row.as_deref().unwrap_or(&Value::Null);
+            let version = said["version"].to_string();
+            let same = row["version"]["N"] == version.as_str()
+                && row["revoked_at"].is_null() == said["revoked_at"].is_null();
+            // As a deployment's: an operator sends it again.
+            let given_up = !self.quiet && items(&dead).any(|one| one["event"]["detail"] == *said);
+            if !same && !given_up {
+                return violated("key-behind", format!("key {id} is {row}, and was said {said}"));
             }
         }
         Ok(())
