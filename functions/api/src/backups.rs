@@ -37,20 +37,22 @@ pub(crate) async fn list(
     let (mut parts, _) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let (id, wanted) = input::page(&mut parts).await?;
-    let (deployment, page) = match wanted.before {
-        // One query has both.
+    // Of the first page one query has both.
+    let (deployment, begun) = match wanted.before {
         None => api.table.list(id, wanted.limit).await?.unzip(),
-        Some(before) => {
-            let older = api.table.list_before(id, before, wanted.limit);
-            let (deployment, page) = tokio::try_join!(api.table.deployment(id), older)?;
-            (deployment, Some(page))
-        }
+        Some(_) => (api.table.deployment(id).await?, None),
     };
     access::seen(&key, id, deployment, Permission::Read)?;
-    let backups = page.as_ref().map(|page| page.backups.as_slice()).unwrap_or_default();
-    let items: Vec<Item<'_>> = backups.iter().map(Item::from).collect();
+    let page = match (begun, wanted.before) {
+        (Some(begun), _) => api.table.listed(begun).await?,
+        (None, before) => {
+            let before = before.unwrap_or(BackupId(u64::MAX));
+            api.table.list_before(id, before, wanted.limit).await?
+        }
+    };
+    let items: Vec<Item<'_>> = page.backups.iter().map(Item::from).collect();
     let mut response = shown::json(&items)?;
-    if let Some(last) = backups.last().filter(|_| page.as_ref().is_some_and(|page| page.more)) {
+    if let Some(last) = page.backups.last().filter(|_| page.more) {
         // Relative: nothing here depends on what a client calls us.
         let next = format!(
             "</deployments/{id}/backups?limit={}&before={}>; rel=\"next\"",

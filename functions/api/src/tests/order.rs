@@ -152,6 +152,23 @@ async fn a_hidden_deployment_comes_before_the_permission_and_the_body() {
     assert_eq!(texts.len(), 1);
 }
 
+/// Not even a row of it that cannot be read shows through.
+#[tokio::test]
+async fn of_a_hidden_deployment_no_backup_is_looked_at() {
+    let foreign = Key { tenant_id: "another".into(), ..key() };
+    let cloud = Cloud::with(Some(&foreign), Some(&deployment()));
+    cloud.put_item(json!({
+        "pk": {"S": format!("DEPLOYMENT#{}", deployment().deployment_id)},
+        "sk": {"S": format!("BACKUP#{:020}", 1)},
+        "status": {"S": "of a later release"},
+    }));
+    let router = router(&cloud);
+    for path in [BACKUPS.to_owned(), format!("{BACKUPS}?before=9"), one("1")] {
+        let reply = send(&router, request("GET", &path)).await;
+        assert_eq!((reply.status, reply.code().as_str()), (404, "deployment_not_found"), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn then_permission_size_type_and_body() {
     let mut reader = key();

@@ -75,21 +75,46 @@ pub struct Page {
     pub more: bool,
 }
 
+/// A list that is begun: of what stands in it nothing is looked at yet.
+#[derive(Debug)]
+pub struct Listing {
+    id: DeploymentId,
+    limit: usize,
+    rows: Vec<Item>,
+    /// Where the rows begin that are not read yet.
+    next: Option<Item>,
+}
+
 impl Table {
-    /// The deployment and its newest backups, up to `limit` of them: one strongly consistent
-    /// query a megabyte. None: no such deployment.
+    /// Begins the list of a deployment's newest backups, up to `limit` of them, by one strongly
+    /// consistent query that has the deployment too: who may not see it has looked at none of
+    /// them. None: no such deployment.
     pub async fn list(
         &self,
         id: DeploymentId,
         limit: usize,
-    ) -> Result<Option<(Deployment, Page)>, TableError> {
-        let mut rows = self.rows_down_from(id, META, limit + 2).await?.into_iter();
+    ) -> Result<Option<(Deployment, Listing)>, TableError> {
+        let (rows, next) = self.rows_down_from(id, META, limit.saturating_add(2), None).await?;
+        let mut rows = rows.into_iter();
         match rows.next() {
             Some(row) if row.get("sk") == Some(&s(META)) && row.contains_key("tenant_id") => {
-                Ok(Some((from_item(row)?, Page::of(rows, limit)?)))
+                let listing = Listing { id, limit, rows: rows.collect(), next };
+                Ok(Some((from_item(row)?, listing)))
             }
             _ => Ok(None),
         }
+    }
+
+    /// What stands in a list: as many more queries as it takes, of a megabyte each.
+    pub async fn listed(&self, listing: Listing) -> Result<Page, TableError> {
+        let Listing { id, limit, mut rows, mut next } = listing;
+        let enough = limit.saturating_add(1);
+        while next.is_some() && rows.len() < enough {
+            let (more, then) = self.rows_down_from(id, META, enough - rows.len(), next).await?;
+            rows.extend(more);
+            next = then;
+        }
+        Page::of(rows.into_iter(), limit)
     }
 
     /// The deployment and all of its backups, newest first. None: no such deployment.
@@ -97,8 +122,8 @@ impl Table {
         &self,
         id: DeploymentId,
     ) -> Result<Option<(Deployment, Vec<Backup>)>, TableError> {
-        let found = self.list(id, usize::MAX - 2).await?;
-        Ok(found.map(|(deployment, page)| (deployment, page.backups)))
+        let Some((deployment, listing)) = self.list(id, usize::MAX).await? else { return Ok(None) };
+        Ok(Some((deployment, self.listed(listing).await?.backups)))
     }
 
     /// The backups of a deployment that are older than `before`, up to `limit` of them.
@@ -109,40 +134,36 @@ impl Table {
         limit: usize,
     ) -> Result<Page, TableError> {
         let newest = backup_sk(BackupId(before.0.saturating_sub(1)));
-        Page::of(self.rows_down_from(id, &newest, limit + 1).await?.into_iter(), limit)
+        let enough = limit.saturating_add(1);
+        let (rows, next) = self.rows_down_from(id, &newest, enough, None).await?;
+        self.listed(Listing { id, limit, rows, next }).await
     }
 
-    /// The first `enough` rows of a deployment from a sort key downwards.
+    /// Up to `enough` rows of a deployment from a sort key downwards, a megabyte at most, and
+    /// where the next ones begin if there are any.
     async fn rows_down_from(
         &self,
         id: DeploymentId,
         sk: &str,
         enough: usize,
-    ) -> Result<Vec<Item>, TableError> {
-        let mut start = None;
-        let mut rows: Vec<Item> = Vec::new();
-        loop {
-            let reply = self
-                .client
-                .query()
-                .table_name(&self.name)
-                .key_condition_expression("pk = :pk AND sk <= :sk")
-                .expression_attribute_values(":pk", s(deployment_pk(id)))
-                .expression_attribute_values(":sk", s(sk))
-                .scan_index_forward(false)
-                .consistent_read(true)
-                .limit(i32::try_from(enough - rows.len()).unwrap_or(i32::MAX))
-                .set_exclusive_start_key(start)
-                .return_consumed_capacity(ReturnConsumedCapacity::Total)
-                .send()
-                .await
-                .map_err(|error| call("Query", &error))?;
-            rows.extend(reply.items.unwrap_or_default());
-            start = reply.last_evaluated_key;
-            if start.is_none() || rows.len() >= enough {
-                return Ok(rows);
-            }
-        }
+        start: Option<Item>,
+    ) -> Result<(Vec<Item>, Option<Item>), TableError> {
+        let reply = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .key_condition_expression("pk = :pk AND sk <= :sk")
+            .expression_attribute_values(":pk", s(deployment_pk(id)))
+            .expression_attribute_values(":sk", s(sk))
+            .scan_index_forward(false)
+            .consistent_read(true)
+            .limit(i32::try_from(enough).unwrap_or(i32::MAX))
+            .set_exclusive_start_key(start)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .send()
+            .await
+            .map_err(|error| call("Query", &error))?;
+        Ok((reply.items.unwrap_or_default(), reply.last_evaluated_key))
     }
 
     /// One backup, strongly consistent.
