@@ -123,8 +123,9 @@ impl KeyChanged {
         }
         let id = &self.key_id;
         let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        let fault = if self.version == 0 {
-            Some("version counts from 1".to_owned())
+        let fault = if self.version == 0 || self.version == u64::MAX {
+            // Who ends a key writes one version more.
+            Some(format!("version is 1 to {}", u64::MAX - 1))
         } else if self.hash.len() != 64 || !self.hash.bytes().all(hex) {
             Some("a hash is SHA-256 in 64 lower-case hex digits".to_owned())
         } else if self.tenant_id.as_str().is_empty() {
@@ -323,8 +324,9 @@ mod tests {
         };
         let key = good().key(now).expect("good");
         assert_eq!((key.key_id.as_str(), key.version), ("key-1_A", 1));
-        let cases: [(Change, &str); 11] = [
-            (|e| e.version = 0, "counts from 1"),
+        let cases: [(Change, &str); 12] = [
+            (|e| e.version = 0, "version is 1 to"),
+            (|e| e.version = u64::MAX, "version is 1 to"),
             (|e| e.key_id.clear(), "a key_id has"),
             (|e| e.key_id = "a b".into(), "a key_id has"),
             (|e| e.key_id = "x".repeat(65), "a key_id has"),
