@@ -107,7 +107,8 @@ pub(crate) async fn show(show: &Show, stack: &Stack, sdk: &SdkConfig) -> Result<
 /// Changes the row as it is.
 async fn change(stack: &Stack, sdk: &SdkConfig, put: impl Fn(&mut Brake)) -> Result<Brake, String> {
     let table = Table::reading(&stack.table, sdk);
-    for _ in 0..TRIES {
+    for attempt in 0..TRIES {
+        crate::others_first(attempt).await;
         let before = table.brake().await.map_err(|error| error.to_string())?;
         let mut after = before.clone();
         put(&mut after);

@@ -139,7 +139,8 @@ async fn create(wanted: &Create, table: &Table, clock: &Clock) -> Result<(), Str
         expires_at: clock.now() + Seconds::days(wanted.days),
         revoked_at: None,
     };
-    for _ in 0..TRIES {
+    for attempt in 0..TRIES {
+        crate::others_first(attempt).await;
         match table.put_key(&key).await {
             Ok(KeyWritten::Yes) => {
                 tell(&key, &secret, wanted.json, clock.now());
@@ -178,7 +179,8 @@ async fn list(wanted: &List, table: &Table, clock: &Clock) -> Result<(), String>
 }
 
 async fn revoke(wanted: &Revoke, table: &Table, clock: &Clock) -> Result<(), String> {
-    for _ in 0..TRIES {
+    for attempt in 0..TRIES {
+        crate::others_first(attempt).await;
         let found = table.key_called(&wanted.key_id).await.map_err(|error| error.to_string())?;
         let key = found.ok_or_else(|| format!("there is no key `{}`", wanted.key_id))?;
         let now = clock.now();

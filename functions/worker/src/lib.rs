@@ -177,12 +177,12 @@ async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Resul
             reject_counted(worker, registry::changed(&worker.table, &worker.region, event).await)?;
         }
         Ok(Wake::Deleted(event)) => {
-            let now = worker.clock.now();
-            reject_counted(worker, registry::deleted(&worker.table, &event, now).await)?;
+            let done = registry::deleted(&worker.table, &event, &worker.clock).await;
+            reject_counted(worker, done)?;
         }
         Ok(Wake::KeyChanged(event)) => {
-            let now = worker.clock.now();
-            reject_counted(worker, registry::key_changed(&worker.table, event, now).await)?;
+            let done = registry::key_changed(&worker.table, event, &worker.clock).await;
+            reject_counted(worker, done)?;
         }
         Ok(Wake::Reconciliation) => reconciliation::advance(worker, until).await?,
         Ok(Wake::RemovalOrdered { ordered, at }) => {

@@ -1,5 +1,9 @@
 //! Control-plane events: they keep the registry's part of a deployment true.
 
+use std::time::Duration;
+
+use backups_aws::clock::Clock;
+use backups_aws::random;
 use backups_aws::table::keys::{Key, KeyWritten};
 use backups_aws::table::{Registered, Stored, Table, TableError};
 use backups_core::control_plane::{DeploymentChanged, DeploymentDeleted, KeyChanged};
@@ -10,6 +14,9 @@ use crate::Error;
 
 /// How often a row that somebody else wrote is tried again.
 const TRIES: u32 = 8;
+
+/// The longest pause before it is: others get out of the way.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Stores how a deployment is now.
 ///
@@ -43,10 +50,17 @@ pub(crate) async fn changed(
 ///
 /// # Errors
 /// As [`changed`].
-pub(crate) async fn key_changed(table: &Table, event: KeyChanged, now: Time) -> Result<(), Error> {
-    let key = event.key(now).map_err(|rejected| Error::Rejected(rejected.0))?;
+pub(crate) async fn key_changed(
+    table: &Table,
+    event: KeyChanged,
+    clock: &Clock,
+) -> Result<(), Error> {
+    let key = event.key(clock.now()).map_err(|rejected| Error::Rejected(rejected.0))?;
     let (key_id, version) = (key.key_id.as_str(), key.version);
-    for _ in 0..TRIES {
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            clock.sleep(random::jitter(PAUSE)).await;
+        }
         match table.put_key(&key).await? {
             KeyWritten::Yes => tracing::info!(key_id, version, "key stored"),
             // Late, and still the end of it: what is revoked stays so, in whatever order.
@@ -87,7 +101,7 @@ async fn end(table: &Table, older: &Key) -> Result<bool, Error> {
 pub(crate) async fn deleted(
     table: &Table,
     event: &DeploymentDeleted,
-    now: Time,
+    clock: &Clock,
 ) -> Result<(), Error> {
     let (id, version) = (event.deployment_id, event.version);
     if id.0 == 0 || version == 0 {
@@ -96,8 +110,11 @@ pub(crate) async fn deleted(
     let registered = table.unregister(id, version).await?;
     tracing::info!(deployment_id = %id, version, ?registered, "deployment deleted");
     // Also if the event is doubled: the first may have ended here.
-    for _ in 0..TRIES {
-        if unscheduled(table, id, now).await? {
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            clock.sleep(random::jitter(PAUSE)).await;
+        }
+        if unscheduled(table, id, clock.now()).await? {
             return Ok(());
         }
     }
