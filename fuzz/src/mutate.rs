@@ -59,7 +59,7 @@ pub fn json(data: &[u8], good: &[&str], fields: &[&str]) -> Vec<u8> {
     let mut rng = Rng::with_seed(u64::from_le_bytes(*seed));
     // The first byte says how much is changed; which input it is, the seed.
     let mut value = serde_json::from_str(good[rng.usize(..good.len())]).unwrap_or(Value::Null);
-    for _ in 0..first % 4 {
+    for _ in 0..=first % 3 {
         change(&mut value, &mut rng, fields, 0);
     }
     value.to_string().into_bytes()

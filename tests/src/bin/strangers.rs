@@ -8,7 +8,7 @@
 //!
 //! Both are tools of `./check`, in `.tools/clients`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -239,9 +239,11 @@ impl Replies {
             }
         }
         for link in Document::shared()?.links() {
-            let taken = self.links.keys().any(|taken| taken.starts_with(&link));
-            if !taken {
-                return fail(format!("the link {link} was never taken"));
+            let of_link = self.links.iter().filter(|(taken, _)| taken.starts_with(&link));
+            let statuses: BTreeSet<u64> =
+                of_link.flat_map(|(_, statuses)| statuses.keys().copied()).collect();
+            if !statuses.iter().any(|status| status / 100 == 2) {
+                return fail(format!("the link {link} led to no 2xx: {statuses:?}"));
             }
         }
         let (all, good) = (self.count(|_| true), self.count(|status| status / 100 == 2));

@@ -56,10 +56,25 @@ impl Oracle {
         }
     }
 
-    /// A record is made where there is none that counts, of something that was asked for.
-    pub(super) fn recorded(&mut self, now: Timestamp, life: &Life, change: &Change) -> Verdict {
+    /// A record is made where there is none that counts, of something that was asked for, by the
+    /// write that does it.
+    pub(super) fn recorded(
+        &mut self,
+        now: Timestamp,
+        life: &Life,
+        change: &Change,
+        beside: &[Change],
+    ) -> Verdict {
         let Some(new) = &change.new else { return Ok(()) };
         let fault = |check, why: String| violated(check, format!("{life} records {new}: {why}"));
+        let made = |name: &str, kind: &str| {
+            let sk = new[name].as_u64().map(|id| format!("{kind}#{id:020}"));
+            sk.is_none_or(|sk| beside.iter().any(|one| one.key.1 == sk && one.old.is_none()))
+        };
+        let done = beside.iter().any(|one| one.key.0.starts_with("DEPLOYMENT#"));
+        if !done || !made("backup_id", "BACKUP") || !made("restore_id", "RESTORE") {
+            return fault("record-apart", "and does something else by another write".to_owned());
+        }
         let Some(name) = self.names.get_mut(&change.key) else {
             return fault("record-unasked", "nobody called a request so".to_owned());
         };
@@ -98,6 +113,16 @@ impl Oracle {
         let counted = name.record.filter(|(_, until)| *until + SLACK > asked.at);
         let surely =
             name.record.is_some_and(|(at, until)| at < asked.at && until > asked.at + KEPT / 2);
+        // Of what was carried out for certain nothing but its answer is told, or nothing.
+        let again = match &name.answered {
+            Some((what, _)) => *what == request,
+            None => name.asked.len() == 1,
+        };
+        let hidden = matches!(code, "deployment_not_found" | "unauthorized");
+        let told = reply.status < 500 && !hidden;
+        if surely && again && told && !replayed && asked.may() {
+            return fault("it was carried out, and this is not its answer");
+        }
         match (reply.status, code) {
             (204, _) => {
                 if counted.is_none() {
@@ -121,10 +146,9 @@ impl Oracle {
             (409, "idempotency_error") if name.asked.len() < 2 || counted.is_none() => {
                 fault("nothing else was called so")
             }
-            // Who may not see it is told nothing of it.
-            (409, "idempotency_error" | "idempotent_request_in_progress") => Ok(()),
-            (400..500, _) if surely && asked.may() && code != "deployment_not_found" => {
-                fault("it was carried out")
+            (400..500, "idempotency_error" | "idempotent_request_in_progress") => Ok(()),
+            (400..500, _) if surely && asked.may() && !hidden => {
+                fault("something was carried out by that name")
             }
             _ => Ok(()),
         }

@@ -94,7 +94,7 @@ impl Oracle {
                     _ if sk.starts_with("MINUTE#") => reach.hit("turn requests counted"),
                     _ if sk.starts_with("IDEMPOTENCY#") => {
                         reach.hit("turn request recorded");
-                        self.recorded(now, life, change)?;
+                        self.recorded(now, life, change, changes)?;
                     }
                     "BRAKE" if life.function == Name::Scheduler => {
                         reach.hit("turn tick saw a pause");
