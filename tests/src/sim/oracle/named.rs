@@ -17,6 +17,9 @@ use super::{Asked, Oracle, SLACK, Verdict, What, time, violated};
 /// How long an answer is kept.
 pub(super) const KEPT: SignedDuration = SignedDuration::from_mins(10);
 
+/// A write may be carried out so long after it was put together: its tries were given up.
+const LATE: SignedDuration = SignedDuration::from_secs(30);
+
 /// What the oracle knows of names, by the key of the record.
 pub(super) type Names = BTreeMap<Key, Name>;
 
@@ -84,7 +87,8 @@ impl Oracle {
         let Some(until) = time(new, "until") else {
             return fault("record-until", "it ends never".to_owned());
         };
-        if (until - KEPT).duration_since(now).abs() > SLACK {
+        let counted_from = until - KEPT;
+        if counted_from > now + SLACK || counted_from < now - LATE {
             return fault("record-until", format!("at {now}"));
         }
         (name.record, name.answered) = (Some((now, until)), None);
