@@ -18,7 +18,8 @@ use http::header::HOST;
 use lambda_http::request::LambdaRequest;
 
 /// The longest path or query that is handed on. The gateway takes 10,240 bytes
-/// of request line and headers in all; a URI ends at 64 KiB.
+/// of request line and headers in all (API Gateway developer guide, "Quotas for configuring and
+/// running an HTTP API"); a URI ends at 64 KiB.
 const LONGEST: usize = 30_000;
 
 /// What stands for a query that is too long: what reads it refuses it.

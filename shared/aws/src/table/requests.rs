@@ -3,7 +3,7 @@
 //!
 //! The record of a request is written in the transaction that does what it asks: either both
 //! are there or neither. It counts for ten minutes by the clock, however late DynamoDB
-//! removes it.
+//! removes it (within a few days: DynamoDB developer guide, "Using time to live (TTL)").
 
 use aws_sdk_dynamodb::types::{Put, ReturnConsumedCapacity, ReturnValue, TransactWriteItem};
 use backups_core::id::{BackupId, RestoreId};
