@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::oracle::What;
 use super::people::Person;
+use super::plan::Kind;
 use super::reply::Reply;
 use super::scene::Key;
 use crate::Result;
@@ -77,7 +78,11 @@ impl Person {
         (method, path): (&str, &str),
         (kind, body): (&str, String),
     ) -> Result<Option<Reply>> {
-        let called = self.rng.bool().then(|| self.called());
+        // A herd needs what it asks for, and what a sweep's runs meet is demanded of them.
+        let about = self.world.lock().profile.kind;
+        let (sweep, herd) = (matches!(about, Kind::Sweep(_)), matches!(about, Kind::Herd(_)));
+        let plain = herd || sweep && matches!(what, What::Restore { .. } | What::Reschedule(_));
+        let called = (!plain && self.rng.bool()).then(|| self.called(!sweep));
         let mut tries = 0;
         loop {
             let mut asked = self.asked(deployment, tenant, key, what.clone());
@@ -90,9 +95,11 @@ impl Person {
         }
     }
 
-    /// What a request is called: now and then as the one before it, whosever that was.
-    fn called(&mut self) -> String {
-        let (new, again) = (format!("{:016x}", self.rng.u64(..)), self.rng.u8(0..16) == 0);
+    /// What a request is called: now and then as the one before it, whosever that was, if
+    /// that may be.
+    fn called(&mut self, any: bool) -> String {
+        let new = format!("{:016x}", self.rng.u64(..));
+        let again = any && self.rng.u8(0..16) == 0;
         let last = &mut self.world.lock().scene.called;
         if !again || last.is_empty() {
             *last = new;
