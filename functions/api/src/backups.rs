@@ -15,7 +15,7 @@ use backups_core::body;
 use backups_core::create::{NewBackup, decide};
 use backups_core::deployment::Deployment;
 use backups_core::id::{BackupId, DeploymentId};
-use backups_core::refusals::no_backup;
+use backups_core::refusals::{no_backup, no_deployment};
 use http::header::LINK;
 use http::{HeaderValue, StatusCode};
 use tracing::Span;
@@ -37,18 +37,15 @@ pub(crate) async fn list(
     let (mut parts, _) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let (id, wanted) = input::page(&mut parts).await?;
-    // Of the first page one query has both.
-    let (deployment, begun) = match wanted.before {
-        None => api.table.list(id, wanted.limit).await?.unzip(),
-        Some(_) => (api.table.deployment(id).await?, None),
-    };
-    access::seen(&key, id, deployment, Permission::Read)?;
-    let page = match (begun, wanted.before) {
-        (Some(begun), _) => api.table.listed(begun).await?,
-        (None, before) => {
-            let before = before.unwrap_or(BackupId(u64::MAX));
-            api.table.list_before(id, before, wanted.limit).await?
-        }
+    let page = if let Some(before) = wanted.before {
+        access::seen(&key, id, api.table.deployment(id).await?, Permission::Read)?;
+        api.table.list_before(id, before, wanted.limit).await?
+    } else {
+        // One query has both.
+        let found = api.table.list(id, wanted.limit).await?;
+        let (deployment, begun) = found.ok_or_else(no_deployment)?;
+        access::seen(&key, id, Some(deployment), Permission::Read)?;
+        api.table.listed(begun).await?
     };
     let items: Vec<Item<'_>> = page.backups.iter().map(Item::from).collect();
     let mut response = shown::json(&items)?;
