@@ -69,7 +69,7 @@ pub(crate) async fn pause(
     if wanted.even_restores && wanted.switch != Switch::Writes {
         return Err("--even-restores goes with `pause writes` alone".to_owned());
     }
-    let brake = change(stack, sdk, |brake| {
+    let brake = change(stack, sdk, clock, |brake| {
         brake.pause(wanted.switch, wanted.even_restores, wanted.why.clone(), clock.now());
     })
     .await?;
@@ -86,7 +86,7 @@ pub(crate) async fn resume(
     sdk: &SdkConfig,
     clock: &Clock,
 ) -> Result<(), String> {
-    let brake = change(stack, sdk, |brake| {
+    let brake = change(stack, sdk, clock, |brake| {
         for switch in &wanted.switches {
             brake.resume(*switch, clock.now());
         }
@@ -105,10 +105,15 @@ pub(crate) async fn show(show: &Show, stack: &Stack, sdk: &SdkConfig) -> Result<
 }
 
 /// Changes the row as it is.
-async fn change(stack: &Stack, sdk: &SdkConfig, put: impl Fn(&mut Brake)) -> Result<Brake, String> {
+async fn change(
+    stack: &Stack,
+    sdk: &SdkConfig,
+    clock: &Clock,
+    put: impl Fn(&mut Brake),
+) -> Result<Brake, String> {
     let table = Table::reading(&stack.table, sdk);
     for attempt in 0..TRIES {
-        crate::others_first(attempt).await;
+        clock.others_first(attempt).await;
         let before = table.brake().await.map_err(|error| error.to_string())?;
         let mut after = before.clone();
         put(&mut after);

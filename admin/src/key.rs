@@ -140,7 +140,7 @@ async fn create(wanted: &Create, table: &Table, clock: &Clock) -> Result<(), Str
         revoked_at: None,
     };
     for attempt in 0..TRIES {
-        crate::others_first(attempt).await;
+        clock.others_first(attempt).await;
         match table.put_key(&key).await {
             Ok(KeyWritten::Yes) => {
                 tell(&key, &secret, wanted.json, clock.now());
@@ -180,7 +180,7 @@ async fn list(wanted: &List, table: &Table, clock: &Clock) -> Result<(), String>
 
 async fn revoke(wanted: &Revoke, table: &Table, clock: &Clock) -> Result<(), String> {
     for attempt in 0..TRIES {
-        crate::others_first(attempt).await;
+        clock.others_first(attempt).await;
         let found = table.key_called(&wanted.key_id).await.map_err(|error| error.to_string())?;
         let key = found.ok_or_else(|| format!("there is no key `{}`", wanted.key_id))?;
         let now = clock.now();

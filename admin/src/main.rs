@@ -11,10 +11,9 @@ mod orphans;
 mod restore;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use backups_aws::clock::Clock;
-use backups_aws::{random, sdk};
+use backups_aws::sdk;
 use clap::Parser;
 
 /// Operates a stack of the backups service. Region, credentials and `AWS_ENDPOINT_URL` are
@@ -62,13 +61,6 @@ enum Command {
     Resume(brake::Resume),
     /// Shows what is paused
     Brake(brake::Show),
-}
-
-/// Before another try: whoever wrote meanwhile finishes first.
-async fn others_first(attempt: u32) {
-    if attempt > 0 {
-        tokio::time::sleep(random::jitter(Duration::from_millis(200))).await;
-    }
 }
 
 #[tokio::main(flavor = "current_thread")]

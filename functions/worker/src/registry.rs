@@ -1,9 +1,6 @@
 //! Control-plane events: they keep the registry's part of a deployment true.
 
-use std::time::Duration;
-
 use backups_aws::clock::Clock;
-use backups_aws::random;
 use backups_aws::table::keys::{Key, KeyWritten};
 use backups_aws::table::{Registered, Stored, Table, TableError};
 use backups_core::control_plane::{DeploymentChanged, DeploymentDeleted, KeyChanged};
@@ -14,9 +11,6 @@ use crate::Error;
 
 /// How often a row that somebody else wrote is tried again.
 const TRIES: u32 = 8;
-
-/// The longest pause before it is: others get out of the way.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// Stores how a deployment is now.
 ///
@@ -58,9 +52,7 @@ pub(crate) async fn key_changed(
     let key = event.key(clock.now()).map_err(|rejected| Error::Rejected(rejected.0))?;
     let (key_id, version) = (key.key_id.as_str(), key.version);
     for attempt in 0..TRIES {
-        if attempt > 0 {
-            clock.sleep(random::jitter(PAUSE)).await;
-        }
+        clock.others_first(attempt).await;
         match table.put_key(&key).await? {
             KeyWritten::Yes => tracing::info!(key_id, version, "key stored"),
             // Late, and still the end of it: what is revoked stays so, in whatever order.
@@ -111,9 +103,7 @@ pub(crate) async fn deleted(
     tracing::info!(deployment_id = %id, version, ?registered, "deployment deleted");
     // Also if the event is doubled: the first may have ended here.
     for attempt in 0..TRIES {
-        if attempt > 0 {
-            clock.sleep(random::jitter(PAUSE)).await;
-        }
+        clock.others_first(attempt).await;
         if unscheduled(table, id, clock.now()).await? {
             return Ok(());
         }

@@ -1,7 +1,5 @@
 //! Backups before upgrades: the control plane asks for one, and is always answered.
 
-use std::time::Duration;
-
 use backups_aws::random;
 use backups_aws::table::{Stored, TableError, Written};
 use backups_core::announce::{Detail, OperationDue};
@@ -47,9 +45,7 @@ async fn one(
     asked: bool,
 ) -> Result<(), TableError> {
     for attempt in 0..TRIES {
-        if attempt > 0 {
-            worker.clock.sleep(random::jitter(Duration::from_millis(200))).await;
-        }
+        worker.clock.others_first(attempt).await;
         let read = worker.table.upgrade(deployment, id).await?;
         if read.is_none() && !asked {
             return Ok(());

@@ -15,6 +15,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::random;
+
 /// Tells the time and waits. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Clock(Arc<Inner>);
@@ -82,6 +84,14 @@ impl Clock {
             biased;
             _ = cuts.changed() => false,
             () = tokio::time::sleep(span) => true,
+        }
+    }
+
+    /// Before another try of a write that met somebody else's: whoever that was finishes first.
+    /// Before the first one, `attempt` 0, there is no pause.
+    pub async fn others_first(&self, attempt: u32) {
+        if attempt > 0 {
+            self.sleep(random::jitter(Duration::from_millis(200))).await;
         }
     }
 }
