@@ -109,7 +109,7 @@ fn a_share_of_the_crash_points_is_repaired_by_ticks_alone() -> Result<()> {
         "turn tombstone",
     ];
     // What leads there lasts longer than a spell of a recorded run, or is the work of a
-    // reconciliation, of which none has one; or it has no name there.
+    // reconciliation, of which none has one; or it has no name there, or is not sent again.
     let seldom = [
         "api 204 replayed patch",
         "api 204 replayed restore",

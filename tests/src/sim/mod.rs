@@ -41,6 +41,7 @@ mod reply;
 mod restoring;
 mod scene;
 mod scheduling;
+mod sending;
 mod shrink;
 mod spells;
 mod strangers;

@@ -123,8 +123,8 @@ impl Oracle {
             None => name.asked.len() == 1,
         };
         let hidden = matches!(code, "deployment_not_found" | "unauthorized");
-        let told = reply.status < 500 && !hidden;
-        if surely && again && told && !replayed && asked.may() {
+        let known = reply.status < 500 && !hidden;
+        if surely && again && known && !replayed && asked.may() {
             return fault("it was carried out, and this is not its answer");
         }
         match (reply.status, code) {

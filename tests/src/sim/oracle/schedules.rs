@@ -148,11 +148,11 @@ impl Oracle {
         if old["setting"] != new["setting"] {
             let asked = self.schedules.asked.get(&deployment).into_iter().flatten();
             let wanted = asked.into_iter().any(|one| *one == new["setting"]);
-            let ends = new["setting"].is_null() && deleted && life.function != Name::Api;
             if deleted && !new["setting"].is_null() {
                 let what = format!("{life} set that of {deployment}, which is deleted");
                 return violated("schedule-outlives", what);
             }
+            let ends = new["setting"].is_null() && deleted && life.function != Name::Api;
             if !(ends || wanted && life.function == Name::Api) {
                 return violated(
                     "schedule-unasked",
