@@ -195,6 +195,7 @@ static DEPLOYMENT: LazyLock<Deployment> = LazyLock::new(|| {
     Deployment {
         deployment_id: DeploymentId(42),
         registry,
+        deleted_version: 0,
         next_backup_id: 4,
         backup_count: 0,
         active_backup: None,

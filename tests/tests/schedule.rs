@@ -254,6 +254,50 @@ async fn a_due_slot_is_told_of_when_its_schedule_changes_and_a_schedule_goes_wit
     Ok(())
 }
 
+/// The control plane's word comes in any order, and the end of a deployment may come when it is
+/// back already.
+#[tokio::test]
+async fn a_schedule_does_not_come_back_with_its_deployment() -> Result<()> {
+    let here = here().await?;
+    let deployment = here.demo.deployment_id;
+    for (round, late) in (1..).zip([false, true]) {
+        for wanted in [hourly(&here).await?, json!({"cron": "0 4 1 1 *", "enabled": false})] {
+            put(&here, &wanted).await?;
+            let version = round * 1_000 + 2 * u64::from(wanted["enabled"] == false);
+            let gone = json!({"version": version, "deployment_id": deployment});
+            let said = here.put_event("supervisor.control-plane", "Deployment Deleted", &gone);
+            if late {
+                here.register(deployment, version + 1, &json!({})).await?;
+                said.await?;
+            } else {
+                // Both on their way at once.
+                said.await?;
+                here.register(deployment, version + 1, &json!({})).await?;
+            }
+            here.settle(20).await?;
+            let known = format!("{wanted}, late: {late}");
+            assert_eq!(call(&here, "GET", None).await?.code(), "schedule_not_found", "{known}");
+            assert_eq!(call(&here, "DELETE", None).await?.code(), "schedule_not_found", "{known}");
+            here.advance(3_600).await?;
+            here.tick().await?;
+            assert_eq!(kept(&here).await?, [], "{known}");
+        }
+    }
+    // What is set since then, to the same, is the new one's.
+    let wanted = hourly(&here).await?;
+    put(&here, &wanted).await?;
+    here.register(deployment, 4_000, &json!({})).await?;
+    put(&here, &wanted).await?;
+    let gone = json!({"version": 3_999, "deployment_id": deployment});
+    here.put_event("supervisor.control-plane", "Deployment Deleted", &gone).await?;
+    here.settle(20).await?;
+    next_slot(&here).await?;
+    assert_eq!(kept(&here).await?.len(), 1);
+    assert_eq!(announced(&here, "Scheduled Backup Skipped").await?, [] as [Value; 0]);
+    here.stop().await;
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_slot_waits_for_what_runs_and_then_runs() -> Result<()> {
     let here = Here::start(Setup { speed: 1.0, ..Setup::default() }).await?;

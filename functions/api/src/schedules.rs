@@ -90,8 +90,8 @@ pub(crate) async fn get(
     let (mut parts, _) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let id = input::deployment(&mut parts).await?;
-    living(&api, &key, id, Permission::Read).await?;
-    let schedule = api.table.schedule(id).await?.ok_or_else(no_schedule)?;
+    let deployment = living(&api, &key, id, Permission::Read).await?;
+    let schedule = api.table.schedule(id).await?.ok_or_else(no_schedule)?.on(&deployment);
     let setting = schedule.setting.as_ref().ok_or_else(no_schedule)?;
     shown::json(&Shown::new(setting, &schedule, api.clock.now()))
 }
@@ -148,13 +148,13 @@ pub(crate) async fn delete(
     let (mut parts, _) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let id = input::deployment(&mut parts).await?;
-    living(&api, &key, id, Permission::Manage).await?;
+    let deployment = living(&api, &key, id, Permission::Manage).await?;
     let mut tries = Tries::new(&api, None);
     loop {
-        let before = api.table.schedule(id).await?.filter(|there| there.setting.is_some());
-        let before = before.ok_or_else(no_schedule)?;
+        let before = api.table.schedule(id).await?.ok_or_else(no_schedule)?;
+        let there = Some(before.clone().on(&deployment)).filter(|there| there.setting.is_some());
         let now = api.clock.now();
-        let after = before.clone().unset(now);
+        let after = there.ok_or_else(no_schedule)?.unset(now);
         let due = after.due(now);
         if tries.stored(api.table.write_schedule(Some(&before), after, due).await?).await? {
             break;

@@ -53,6 +53,7 @@ pub(crate) fn deployment() -> Deployment {
             nodes: vec![Node { node_id: NodeId(1), instance_id: "i-0123456789abcdef0".into() }],
             deleted: false,
         },
+        deleted_version: 0,
         next_backup_id: 1,
         backup_count: 0,
         active_backup: None,

@@ -177,7 +177,7 @@ async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Resul
             reject_counted(worker, registry::changed(&worker.table, &worker.region, event).await)?;
         }
         Ok(Wake::Deleted(event)) => {
-            let done = registry::deleted(&worker.table, &event, &worker.clock).await;
+            let done = registry::deleted(&worker.table, &event).await;
             reject_counted(worker, done)?;
         }
         Ok(Wake::KeyChanged(event)) => {

@@ -2,10 +2,8 @@
 
 use backups_aws::clock::Clock;
 use backups_aws::table::keys::{Key, KeyWritten};
-use backups_aws::table::{Registered, Stored, Table, TableError};
+use backups_aws::table::{Registered, Table, TableError};
 use backups_core::control_plane::{DeploymentChanged, DeploymentDeleted, KeyChanged};
-use backups_core::id::DeploymentId;
-use backups_core::time::Time;
 
 use crate::Error;
 
@@ -72,7 +70,9 @@ pub(crate) async fn key_changed(
         }
         return Ok(());
     }
-    Err(contended("KEY"))
+    // The event is tried again later.
+    let problem = format!("others write it all the time ({TRIES} tries)");
+    Err(Error::Table(TableError::Row { row: "KEY".to_owned(), problem }))
 }
 
 /// Ends the key that is there as the older event says. False: it met another write.
@@ -90,41 +90,12 @@ async fn end(table: &Table, older: &Key) -> Result<bool, Error> {
 ///
 /// # Errors
 /// As [`changed`].
-pub(crate) async fn deleted(
-    table: &Table,
-    event: &DeploymentDeleted,
-    clock: &Clock,
-) -> Result<(), Error> {
+pub(crate) async fn deleted(table: &Table, event: &DeploymentDeleted) -> Result<(), Error> {
     let (id, version) = (event.deployment_id, event.version);
     if id.0 == 0 || version == 0 {
         return Err(Error::Rejected("deployment_id and version count from 1".to_owned()));
     }
     let registered = table.unregister(id, version).await?;
     tracing::info!(deployment_id = %id, version, ?registered, "deployment deleted");
-    // Also if the event is doubled: the first may have ended here.
-    for attempt in 0..TRIES {
-        clock.others_first(attempt).await;
-        if unscheduled(table, id, clock.now()).await? {
-            return Ok(());
-        }
-    }
-    Err(contended("SCHEDULE"))
-}
-
-/// Others wrote a row each time: the event is tried again later.
-fn contended(row: &str) -> Error {
-    let problem = format!("others write it all the time ({TRIES} tries)");
-    Error::Table(TableError::Row { row: row.to_owned(), problem })
-}
-
-/// A deleted deployment's schedule goes: one that is disabled or yearly would outlive it.
-/// False: somebody else wrote it meanwhile.
-async fn unscheduled(table: &Table, id: DeploymentId, now: Time) -> Result<bool, TableError> {
-    let deleted = table.deployment(id).await?.is_none_or(|found| found.registry.deleted);
-    let schedule = table.schedule(id).await?.filter(|one| one.setting.is_some() && deleted);
-    let Some(schedule) = schedule else { return Ok(true) };
-    let mut after = schedule.clone();
-    (after.setting, after.waiting) = (None, None);
-    let due = after.due(now);
-    Ok(matches!(table.write_schedule(Some(&schedule), after, due).await?, Stored::Yes(_)))
+    Ok(())
 }

@@ -232,6 +232,7 @@ pub(crate) mod tests {
                     .to_vec(),
                 deleted: false,
             },
+            deleted_version: 0,
             next_backup_id: 4,
             backup_count: 0,
             active_backup: None,

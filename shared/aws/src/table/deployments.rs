@@ -78,18 +78,24 @@ impl Table {
     /// Marks a deployment as deleted. Its row and its counters stay for ever:
     /// ids are never used again. One that is not there yet leaves its mark too:
     /// events come in any order, and an older `Deployment Changed` must not
-    /// bring it to life.
+    /// bring it to life. One that is back by then keeps that it was deleted.
     pub async fn unregister(
         &self,
         id: DeploymentId,
         version: u64,
     ) -> Result<Registered, TableError> {
-        let set = "SET registry_version = :version, deleted = :yes".to_owned();
+        let at: Item = [(":version".to_owned(), n(version))].into();
+        let mut values = at.clone();
+        values.insert(":yes".to_owned(), AttributeValue::Bool(true));
+        let set = "SET registry_version = :version, deleted = :yes, deleted_version = :version";
         let condition = "attribute_not_exists(pk) OR registry_version < :version";
-        let values =
-            [(":version".to_owned(), n(version)), (":yes".to_owned(), AttributeValue::Bool(true))];
-        let old = self.update_registry(id, set, condition, None, values.into()).await?;
-        Ok(if old.is_none() { Registered::Yes } else { Registered::Older })
+        if self.update_registry(id, set.to_owned(), condition, None, values).await?.is_none() {
+            return Ok(Registered::Yes);
+        }
+        let set = "SET deleted_version = :version".to_owned();
+        let condition = "attribute_not_exists(deleted_version) OR deleted_version < :version";
+        self.update_registry(id, set, condition, None, at).await?;
+        Ok(Registered::Older)
     }
 
     /// Updates a deployment's row. Some: the row as it is, whose condition did

@@ -135,6 +135,9 @@ pub struct Schedule {
     pub setting: Option<Setting>,
     /// When that was set: slots up to then are not this setting's.
     pub set_at: Time,
+    /// The registry's version of the deployment that it was set on.
+    #[serde(default)]
+    pub registry_version: u64,
     /// The latest slot of which something was decided. Never goes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided: Option<Time>,
@@ -204,13 +207,14 @@ pub enum Turn {
 impl Schedule {
     /// The row after a PUT. The same setting again changes nothing: what waits goes on.
     pub fn set(before: Option<Self>, deployment: &Deployment, setting: Setting, now: Time) -> Self {
-        match before {
-            Some(before) if before.setting.as_ref() == Some(&setting) => before,
+        let registry_version = deployment.registry.registry_version;
+        match before.map(|before| before.on(deployment)) {
+            Some(before) if before.setting.as_ref() == Some(&setting) => {
+                Self { registry_version, ..before }
+            }
             Some(mut next) => {
                 next.drop_open("The schedule was changed before the slot could run.", now);
-                next.setting = Some(setting);
-                next.set_at = now;
-                next
+                Self { setting: Some(setting), set_at: now, registry_version, ..next }
             }
             None => Self {
                 deployment_id: deployment.deployment_id,
@@ -219,6 +223,7 @@ impl Schedule {
                 nonce: Nonce::default(),
                 setting: Some(setting),
                 set_at: now,
+                registry_version,
                 decided: None,
                 waiting: None,
                 last: None,
@@ -227,6 +232,16 @@ impl Schedule {
                 due_at: None,
             },
         }
+    }
+
+    /// The row as it counts on the deployment: one that was deleted since has no schedule, also
+    /// when it is back. Nobody is told of what waited, for nobody is left to miss it.
+    #[must_use]
+    pub fn on(mut self, deployment: &Deployment) -> Self {
+        if deployment.registry.deleted || self.registry_version < deployment.deleted_version {
+            (self.setting, self.waiting) = (None, None);
+        }
+        self
     }
 
     /// The row after a DELETE.
@@ -281,14 +296,11 @@ impl Schedule {
 
     /// Decides what becomes of the slot whose time has come. `token` is the new backup's.
     pub fn turn(&self, sight: &Sight<'_>, limits: &Limits, token: Nonce, now: Time) -> Turn {
-        let mut next = self.clone();
-        let Some(deployment) = sight.deployment.filter(|found| !found.registry.deleted) else {
-            // Its deployment is deleted: so is the schedule.
-            next.waiting = None;
-            next.setting = None;
-            return self.changed_to(next);
-        };
-        let Some(setting) = self.running().cloned() else {
+        // A row comes after its deployment's, which stays for ever: without one there is nothing
+        // to back up, and nothing to say that it was deleted.
+        let Some(deployment) = sight.deployment else { return Turn::Rest };
+        let mut next = self.clone().on(deployment);
+        let Some(setting) = next.running().cloned() else {
             return self.changed_to(next);
         };
         let Some(slot) = next.candidate(&setting, now) else { return self.changed_to(next) };

@@ -197,6 +197,31 @@ fn a_deleted_deployments_schedule_goes() {
     let after = recorded(turn_on(&hourly(), &gone, at(0, 0)));
     assert_eq!((after.setting.clone(), after.due(at(0, 0))), (None, None));
     assert_eq!(after.outbox, [], "nobody is left to miss it");
+    let later = Schedule::set(Some(hourly()), &gone, setting("0 4 * * *"), at(0, 5));
+    assert_eq!(later.outbox, []);
+}
+
+#[test]
+fn what_was_set_before_a_deployment_was_deleted_is_not_there_when_it_is_back() {
+    let waits = recorded(turn_on(&hourly(), &busy(), at(0, 0)));
+    let version = waits.registry_version;
+    let mut back = deployment();
+    back.registry.registry_version = version + 2;
+    assert_eq!(waits.clone().on(&back), waits, "it was not deleted");
+    back.deleted_version = version + 1;
+    let after = recorded(turn_on(&waits, &back, at(0, 1)));
+    assert_eq!((&after.setting, &after.waiting, after.due(at(0, 1))), (&None, &None, None));
+    assert_eq!(after.outbox, []);
+    // The same again is another one, from now on; a late word of the deletion leaves it alone.
+    let again = Schedule::set(Some(waits), &back, setting("0 * * * *"), at(0, 5));
+    assert_eq!((again.set_at, &again.waiting, &again.outbox[..]), (at(0, 5), &None, &[][..]));
+    assert_eq!(again.clone().on(&back), again);
+    back.registry.registry_version += 2;
+    let told = Schedule::set(Some(again.clone()), &back, setting("0 * * * *"), at(0, 6));
+    assert_eq!(told.set_at, again.set_at);
+    back.deleted_version += 2;
+    assert_eq!(told.clone().on(&back), told);
+    assert_eq!(again.on(&back).setting, None);
 }
 
 #[test]
