@@ -14,12 +14,9 @@ use backups_aws::settings::Settings;
 use backups_aws::table::keys::{Key, KeyWritten, Permission, Secret};
 use backups_aws::table::{Table, Written};
 use backups_core::backup::{BackupType, Volume};
-use backups_core::body;
 use backups_core::create::{Cause, NewBackup, decide_for};
-use backups_core::deployment::Deployment;
 use backups_core::id::{BackupId, DeploymentId};
 use backups_core::limits::Limits;
-use backups_core::schedule::Schedule;
 use backups_core::time::{Seconds, Time};
 use futures_util::StreamExt as _;
 use lambda_http::request::LambdaRequest;
@@ -377,34 +374,6 @@ async fn a_slot_has_no_room_above_the_limit_once_what_gives_way_is_gone() -> Res
     assert_eq!(here.delete(oldest).await?.status, 204);
     let written = functions.table.create_backup(&read, &backup, room, None).await;
     assert_eq!(written.map_err(Failed::from)?, Written::Conflict);
-    here.stop().await;
-    Ok(())
-}
-
-/// A schedule that is set while its deployment is being deleted would stand for ever.
-#[tokio::test]
-async fn a_schedule_is_set_only_on_the_deployment_that_was_read() -> Result<()> {
-    let here = Here::start(Setup::default()).await?;
-    let functions = Functions::of(&here).await?;
-    let (table, id) = (&functions.table, DeploymentId(here.demo.deployment_id));
-    let wanted = body::schedule(br#"{"cron": "0 3 * * *"}"#, Seconds::hours(1));
-    let wanted = wanted.map_err(|refusal| Failed(refusal.to_string()))?;
-    let set = async |read: &Deployment| {
-        let schedule = Schedule::set(None, read, wanted.clone(), functions.clock.now());
-        table.set_schedule(read, None, schedule, None, None).await.map_err(Failed::from)
-    };
-    let read = async || {
-        let found = table.deployment(id).await.map_err(Failed::from)?;
-        found.ok_or_else(|| Failed("no deployment".to_owned()))
-    };
-    let before = read().await?;
-    let gone = json!({"version": 1_000, "deployment_id": id});
-    here.put_event("supervisor.control-plane", "Deployment Deleted", &gone).await?;
-    here.settle(20).await?;
-    assert_eq!(set(&before).await?, Written::Conflict);
-    assert_eq!(table.schedule(id).await.map_err(Failed::from)?, None);
-    here.register(id.0, 1_001, &json!({})).await?;
-    assert_eq!(set(&read().await?).await?, Written::Stored);
     here.stop().await;
     Ok(())
 }

@@ -104,7 +104,7 @@ pub(crate) async fn put(
     let (mut parts, body) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let id = input::deployment(&mut parts).await?;
-    let mut deployment = living(&api, &key, id, Permission::Manage).await?;
+    let deployment = living(&api, &key, id, Permission::Manage).await?;
     let body = input::json(&parts.headers, body).await?;
     let limits = &api.settings.limits;
     let sent = Sent::new(&key, &parts, &body, body::schedule(&body, limits.schedule_apart))?;
@@ -113,9 +113,9 @@ pub(crate) async fn put(
         &api,
         named,
         Box::pin(async {
+            may_have(&deployment, wanted, limits)?;
             let mut tries = Tries::new(&api, named);
             loop {
-                may_have(&deployment, wanted, limits)?;
                 let before = api.table.schedule(id).await?;
                 let now = api.clock.now();
                 let after = Schedule::set(before.clone(), &deployment, wanted.clone(), now);
@@ -124,13 +124,10 @@ pub(crate) async fn put(
                     break;
                 }
                 let (due, record) = (after.due(now), record(&api, named, Answer::default(), now)?);
-                let stored =
-                    api.table.set_schedule(&deployment, before.as_ref(), after, due, record);
+                let stored = api.table.set_schedule(before.as_ref(), after, due, record);
                 if tries.stored(stored.await?).await? {
                     break;
                 }
-                // It may have met the control plane.
-                deployment = living(&api, &key, id, Permission::Manage).await?;
             }
             let (plan, enabled) = (&wanted.plan, wanted.enabled);
             tracing::info!(cron = %plan.cron, zone = %plan.zone, enabled, "the schedule is set");

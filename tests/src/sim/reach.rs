@@ -288,6 +288,7 @@ const NAMED: &[&str] = &[
     "registry older event",
     "registry deleted",
     "registry deleted first",
+    "registry back at once",
     "registry other tenant",
     "registry other region",
     "registry malformed",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::oracle::DELETED;
 use super::people::Person;
 use super::plan::Kind;
 use super::{drive, scene};
@@ -127,7 +128,7 @@ impl Person {
         let mut kind = "Deployment Changed";
         match change {
             5 => {
-                kind = "Deployment Deleted";
+                kind = DELETED;
                 detail = json!({"version": one.version, "deployment_id": one.id});
             }
             6 => {
@@ -159,13 +160,21 @@ impl Person {
             }
             _ => {}
         }
+        if kind == DELETED && self.rng.bool() {
+            // And it is back at once, in whatever order that comes.
+            one.version += 1;
+            let back = one.changed(&owner);
+            let kind = "Deployment Changed";
+            drive::control_plane(&mut world.cloud, &mut world.oracle, now, kind, &back);
+            world.reach.hit("registry back at once");
+        }
         if change == 9 {
             // Of one that lived so shortly that its end comes first.
             let mut short = one.clone();
             (short.id, short.version) = ((1 << 60) + one.id + one.version, 1);
             detail = short.changed(&owner);
             let gone = json!({"version": 2, "deployment_id": short.id});
-            let kind = "Deployment Deleted";
+            let kind = DELETED;
             drive::control_plane(&mut world.cloud, &mut world.oracle, now, kind, &gone);
             world.reach.hit("registry deleted first");
         }

@@ -351,7 +351,7 @@ impl Table {
             return Ok(if stored { Written::Stored } else { Written::Conflict });
         };
         let update = TransactWriteItem::builder().update(built(parts.build())?).build();
-        self.carried_out(vec![update], Some(record)).await
+        self.carried_out(update, record).await
     }
 
     /// Removes a backup of which nothing is left, and puts its tombstone: the

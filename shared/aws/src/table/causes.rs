@@ -5,8 +5,7 @@
 //! backup's last write tells it how that went.
 
 use aws_sdk_dynamodb::types::{
-    ConditionCheck, Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure,
-    TransactWriteItem,
+    Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
 use backups_core::backup::Backup;
 use backups_core::create::Room;
@@ -19,7 +18,7 @@ use backups_core::upgrade::Upgrade;
 
 use super::operation::{Stored, Written, built, ours};
 use super::requests::Record;
-use super::{META, Table, TableError, call, deployment_pk, from_item, n, s, to_item};
+use super::{Table, TableError, call, deployment_pk, from_item, n, s, to_item};
 
 /// The shard of the `due` index that all schedules stand in: a herd of them at one hour
 /// keeps nothing else waiting, and the one who releases them reads one partition.
@@ -108,34 +107,19 @@ impl Table {
         self.write_cause(before, after, due_at).await
     }
 
-    /// The same at a person's request, of which `record` is kept: only while the deployment
-    /// is as it was read. Or the schedule would outlive one that is deleted meanwhile.
+    /// The same at a person's request, of which `record` is kept.
     pub async fn set_schedule(
         &self,
-        read: &Deployment,
         before: Option<&Schedule>,
         after: Schedule,
         due_at: Option<Time>,
         record: Option<Record>,
     ) -> Result<Written, TableError> {
+        let Some(record) = record else {
+            return Ok(self.write_schedule(before, after, due_at).await?.into());
+        };
         let (put, _) = self.cause_put(before, after, due_at)?;
-        let changes = vec![
-            TransactWriteItem::builder().put(put).build(),
-            TransactWriteItem::builder().condition_check(self.as_read(read)?).build(),
-        ];
-        self.carried_out(changes, record).await
-    }
-
-    /// That the control plane has said nothing of a deployment since it was read.
-    fn as_read(&self, read: &Deployment) -> Result<ConditionCheck, TableError> {
-        let check = ConditionCheck::builder()
-            .table_name(&self.name)
-            .key("pk", s(deployment_pk(read.deployment_id)))
-            .key("sk", s(META))
-            .condition_expression("registry_version = :version")
-            .expression_attribute_values(":version", n(read.registry.registry_version))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::None);
-        built(check.build())
+        self.carried_out(TransactWriteItem::builder().put(put).build(), record).await
     }
 
     /// Stores an upgrade's request over the one that was read; None: there was none.

@@ -129,20 +129,16 @@ impl Table {
         })
     }
 
-    /// What a request changes, and its record if one is kept, in one transaction. An earlier
-    /// try of it that was applied is known again by the SDK's token.
+    /// What a request changes, and its record, in one transaction. An earlier try of it that
+    /// was applied is known again by the SDK's token.
     pub(super) async fn carried_out(
         &self,
-        mut changes: Vec<TransactWriteItem>,
-        record: Option<Record>,
+        change: TransactWriteItem,
+        record: Record,
     ) -> Result<Written, TableError> {
-        let recorded = record.is_some();
-        changes.extend(record.map(|record| record.0));
-        let count = changes.len();
-        Ok(match self.transact(changes).await? {
+        Ok(match self.transact(vec![change, record.0]).await? {
             Ok(()) => Written::Stored,
-            Err(reasons) if recorded => Written::cancelled(&reasons, count),
-            Err(_) => Written::Conflict,
+            Err(reasons) => Written::cancelled(&reasons, 2),
         })
     }
 

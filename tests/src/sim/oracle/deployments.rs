@@ -23,6 +23,9 @@ const REGISTRY: [&str; 10] = [
     "nodes",
 ];
 
+/// What the control plane says at a deployment's end.
+pub(crate) const DELETED: &str = "Deployment Deleted";
+
 impl Oracle {
     /// The registry's part follows the control plane's newest word; the counters
     /// only ever grow.
@@ -50,6 +53,15 @@ impl Oracle {
         if new["next_backup_id"].as_u64().unwrap_or(0) < before("next_backup_id") {
             return violated("id-reuse", format!("deployment {id}: the next id went back"));
         }
+        // That it was deleted once stays known, in whatever order that was told.
+        let (ended, earlier) = (&new["deleted_version"], before("deleted_version"));
+        let of_a_deletion = ended.as_u64().is_none_or(|at| {
+            at == earlier || seen.said.get(&at).is_some_and(|(kind, _)| kind == DELETED)
+        });
+        if ended.as_u64().unwrap_or(0) < earlier || !of_a_deletion {
+            let what = format!("deployment {id} was deleted at {ended}, after {earlier}");
+            return violated("registry", what);
+        }
         let registry = |row: &Value| {
             REGISTRY.iter().chain(&["deleted"]).map(|name| row[*name].clone()).collect::<Vec<_>>()
         };
@@ -59,9 +71,9 @@ impl Oracle {
         let Some((kind, said)) = seen.said.get(&version) else {
             return violated("registry", format!("deployment {id}: nobody sent version {version}"));
         };
-        if kind == "Deployment Deleted" {
+        if kind == DELETED {
             reach.hit("registry deleted");
-            if new["deleted"] != true {
+            if new["deleted"] != true || ended.as_u64() != Some(version) {
                 return violated(
                     "registry",
                     format!("deployment {id} was deleted, and its row does not say so"),

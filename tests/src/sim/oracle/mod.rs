@@ -44,6 +44,7 @@ use serde_json::Value;
 
 use asked::Request;
 pub(crate) use asked::{Asked, What};
+pub(super) use deployments::DELETED;
 
 use super::life::Life;
 use super::plan::{Kind, Profile};

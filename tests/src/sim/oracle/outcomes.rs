@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::life::Life;
 use super::super::table::RowRef;
 use super::refusals::IN_ORDER;
-use super::schedules::{behind, gives_way};
+use super::schedules::{behind, gives_way, setting_on};
 use super::{Asked, DECIDED, EXPIRED, Oracle, SLACK, TICKS, Verdict, time, violated};
 use crate::rows::{items, text};
 
@@ -194,8 +194,10 @@ impl Oracle {
         asked: &Asked,
         shown: &Value,
     ) -> Verdict {
+        let metas: Vec<RowRef> = self.deployment_since(asked).into_iter().cloned().collect();
         for row in self.schedules.rows_since(asked) {
-            if self.is_shown(now, asked, &row, shown) {
+            let there = metas.iter().any(|meta| !setting_on(meta, &row).is_null());
+            if there && self.is_shown(now, asked, &row, shown) {
                 return Ok(());
             }
         }
@@ -204,9 +206,6 @@ impl Oracle {
 
     fn is_shown(&mut self, now: Timestamp, asked: &Asked, row: &Value, shown: &Value) -> bool {
         let setting = &row["setting"];
-        if setting.is_null() {
-            return false;
-        }
         let last = &row["last"];
         let outcome = json!({
             "slot": last["slot"],

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::super::table::Table;
 use super::bus::KINDS;
+use super::deployments::DELETED;
 use super::{Oracle, Verdict, violated};
 use crate::rows::{items, named, text};
 
@@ -45,13 +46,22 @@ impl Oracle {
             let Some((version, (kind, _))) = deployment.said.last_key_value() else { continue };
             let row = deployment.rows.last().map(|(_, row)| row);
             let known = row.and_then(|row| row["registry_version"].as_u64());
+            let mut ends = deployment.said.iter().filter(|(_, (kind, _))| kind == DELETED);
+            let end = ends.next_back().map(|(version, _)| *version);
+            let ended = row.and_then(|row| row["deleted_version"].as_u64());
             // What Lambda tried in vain is there for an operator to send again.
-            let given_up = !self.quiet
-                && items(&dead).any(|one| {
-                    let detail = &one["event"]["detail"];
-                    detail["deployment_id"] == *id && detail["version"] == *version
-                });
-            if known != Some(*version) && !given_up {
+            let given_up = |version: u64| {
+                !self.quiet
+                    && items(&dead).any(|one| {
+                        let detail = &one["event"]["detail"];
+                        detail["deployment_id"] == *id && detail["version"] == version
+                    })
+            };
+            if let Some(end) = end.filter(|end| ended < Some(*end) && !given_up(*end)) {
+                let what = format!("deployment {id} ended at {ended:?}, and was said to at {end}");
+                return violated("registry-behind", what);
+            }
+            if known != Some(*version) && !given_up(*version) {
                 return violated(
                     "registry-behind",
                     format!("deployment {id} is at {known:?}, the last {kind} said {version}"),

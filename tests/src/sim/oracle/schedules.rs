@@ -17,7 +17,9 @@ use super::super::reach::Reach;
 use super::super::table::{Change, RowRef};
 use super::brake::Held;
 use super::slots::{Shown, Slots};
-use super::{Asked, EXPIRED, LOOKS, Oracle, SLACK, TICKS, UNHEARD, Verdict, time, violated};
+use super::{
+    Asked, DECIDED, EXPIRED, LOOKS, Oracle, SLACK, TICKS, UNHEARD, Verdict, time, violated,
+};
 use crate::rows::{BackupKey, items, text};
 
 /// So many slots that an outage has passed over are told of one by one (docs/schedules.md).
@@ -70,6 +72,13 @@ impl Schedules {
     }
 }
 
+/// What is set on a deployment that is as `meta`: nothing that was set before it was deleted.
+pub(super) fn setting_on<'a>(meta: &Value, row: &'a Value) -> &'a Value {
+    let version = |row: &Value, name: &str| row[name].as_u64().unwrap_or(0);
+    let outlived = version(row, "registry_version") < version(meta, "deleted_version");
+    if outlived || meta["deleted"] == true { &Value::Null } else { &row["setting"] }
+}
+
 /// Up to when the slots of a row are decided, or were never this setting's.
 pub(super) fn behind(row: &Value) -> Timestamp {
     time(row, "decided").max(time(row, "set_at")).unwrap_or(Timestamp::MIN)
@@ -117,7 +126,9 @@ impl Oracle {
     /// Whether the deployment has a schedule.
     pub(crate) fn has_schedule(&self, deployment: u64) -> bool {
         let rows = self.schedules.rows.get(&deployment).and_then(|rows| rows.last());
-        rows.is_some_and(|(_, row)| !row["setting"].is_null())
+        let metas = self.deployments.get(&deployment).and_then(|one| one.rows.last());
+        let (Some((_, row)), Some((_, meta))) = (rows, metas) else { return false };
+        !setting_on(meta, row).is_null()
     }
 
     /// Whether the upgrade's request is there.
@@ -143,16 +154,24 @@ impl Oracle {
         if revision(new) != revision(old) + 1 {
             return violated("revision", format!("{life}: {old} became {new}"));
         }
-        let rows = self.deployments.get(&deployment).map(|one| one.rows.as_slice());
-        let deleted = rows.and_then(<[_]>::last).is_some_and(|(_, row)| row["deleted"] == true);
-        if old["setting"] != new["setting"] {
+        let metas = self.deployments.get(&deployment).and_then(|one| one.rows.last());
+        let meta = metas.map_or(&none, |(_, row)| &**row);
+        let outlived = !old["setting"].is_null() && setting_on(meta, old).is_null();
+        let set = (&new["setting"], &new["registry_version"]);
+        if (&old["setting"], &old["registry_version"]) != set {
             let asked = self.schedules.asked.get(&deployment).into_iter().flatten();
-            let wanted = asked.into_iter().any(|one| *one == new["setting"]);
-            if deleted && !new["setting"].is_null() {
-                let what = format!("{life} set that of {deployment}, which is deleted");
+            let wanted = asked.into_iter().any(|one| one == set.0);
+            // As it was read a moment before it may be by now another, or none: of that nobody
+            // keeps this schedule.
+            let metas = self.deployment_rows(deployment, now - DECIDED);
+            let lived = metas
+                .iter()
+                .any(|meta| meta["deleted"] != true && meta["registry_version"] == *set.1);
+            if !set.0.is_null() && !lived {
+                let what = format!("{life} set {new} of {deployment}, which is {meta}");
                 return violated("schedule-outlives", what);
             }
-            let ends = new["setting"].is_null() && deleted && life.function != Name::Api;
+            let ends = new["setting"].is_null() && outlived && life.function != Name::Api;
             if !(ends || wanted && life.function == Name::Api) {
                 return violated(
                     "schedule-unasked",
@@ -169,7 +188,7 @@ impl Oracle {
         if old["waiting"].is_null() && !met.is_empty() && met != "backup_limit_reached" {
             reach.hit(&format!("schedule waits {met}"));
         }
-        self.slots_are_told_of(now, deployment, (old, new), deleted, reach)?;
+        self.slots_are_told_of(now, deployment, (old, new), outlived, reach)?;
         if old["decided"] != new["decided"] || old["waiting"] != new["waiting"] {
             self.may_release(now, life, new)?;
         }
@@ -187,7 +206,7 @@ impl Oracle {
         now: Timestamp,
         deployment: u64,
         (old, new): (&Value, &Value),
-        deleted: bool,
+        outlived: bool,
         reach: &mut Reach,
     ) -> Verdict {
         let (before, after) = (time(old, "decided"), time(new, "decided"));
@@ -195,7 +214,7 @@ impl Oracle {
             // Who changes a schedule does not take its due slots away without a word.
             let changed = !old.is_null() && old["setting"] != new["setting"];
             let open = self.schedules.slots.between(&old["setting"], behind(old), now - SLACK);
-            if changed && !deleted && !open.is_empty() {
+            if changed && !outlived && !open.is_empty() {
                 return violated("slot-dropped", format!("of {open:?} nothing is told: {new}"));
             }
             return Ok(());
@@ -270,7 +289,12 @@ impl Oracle {
             return violated("slot-twice", format!("backup {key:?} is the second of {slot}"));
         }
         let rows = self.schedules.rows.get(&deployment).and_then(|rows| rows.last());
-        let Some(setting) = rows.map(|(_, row)| row["setting"].clone()) else {
+        // As the deployment was seen to be: the word that it was deleted once may be on its way.
+        let metas = self.deployment_rows(deployment, time(row, "created_at").unwrap_or_default());
+        let mut settings = rows.into_iter().flat_map(|(_, row)| {
+            metas.iter().map(|meta| setting_on(meta, row)).filter(|setting| !setting.is_null())
+        });
+        let Some(setting) = settings.next().cloned() else {
             return violated("slot-unasked", format!("backup {key:?} is of no schedule"));
         };
         let created = time(row, "created_at").unwrap_or(Timestamp::MIN);
@@ -486,7 +510,10 @@ impl Oracle {
         let rows = self.schedules.rows.get(&asked.deployment).map_or(&[][..], Vec::as_slice);
         let first = rows.iter().rposition(|(at, _)| *at <= asked.at);
         let mut all = if first.is_none() { vec![Value::Null] } else { Vec::new() };
-        all.extend(rows.iter().skip(first.unwrap_or(0)).map(|(_, row)| row["setting"].clone()));
+        for meta in self.deployment_since(asked) {
+            let rows = rows.iter().skip(first.unwrap_or(0));
+            all.extend(rows.map(|(_, row)| setting_on(meta, row).clone()));
+        }
         all
     }
 }
