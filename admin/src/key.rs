@@ -141,7 +141,7 @@ async fn create(wanted: &Create, table: &Table, clock: &Clock) -> Result<(), Str
     };
     for attempt in 0..TRIES {
         clock.others_first(attempt).await;
-        match table.put_key(&key).await {
+        match table.put_key(&key, clock.now()).await {
             Ok(KeyWritten::Yes) => {
                 tell(&key, &secret, wanted.json, clock.now());
                 return Ok(());
@@ -188,7 +188,7 @@ async fn revoke(wanted: &Revoke, table: &Table, clock: &Clock) -> Result<(), Str
         let written = if key == revoked {
             Ok(KeyWritten::Yes)
         } else {
-            table.put_key(&revoked).await.map_err(|error| error.to_string())
+            table.put_key(&revoked, now).await.map_err(|error| error.to_string())
         };
         match written? {
             KeyWritten::Yes if wanted.json => println!("{}", shown(&revoked, now)),
@@ -251,7 +251,8 @@ fn line(key: &Key, now: Time) -> String {
         "{}  {}{since}  tenant {}  {}  deployments {}  from {}  until {}",
         key.key_id,
         state(key, now),
-        key.tenant_id,
+        // It came over the bus, and may turn the line around.
+        key.tenant_id.as_str().escape_debug(),
         key.permission.as_str(),
         joined(key.deployments.as_deref().map(texts), "all"),
         joined(key.allow.as_deref().map(networks), "anywhere"),

@@ -137,7 +137,8 @@ pub(crate) fn done(world: &World) -> Result<(), String> {
 
 /// Stores the keys. `table` talks to the running port.
 pub(crate) async fn put_keys(demo: &Demo, world: &World, table: &Table) -> Result<(), String> {
-    let expires_at = world.clock.now() + KEY_LIFE;
+    let now = world.clock.now();
+    let expires_at = now + KEY_LIFE;
     for (secret, key_id, tenant_id, permission) in [
         (&demo.keys.manage, "demo-manage", &demo.tenant_id, Permission::Manage),
         (&demo.keys.read, "demo-read", &demo.tenant_id, Permission::Read),
@@ -155,7 +156,7 @@ pub(crate) async fn put_keys(demo: &Demo, world: &World, table: &Table) -> Resul
             revoked_at: None,
             expires_at,
         };
-        match table.put_key(&key).await.map_err(|error| format!("the demo's keys: {error}"))? {
+        match table.put_key(&key, now).await.map_err(|error| format!("the demo's keys: {error}"))? {
             // Made by an earlier start, which was ended before it could say so.
             KeyWritten::Yes | KeyWritten::Older => {}
             other => return Err(format!("the demo's keys: {other:?}")),

@@ -180,11 +180,57 @@ async fn the_control_plane_makes_changes_and_revokes_keys_by_version() -> Result
     late(9, json!({})).await?;
     here.advance(30).await?;
     assert_eq!(list(&here, other.expose()).await?.code(), "unauthorized");
+    // So does one that is refused for anything else.
+    let faults = [
+        json!({"expires_at": "2999-01-01T00:00:00Z"}),
+        json!({"allow": ["10.0.0.1/8"]}),
+        json!({"hash": "0".repeat(64)}),
+        json!({"colour": "red"}),
+    ];
+    for (seed, fault) in (20..).zip(faults) {
+        let (id, other) = (format!("key-{seed}"), Secret::from_bytes([seed; 32]));
+        here.change_key(&id, &other, 1, &json!({})).await?;
+        assert_eq!(list(&here, other.expose()).await?.status, 200);
+        // Another's word has no say.
+        let mut change = fault.clone();
+        change["revoked_at"] = json!("2026-11-01T00:00:00Z");
+        change["tenant_id"] = json!("other");
+        here.change_key(&id, &other, 2, &change).await?;
+        here.advance(30).await?;
+        assert_eq!(list(&here, other.expose()).await?.status, 200, "{fault}");
+        change["tenant_id"] = json!(here.demo.tenant_id);
+        here.change_key(&id, &other, 3, &change).await?;
+        here.rest().await?;
+        let letters = here.local("GET", "dead_letters", &Value::Null).await?;
+        let last = letters.as_array().and_then(|letters| letters.last()).cloned();
+        let told = last.unwrap_or_default()["event"]["detail"].clone();
+        assert_eq!((&told["key_id"], &told["version"]), (&json!(id), &json!(3)), "{letters}");
+        here.advance(30).await?;
+        assert_eq!(list(&here, other.expose()).await?.code(), "unauthorized", "{fault}");
+    }
     // An operator has the last word.
     here.admin(&["key", "revoke", "key-cp"]).await?;
     put(9, json!({})).await?;
     here.advance(30).await?;
     assert_eq!(list(&here, secret.expose()).await?.code(), "unauthorized");
+    here.stop().await;
+    Ok(())
+}
+
+/// What comes over the bus is shown in lines of its own.
+#[tokio::test]
+async fn a_tenants_name_cannot_turn_a_line_of_the_list_around() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let secret = Secret::from_bytes([9; 32]);
+    for (version, tenant) in (1..).zip(["t\nkey-0  good", "t\u{85}", "t\u{202e}doog"]) {
+        here.change_key("key-odd", &secret, version, &json!({"tenant_id": tenant})).await?;
+    }
+    here.rest().await?;
+    let letters = here.local("GET", "dead_letters", &Value::Null).await?.to_string();
+    assert_eq!(letters.matches("tenant_id has a control character").count(), 2, "{letters}");
+    let listed = here.admin(&["key", "list"]).await?;
+    let odd: Vec<&str> = listed.lines().filter(|line| line.contains("key-odd")).collect();
+    assert!(odd.len() == 1 && odd[0].contains("tenant t\\u{202e}doog  "), "{listed}");
     here.stop().await;
     Ok(())
 }

@@ -184,6 +184,10 @@ async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Resul
             let done = registry::key_changed(&worker.table, event, &worker.clock).await;
             reject_counted(worker, done)?;
         }
+        Ok(Wake::KeyEnded { ended, fault }) => {
+            let done = registry::key_ended(&worker.table, &ended, fault, &worker.clock).await;
+            reject_counted(worker, done)?;
+        }
         Ok(Wake::Reconciliation) => reconciliation::advance(worker, until).await?,
         Ok(Wake::RemovalOrdered { ordered, at }) => {
             reject_counted(worker, orphans::remove(worker, ordered, at, until).await)?;

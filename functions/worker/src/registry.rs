@@ -1,9 +1,9 @@
 //! Control-plane events: they keep the registry's part of a deployment true.
 
 use backups_aws::clock::Clock;
-use backups_aws::table::keys::{Key, KeyWritten};
+use backups_aws::table::keys::KeyWritten;
 use backups_aws::table::{Registered, Table, TableError};
-use backups_core::control_plane::{DeploymentChanged, DeploymentDeleted, KeyChanged};
+use backups_core::control_plane::{DeploymentChanged, DeploymentDeleted, KeyChanged, KeyEnded};
 
 use crate::Error;
 
@@ -47,43 +47,76 @@ pub(crate) async fn key_changed(
     event: KeyChanged,
     clock: &Clock,
 ) -> Result<(), Error> {
-    let key = event.key(clock.now()).map_err(|rejected| Error::Rejected(rejected.0))?;
+    let ended = event.ended();
+    let now = clock.now();
+    let key = match (event.key(now), &ended) {
+        (Ok(key), _) => key,
+        (Err(rejected), None) => return Err(Error::Rejected(rejected.0)),
+        (Err(rejected), Some(ended)) => return key_ended(table, ended, rejected.0, clock).await,
+    };
     let (key_id, version) = (key.key_id.as_str(), key.version);
     for attempt in 0..TRIES {
         clock.others_first(attempt).await;
-        match table.put_key(&key).await? {
+        match table.put_key(&key, now).await? {
             KeyWritten::Yes => tracing::info!(key_id, version, "key stored"),
-            // Late, and still the end of it: what is revoked stays so, in whatever order.
-            KeyWritten::Older if key.revoked_at.is_some() => {
-                if !end(table, &key).await? {
-                    continue;
+            KeyWritten::Older => {
+                tracing::info!(key_id, version, "an older event; nothing changed");
+                // Late, and still the end of it: what is revoked stays so, in whatever order.
+                if let Some(ended) = &ended {
+                    end(table, ended, clock).await?;
                 }
-                tracing::info!(key_id, version, "an older event; key revoked");
             }
-            KeyWritten::Older => tracing::info!(key_id, version, "an older event; nothing changed"),
             KeyWritten::Clash => {
-                return Err(Error::Rejected(format!(
+                let fault = format!(
                     "key {key_id}: the id or the hash is another key's, or the tenant another"
-                )));
+                );
+                return match &ended {
+                    Some(ended) => key_ended(table, ended, fault, clock).await,
+                    None => Err(Error::Rejected(fault)),
+                };
             }
             KeyWritten::Conflict => continue,
         }
         return Ok(());
     }
-    // The event is tried again later.
-    let problem = format!("others write it all the time ({TRIES} tries)");
-    Err(Error::Table(TableError::Row { row: "KEY".to_owned(), problem }))
+    Err(contended())
 }
 
-/// Ends the key that is there as the older event says. False: it met another write.
-async fn end(table: &Table, older: &Key) -> Result<bool, Error> {
-    let there = table.key_called(&older.key_id).await?;
-    match there.zip(older.revoked_at) {
-        Some((there, at)) if there.revoked_at.is_none() => {
-            Ok(table.put_key(&there.revoked(at)).await? == KeyWritten::Yes)
+/// Refuses what is said of a key, but for that it is over: whatever else somebody got wrong, a
+/// key that they revoke opens nothing.
+///
+/// # Errors
+/// The refusal, unless the key could not be ended: that is tried again.
+pub(crate) async fn key_ended(
+    table: &Table,
+    ended: &KeyEnded,
+    fault: String,
+    clock: &Clock,
+) -> Result<(), Error> {
+    end(table, ended, clock).await?;
+    Err(Error::Rejected(fault))
+}
+
+/// Ends a key of a tenant, if it is there and not over.
+async fn end(table: &Table, ended: &KeyEnded, clock: &Clock) -> Result<(), Error> {
+    for attempt in 0..TRIES {
+        clock.others_first(attempt).await;
+        let there = table.key_called(&ended.key_id).await?;
+        let there =
+            there.filter(|key| key.revoked_at.is_none() && key.tenant_id == ended.tenant_id);
+        let Some(there) = there else { return Ok(()) };
+        if table.put_key(&there.revoked(ended.revoked_at), clock.now()).await? == KeyWritten::Yes {
+            tracing::info!(key_id = ended.key_id, "key revoked");
+            return Ok(());
         }
-        _ => Ok(true),
     }
+    Err(contended())
+}
+
+/// Others wrote the row each time: the event is tried again later.
+fn contended() -> Error {
+    let problem = format!("others write it all the time ({TRIES} tries)");
+    Error::Table(TableError::Row { row: "KEY".to_owned(), problem })
 }
 
 /// Marks a deployment as deleted.

@@ -89,8 +89,33 @@ pub struct KeyChanged {
     pub revoked_at: Option<Time>,
 }
 
+/// What is believed of an `API Key Changed` that is refused for anything else: that the key is
+/// over.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct KeyEnded {
+    /// Which.
+    pub key_id: String,
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Since when it opens nothing.
+    pub revoked_at: Time,
+}
+
+impl KeyEnded {
+    /// Reads it from a detail that may have any fault but in this.
+    pub(crate) fn read(detail: &serde_json::Value) -> Option<Self> {
+        Self::deserialize(detail).ok().filter(|ended| is_key_id(&ended.key_id))
+    }
+}
+
 /// The longest id of a key.
 pub const KEY_ID: usize = 64;
+
+/// Whether a key may be called so.
+fn is_key_id(text: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (1..=KEY_ID).contains(&text.len()) && text.bytes().all(word)
+}
 
 impl KeyChanged {
     /// The names of its fields.
@@ -106,14 +131,20 @@ impl KeyChanged {
         "revoked_at",
     ];
 
+    /// That the key is over, if it says so.
+    pub fn ended(&self) -> Option<KeyEnded> {
+        let (key_id, tenant_id) = (self.key_id.clone(), self.tenant_id.clone());
+        let ended = self.revoked_at.map(|revoked_at| KeyEnded { key_id, tenant_id, revoked_at });
+        ended.filter(|ended| is_key_id(&ended.key_id))
+    }
+
     /// Checks the event on its own and makes the key's row. No reason has anything of the key
     /// but its id.
     ///
     /// # Errors
     /// What is wrong with the event, as a sentence.
     pub fn key(self, now: Time) -> Result<Key, Rejected> {
-        let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        if !(1..=KEY_ID).contains(&self.key_id.len()) || !self.key_id.bytes().all(word) {
+        if !is_key_id(&self.key_id) {
             let reason = format!("a key_id has 1 to {KEY_ID} letters, digits, `-` and `_`");
             return Err(Rejected(reason));
         }
@@ -128,8 +159,8 @@ impl KeyChanged {
             Some(format!("version is 1 to {}", u64::MAX - 1))
         } else if self.hash.len() != 64 || !self.hash.bytes().all(hex) {
             Some("a hash is SHA-256 in 64 lower-case hex digits".to_owned())
-        } else if self.tenant_id.as_str().is_empty() {
-            Some("tenant_id is empty".to_owned())
+        } else if let Some(fault) = word_fault("tenant_id", self.tenant_id.as_str()) {
+            Some(fault)
         } else if self.expires_at > now + LONGEST {
             Some(format!("a key counts for at most {} days", LONGEST.0 / 86_400))
         } else {
@@ -203,6 +234,14 @@ impl std::fmt::Display for Rejected {
 
 impl std::error::Error for Rejected {}
 
+/// Why it is no word: it is shown to people, in lines of their own.
+fn word_fault(name: &str, word: &str) -> Option<String> {
+    if word.is_empty() {
+        return Some(format!("{name} is empty"));
+    }
+    word.contains(char::is_control).then(|| format!("{name} has a control character"))
+}
+
 impl DeploymentChanged {
     /// Checks the event on its own and makes the registry's part of the row.
     ///
@@ -216,6 +255,10 @@ impl DeploymentChanged {
         if id.0 == 0 || self.version == 0 {
             return Err(Rejected("deployment_id and version count from 1".to_owned()));
         }
+        if self.version == u64::MAX {
+            // Nothing could follow it, its deletion neither.
+            return Err(Rejected(format!("deployment {id}: version is 1 to {}", u64::MAX - 1)));
+        }
         let words = [
             ("tenant_id", self.tenant_id.as_str()),
             ("status", &self.status),
@@ -225,8 +268,8 @@ impl DeploymentChanged {
             ("storage_type", &self.storage_type),
             ("region", &self.region),
         ];
-        if let Some((name, _)) = words.into_iter().find(|(_, word)| word.is_empty()) {
-            return Err(Rejected(format!("deployment {id}: {name} is empty")));
+        if let Some(fault) = words.into_iter().find_map(|(name, word)| word_fault(name, word)) {
+            return Err(Rejected(format!("deployment {id}: {fault}")));
         }
         if self.cloud == "aws" && self.region != region {
             return Err(Rejected(format!(
@@ -324,7 +367,7 @@ mod tests {
         };
         let key = good().key(now).expect("good");
         assert_eq!((key.key_id.as_str(), key.version), ("key-1_A", 1));
-        let cases: [(Change, &str); 12] = [
+        let cases: [(Change, &str); 13] = [
             (|e| e.version = 0, "version is 1 to"),
             (|e| e.version = u64::MAX, "version is 1 to"),
             (|e| e.key_id.clear(), "a key_id has"),
@@ -333,6 +376,7 @@ mod tests {
             (|e| e.hash = "0A".repeat(32), "a hash is"),
             (|e| e.hash = "0a".repeat(31), "a hash is"),
             (|e| e.tenant_id = TenantId::from(""), "tenant_id is empty"),
+            (|e| e.tenant_id = TenantId::from("a\nkey-2  good"), "a control character"),
             (|e| e.deployments = Some(Vec::new()), "1 to 1000 ids"),
             (|e| e.deployments = Some(vec![DeploymentId(0)]), "1 to 1000 ids"),
             (|e| e.allow = Some(Vec::new()), "1 to 100 networks"),
@@ -356,8 +400,11 @@ mod tests {
     #[test]
     fn an_event_that_cannot_be_true_is_refused_with_what_is_wrong() {
         type Change = fn(&mut DeploymentChanged);
-        let cases: [(Change, &str); 8] = [
+        let cases: [(Change, &str); 11] = [
             (|e| e.version = 0, "count from 1"),
+            (|e| e.version = u64::MAX, "version is 1 to"),
+            (|e| e.tenant_id = TenantId::from("a\u{85}"), "tenant_id has a control character"),
+            (|e| e.status.push('\n'), "status has a control character"),
             (|e| e.deployment_id = DeploymentId(0), "count from 1"),
             (|e| e.tenant_id = TenantId::from(""), "tenant_id is empty"),
             (|e| e.plan.clear(), "plan is empty"),

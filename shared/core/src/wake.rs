@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::announce::{self, Kind, ORPHANS_AN_ORDER, OrphanRemovalOrdered, RestoreOrdered};
 use crate::control_plane::{
-    self, DeploymentChanged, DeploymentDeleted, KeyChanged, UpgradeRequested,
+    self, DeploymentChanged, DeploymentDeleted, KeyChanged, KeyEnded, UpgradeRequested,
 };
 use crate::id::{BackupId, DeploymentId, Nonce, RestoreId, SnapshotId};
 use crate::reconcile::Thing;
@@ -68,6 +68,13 @@ pub enum Wake {
     Deleted(DeploymentDeleted),
     /// A key as it is now.
     KeyChanged(KeyChanged),
+    /// The same, to be refused; but the key is over.
+    KeyEnded {
+        /// Which.
+        ended: KeyEnded,
+        /// Why it is refused.
+        fault: String,
+    },
     /// Nothing for us.
     Foreign,
 }
@@ -186,7 +193,11 @@ pub fn read(event: Value) -> Result<Wake, String> {
             parsed(&detail_type, detail).map(Wake::Changed)
         }
         (control_plane::SOURCE, "API Key Changed") => {
-            key_changed(&detail_type, detail).map(Wake::KeyChanged)
+            let ended = KeyEnded::read(&detail);
+            match (key_changed(&detail_type, detail), ended) {
+                (Err(fault), Some(ended)) => Ok(Wake::KeyEnded { ended, fault }),
+                (read, _) => read.map(Wake::KeyChanged),
+            }
         }
         (control_plane::SOURCE, "Deployment Upgrade Requested") => {
             parsed(&detail_type, detail).map(Wake::UpgradeRequested)
@@ -264,6 +275,7 @@ mod tests {
                 "detail": detail,
             });
             match read(event)? {
+                Wake::KeyEnded { fault, .. } => Err(fault),
                 Wake::KeyChanged(event) => {
                     event.key(Time::from_unix(1_795_000_000)).map_err(|rejected| rejected.0)
                 }

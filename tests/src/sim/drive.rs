@@ -15,6 +15,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backups_core::time::Time;
 use cloud::{Cloud, Delivery};
 use fastrand::Rng;
 use futures_util::{FutureExt as _, TryStreamExt as _};
@@ -131,8 +132,9 @@ impl Drive {
         };
         // The operator's own calls meet no fault, and neither do the registrations.
         let table = self.functions.operator()?;
+        let now = Time::from_unix(self.world.lock().now().as_second());
         for key in keys {
-            table.put_key(&key).await.map_err(|error| Failed(error.to_string()))?;
+            table.put_key(&key, now).await.map_err(|error| Failed(error.to_string()))?;
         }
         let side_by_side = if plan.herd.is_some() { herd::SIDE_BY_SIDE } else { 1 };
         self.deliver_registrations(side_by_side).await?;

@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::types::{
     Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
-use backups_core::time::Seconds;
+use backups_core::time::{Seconds, Time};
 
 pub use backups_core::key::{Key, Permission};
 
@@ -72,7 +72,8 @@ pub enum KeyWritten {
     Conflict,
 }
 
-/// How long a key is still listed once its time is over.
+/// How long a key is still there once its time is over, and after its last change: longer than
+/// any event about it can be late (a dead letter is kept for 14 days), which would make it anew.
 const LISTED: Seconds = Seconds::days(90);
 
 /// The partition in which all keys are listed.
@@ -117,7 +118,7 @@ impl Table {
 
     /// Stores a key, in both rows that it has: by its hash, where each request finds it, and
     /// in the list. Neither hash nor id nor tenant of a key ever changes.
-    pub async fn put_key(&self, key: &Key) -> Result<KeyWritten, TableError> {
+    pub async fn put_key(&self, key: &Key, now: Time) -> Result<KeyWritten, TableError> {
         // Who does not know that it was revoked does not revive it.
         let stays =
             if key.revoked_at.is_none() { " AND attribute_not_exists(revoked_at)" } else { "" };
@@ -125,7 +126,7 @@ impl Table {
             let mut item = to_item(sk, key)?;
             item.insert("pk".into(), s(pk));
             item.insert("sk".into(), s(sk));
-            item.insert("ttl".into(), n((key.expires_at + LISTED).unix()));
+            item.insert("ttl".into(), n((key.expires_at.max(now) + LISTED).unix()));
             let put = Put::builder()
                 .table_name(&self.name)
                 .set_item(Some(item))
