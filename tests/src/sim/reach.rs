@@ -289,6 +289,7 @@ const NAMED: &[&str] = &[
     "registry deleted",
     "registry deleted first",
     "registry back at once",
+    "api 204 twice at once",
     "registry other tenant",
     "registry other region",
     "registry malformed",

@@ -1,6 +1,10 @@
 //! How people send what changes something: half of it by a name, and by that again and again.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use fastrand::Rng;
+use futures_util::future::join;
 
 use super::oracle::What;
 use super::people::Person;
@@ -31,12 +35,32 @@ impl Person {
         loop {
             let mut asked = self.asked(deployment, tenant, key, what.clone());
             asked.called.clone_from(&called);
-            let reply = self.ask(asked, method, path, kind, body.clone()).await?;
+            // Now and then it is sent twice at the same moment.
+            let mut twin =
+                (called.is_some() && !sweep && self.rng.u8(0..8) == 0).then(|| self.twin());
+            let second = async {
+                let Some(twin) = &mut twin else { return Ok(None) };
+                twin.ask(asked.clone(), method, path, kind, body.clone()).await
+            };
+            let first = self.ask(asked.clone(), method, path, kind, body.clone());
+            let (first, second) = join(first, second).await;
+            let (first, second) = (first?, second?);
+            let done = |reply: &Option<Reply>| reply.as_ref().is_some_and(|one| one.status == 204);
+            if done(&first) && done(&second) {
+                self.world.lock().reach.hit("api 204 twice at once");
+            }
+            let reply = if done(&second) { second } else { first };
             tries += 1;
             if called.is_none() || tries == TRIES || !self.again(reply.as_ref()).await {
                 return Ok(reply);
             }
         }
+    }
+
+    /// Somebody who sends the very same.
+    fn twin(&mut self) -> Self {
+        let (world, functions) = (self.world.clone(), Arc::clone(&self.functions));
+        Self { world, functions, rng: Rng::with_seed(self.rng.u64(..)) }
     }
 
     /// What a request is called: now and then as the one before it, whosever that was, if
