@@ -109,11 +109,13 @@ fn a_share_of_the_crash_points_is_repaired_by_ticks_alone() -> Result<()> {
         "turn tombstone",
     ];
     // What leads there lasts longer than a spell of a recorded run, or is the work of a
-    // reconciliation, of which none has one; or it has no name there, or is not sent again.
+    // reconciliation, of which none has one; or it has no name there, or is not sent
+    // again or twice at once.
     let seldom = [
         "api 204 replayed patch",
         "api 204 replayed restore",
         "api 204 replayed schedule",
+        "api 204 twice at once",
         "announced Restore Stuck",
         "announced Restore Rolled Back",
         "announced Orphans Found",
