@@ -226,7 +226,14 @@ impl Scene {
 
     /// What the control plane says when it revokes the tenant's old key and makes a new one, if
     /// nobody has: one of the three is outdated by then.
-    pub(crate) fn renew_by_events(&mut self, tenant: usize, now: Timestamp) -> Option<[Value; 3]> {
+    /// `late`: its end is of an older version than its last change. `odd`: and of a shape that is
+    /// refused.
+    pub(crate) fn renew_by_events(
+        &mut self,
+        tenant: usize,
+        now: Timestamp,
+        (late, odd): (bool, bool),
+    ) -> Option<[Value; 3]> {
         let one = self.tenants.get_mut(tenant)?;
         if one.renewed.or(one.renewing).is_some() {
             return None;
@@ -245,7 +252,12 @@ impl Scene {
                 "revoked_at": revoked_at,
             })
         };
-        Some([said(Key::New, 1, None), said(Key::Old, 2, None), said(Key::Old, 3, said_at)])
+        let (change, end) = if late { (3, 2) } else { (2, 3) };
+        let mut ended = said(Key::Old, end, said_at);
+        if odd {
+            ended["colour"] = json!("red");
+        }
+        Some([said(Key::New, 1, None), said(Key::Old, change, None), ended])
     }
 
     /// Whether all of that is so by now.

@@ -106,7 +106,10 @@ impl Person {
             let mut world = self.world.lock();
             let world = &mut *world;
             let now = world.now();
-            let Some(mut said) = world.scene.renew_by_events(tenant, now) else { return };
+            let (late, odd) = (self.rng.bool(), self.rng.u8(0..4) == 0);
+            let Some(mut said) = world.scene.renew_by_events(tenant, now, (late, odd)) else {
+                return;
+            };
             self.rng.shuffle(&mut said);
             for detail in &said {
                 let kind = "API Key Changed";

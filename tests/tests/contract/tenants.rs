@@ -22,7 +22,7 @@ use super::refused;
 const NOWHERE: u64 = 4711;
 
 /// What a key must be told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
     /// That it is no key that counts.
     Unauthorized,
@@ -99,21 +99,26 @@ async fn keys(here: &Here) -> Result<Vec<(&'static str, Option<String>, Told)>> 
     ])
 }
 
-/// Keys that opened the deployment and do not any more, and at last one that still does. Each
-/// has asked for what the matrix asks for: those answers are kept, and must not be told.
-async fn fallen(here: &Here) -> Result<Vec<(&'static str, Option<String>, Told)>> {
+/// What becomes of a key that opened the demo's deployment, and what it is told then.
+async fn falls(here: &Here) -> Result<[(&'static str, Value, Told); 6]> {
     let beside = here.demo.more_deployment_ids[1];
     let soon = here.now().await?.as_second() + 20;
     let soon = Timestamp::from_second(soon)?.to_string();
-    let mut keys = Vec::new();
-    for (kind, change, told) in [
+    Ok([
         ("revoked since", json!({"revoked_at": soon}), Told::Unauthorized),
         ("expired since", json!({"expires_at": soon}), Told::Unauthorized),
         ("elsewhere's since", json!({"allow": ["192.0.2.0/24"]}), Told::NotFromHere),
         ("bound to another since", json!({"deployments": [beside]}), Told::NotThere),
         ("a reader since", json!({"permission": "deployment:read"}), Told::ReadOnly),
         ("as it was", json!({}), Told::NotOwn),
-    ] {
+    ])
+}
+
+/// Keys that opened the deployment and do not any more, and at last one that still does. Each
+/// has asked for what the matrix asks for: those answers are kept, and must not be told.
+async fn fallen(here: &Here) -> Result<Vec<(&'static str, Option<String>, Told)>> {
+    let mut keys = Vec::new();
+    for (kind, change, told) in falls(here).await? {
         let number = u8::try_from(keys.len())?;
         let (id, secret) = (format!("fallen-{number}"), Secret::from_bytes([number; 32]));
         here.change_key(&id, &secret, 1, &json!({})).await?;
@@ -290,6 +295,65 @@ async fn what_a_key_must_not_know_it_cannot_tell_from_what_is_not_there() -> Res
         let met = ["backup_in_progress", "restore_in_progress"];
         let met = reply.status == 409 && met.contains(&reply.code().as_str());
         assert!(done || met, "{} {}: {}", reply.asked, reply.status, reply.text);
+    }
+    here.stop().await;
+    Ok(())
+}
+
+/// What takes minutes: a create and a restore, whose answers are kept for ten.
+#[tokio::test]
+async fn a_key_that_fell_is_not_told_again_what_it_made() -> Result<()> {
+    let parameters = vec![("ProBackupLimit".to_owned(), "20".to_owned())];
+    let here = Here::start(Setup { deployments: 3, parameters, ..Setup::default() }).await?;
+    fill(&here).await?;
+    for number in 0..6 {
+        let (kind, change, told) = falls(&here).await?[number].clone();
+        let seed = u8::try_from(number)? + 100;
+        let (id, secret) = (format!("maker-{number}"), Secret::from_bytes([seed; 32]));
+        here.change_key(&id, &secret, 1, &json!({})).await?;
+        let named = |path: String, body: &str, name| {
+            let call = Call::new("POST", path).key(secret.expose()).json(body);
+            call.header("idempotency-key", name)
+        };
+        let create = named(here.backups(), good("backups"), "once");
+        let made = here.send(create.clone()).await?.backup()?;
+        here.until_status(made, "completed").await?;
+        let path = format!("{}/{made}/restore", here.backups());
+        let restore = named(path, good("restore"), "back");
+        assert_eq!(here.send(restore.clone()).await?.status, 204, "{kind}");
+        for call in [&create, &restore] {
+            let reply = here.send(call.clone()).await?;
+            assert_eq!(
+                (reply.status, reply.header("idempotent-replayed")),
+                (204, "true"),
+                "{kind}"
+            );
+        }
+        here.change_key(&id, &secret, 2, &change).await?;
+        here.advance(30).await?;
+        for call in [&create, &restore] {
+            let reply = here.send(call.clone()).await?;
+            if told == Told::NotOwn {
+                let replayed = reply.header("idempotent-replayed");
+                assert_eq!((reply.status, replayed), (204, "true"), "they are kept all the while");
+            } else {
+                let (status, code) = told.refusal();
+                refused(&reply, status, code);
+                let tells = ["ld-backup", "ld-restore", "idempotent-replayed"];
+                assert!(
+                    tells.iter().all(|name| reply.header(name).is_empty()),
+                    "{kind}: {reply:?}"
+                );
+            }
+        }
+        here.until("the restore is over", |rows, in_flight| {
+            in_flight.is_empty()
+                && rows
+                    .iter()
+                    .filter(|row| row.restore().is_some())
+                    .all(|row| row.text("status") == "completed")
+        })
+        .await?;
     }
     here.stop().await;
     Ok(())

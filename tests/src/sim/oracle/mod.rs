@@ -115,6 +115,17 @@ fn violated(check: &'static str, what: impl Into<String>) -> Verdict {
     Err(Violation::new(check, what))
 }
 
+/// What the control plane said of a key.
+#[derive(Debug, Default)]
+struct SaidKey {
+    /// What of it is of the latest version.
+    last: Value,
+    /// Whether any of it ends it, also what is refused for anything else.
+    over: bool,
+    /// All of it.
+    said: Vec<Value>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Oracle {
@@ -159,8 +170,8 @@ pub(crate) struct Oracle {
     stalled_until: Timestamp,
     /// The random words by which a backup knows its own, of all that ever were.
     tokens: BTreeSet<String>,
-    /// What the control plane said of keys last, by their ids.
-    keys: BTreeMap<String, Value>,
+    /// What the control plane said of keys, by their ids.
+    keys: BTreeMap<String, SaidKey>,
     /// What the control plane said that must be refused.
     refused: Vec<Value>,
     /// What whoever may not know is told, by its code: always the same.
@@ -398,10 +409,14 @@ impl Oracle {
             self.upgrade_asked(detail);
         }
         if detail_type == "API Key Changed" {
-            let last = self.keys.entry(text(detail, "key_id").to_owned()).or_default();
-            if detail["version"].as_u64() > last["version"].as_u64() {
-                *last = detail.clone();
+            let key = self.keys.entry(text(detail, "key_id").to_owned()).or_default();
+            key.over |= !detail["revoked_at"].is_null();
+            if !detail["colour"].is_null() {
+                self.refused.push(detail.clone());
+            } else if detail["version"].as_u64() > key.last["version"].as_u64() {
+                key.last = detail.clone();
             }
+            key.said.push(detail.clone());
         }
         let (Some(id), Some(version)) =
             (detail["deployment_id"].as_u64(), detail["version"].as_u64())

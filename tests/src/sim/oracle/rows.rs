@@ -88,9 +88,9 @@ impl Oracle {
                     "OWNER" => reach.hit("turn owner row"),
                     _ if sk.starts_with("VOLUMES#") => reach.hit("turn volumes kept"),
                     _ if sk.starts_with("TOMBSTONE#") => reach.hit("turn tombstone"),
-                    // The stack's own facts, and the operator's keys.
-                    "TABLE" | "KEY" => {}
-                    _ if change.key.0 == "KEYS" => {}
+                    // The stack's own facts.
+                    "TABLE" => {}
+                    _ if sk == "KEY" || change.key.0 == "KEYS" => stays_revoked(life, change)?,
                     _ if sk.starts_with("MINUTE#") => reach.hit("turn requests counted"),
                     _ if sk.starts_with("IDEMPOTENCY#") => {
                         reach.hit("turn request recorded");
@@ -441,4 +441,15 @@ fn turns(life: &Life, backup: Option<&Backup>, old: &Value, new: &Value, reach: 
 
 fn deployment_of(pk: &str) -> Option<u64> {
     pk.strip_prefix("DEPLOYMENT#")?.parse().ok()
+}
+
+/// What ended a key has the last word, of whatever comes after it.
+fn stays_revoked(life: &Life, change: &Change) -> Verdict {
+    let since = |row: &Option<RowRef>| row.as_ref().map(|row| row["revoked_at"].clone());
+    match since(&change.old).filter(|at| !at.is_null()) {
+        Some(at) if since(&change.new) != Some(at.clone()) => {
+            violated("key-revived", format!("{life}: revoked {at}, and now {:?}", change.new))
+        }
+        _ => Ok(()),
+    }
 }
