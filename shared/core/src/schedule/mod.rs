@@ -207,7 +207,11 @@ pub enum Turn {
 impl Schedule {
     /// The row after a PUT. The same setting again changes nothing: what waits goes on.
     pub fn set(before: Option<Self>, deployment: &Deployment, setting: Setting, now: Time) -> Self {
+        // The row may be of a later version than the deployment was when it was read: then it was
+        // deleted meanwhile, and is back, and this is not to go back to before that.
         let registry_version = deployment.registry.registry_version;
+        let known = before.as_ref().map_or(0, |before| before.registry_version);
+        let registry_version = registry_version.max(known);
         match before.map(|before| before.on(deployment)) {
             Some(before) if before.setting.as_ref() == Some(&setting) => {
                 Self { registry_version, ..before }

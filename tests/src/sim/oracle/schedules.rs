@@ -154,6 +154,11 @@ impl Oracle {
         if revision(new) != revision(old) + 1 {
             return violated("revision", format!("{life}: {old} became {new}"));
         }
+        let version = |row: &Value| row["registry_version"].as_u64().unwrap_or(0);
+        if version(new) < version(old) {
+            let what = format!("{life} takes {old} back to an older deployment: {new}");
+            return violated("schedule-back", what);
+        }
         let metas = self.deployments.get(&deployment).and_then(|one| one.rows.last());
         let meta = metas.map_or(&none, |(_, row)| &**row);
         let outlived = !old["setting"].is_null() && setting_on(meta, old).is_null();

@@ -222,6 +222,11 @@ fn what_was_set_before_a_deployment_was_deleted_is_not_there_when_it_is_back() {
     back.deleted_version += 2;
     assert_eq!(told.clone().on(&back), told);
     assert_eq!(again.on(&back).setting, None);
+    // Somebody who has read the deployment of before all that does not take it back there.
+    for wanted in ["0 * * * *", "30 * * * *"] {
+        let late = Schedule::set(Some(told.clone()), &deployment(), setting(wanted), at(0, 7));
+        assert_eq!(late.clone().on(&back), late, "{wanted}");
+    }
 }
 
 #[test]
