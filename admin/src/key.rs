@@ -77,7 +77,7 @@ pub(crate) struct Revoke {
 
 fn tenant(text: &str) -> Result<TenantId, String> {
     let sound = !text.is_empty() && text.trim() == text && !text.chars().any(char::is_control);
-    let fault = "a tenant's id is not empty, and has no blanks around it";
+    let fault = "a tenant's id is not empty, and has no blanks around it and no control character";
     if sound { Ok(TenantId::from(text)) } else { Err(fault.to_owned()) }
 }
 

@@ -213,7 +213,11 @@ pub fn events(data: &[u8]) -> usize {
             assert!(!reason.is_empty());
             0
         }
-        Ok(Wake::Foreign | Wake::KeyEnded { .. }) => 0,
+        Ok(Wake::Foreign) => 0,
+        Ok(Wake::KeyEnded { ended, fault }) => {
+            assert!(!fault.is_empty() && !ended.key_id.is_empty());
+            0
+        }
         Ok(Wake::Changed(event)) => match event.registry("us-west-1") {
             Ok(registry) => {
                 same_when_read_again(&registry);

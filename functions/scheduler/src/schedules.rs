@@ -99,10 +99,7 @@ impl Releasing<'_> {
         let mut place = false;
         let mut tried = None;
         for attempt in 0..TRIES {
-            if attempt > 0 {
-                let pause = random::jitter(Duration::from_millis(100));
-                self.scheduler.clock.sleep(pause).await;
-            }
+            self.scheduler.clock.others_first(attempt).await;
             let Some(read) = table.schedule(deployment_id).await? else { return Ok(Next::Row) };
             if tried.is_some() && read.last_run_at == tried {
                 tracing::info!("another tick releases; this one leaves it to that");
@@ -126,6 +123,9 @@ impl Releasing<'_> {
                     self.start(&deployment, &read, *schedule, (&*backup, room)).await?
                 }
                 (found, Turn::Record(next)) => {
+                    if read.setting.is_some() && next.setting.is_none() {
+                        tracing::info!("its deployment was deleted: the schedule goes");
+                    }
                     let busy = found.and_then(|found| found.active_backup);
                     if let Some(busy) = busy.filter(|_| next.waiting.is_some()) {
                         self.look_again(deployment_id, busy).await;

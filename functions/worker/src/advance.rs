@@ -247,7 +247,7 @@ impl<'a> Advance<'a> {
 
     /// Lets others finish who wrote the same row, and reads what they wrote.
     pub(crate) async fn give_way<O: Operation>(&self, row: &O) -> Result<Option<O>, TableError> {
-        self.worker.clock.others_first(1).await;
+        self.worker.clock.give_way().await;
         row.reread(&self.worker.table).await
     }
 

@@ -47,7 +47,7 @@ pub enum Error {
     Table(TableError),
     /// So is its time: it stops by itself before Lambda kills it without a word.
     OutOfTime,
-    /// The event is not what it must be. Nothing was changed.
+    /// The event is not what it must be. Nothing was changed, but that a key may be ended.
     Rejected(String),
 }
 

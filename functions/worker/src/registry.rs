@@ -41,7 +41,8 @@ pub(crate) async fn changed(
 /// Stores how a key is now.
 ///
 /// # Errors
-/// As [`changed`].
+/// A refused event ([`Error::Rejected`]) ends the key at most, and goes to the dead-letter
+/// queue with its reason.
 pub(crate) async fn key_changed(
     table: &Table,
     event: KeyChanged,
@@ -60,8 +61,9 @@ pub(crate) async fn key_changed(
         match table.put_key(&key, now).await? {
             KeyWritten::Yes => tracing::info!(key_id, version, "key stored"),
             KeyWritten::Older => {
-                tracing::info!(key_id, version, "an older event; nothing changed");
-                // Late, and still the end of it: what is revoked stays so, in whatever order.
+                // Late, and perhaps the end of it all the same: what is revoked stays so, in
+                // whatever order.
+                tracing::info!(key_id, version, "an older event");
                 if let Some(ended) = &ended {
                     end(table, ended, clock).await?;
                 }
@@ -129,6 +131,10 @@ pub(crate) async fn deleted(table: &Table, event: &DeploymentDeleted) -> Result<
         return Err(Error::Rejected("deployment_id and version count from 1".to_owned()));
     }
     let registered = table.unregister(id, version).await?;
-    tracing::info!(deployment_id = %id, version, ?registered, "deployment deleted");
+    let what = match registered {
+        Registered::Yes => "deployment deleted",
+        _ => "an older event: what was set before it does not count",
+    };
+    tracing::info!(deployment_id = %id, version, "{what}");
     Ok(())
 }

@@ -91,8 +91,13 @@ impl Clock {
     /// Before the first one, `attempt` 0, there is no pause.
     pub async fn others_first(&self, attempt: u32) {
         if attempt > 0 {
-            self.sleep(random::jitter(Duration::from_millis(200))).await;
+            self.give_way().await;
         }
+    }
+
+    /// Lets somebody finish who writes the same.
+    pub async fn give_way(&self) {
+        self.sleep(random::jitter(Duration::from_millis(200))).await;
     }
 }
 

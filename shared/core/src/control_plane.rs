@@ -111,10 +111,11 @@ impl KeyEnded {
 /// The longest id of a key.
 pub const KEY_ID: usize = 64;
 
-/// Whether a key may be called so.
+/// Whether a key may be called so. An id is shown wherever the key is meant: it is no secret.
 fn is_key_id(text: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    (1..=KEY_ID).contains(&text.len()) && text.bytes().all(word)
+    let sound = (1..=KEY_ID).contains(&text.len()) && text.bytes().all(word);
+    sound && !text.starts_with("ld_")
 }
 
 impl KeyChanged {
@@ -145,12 +146,11 @@ impl KeyChanged {
     /// What is wrong with the event, as a sentence.
     pub fn key(self, now: Time) -> Result<Key, Rejected> {
         if !is_key_id(&self.key_id) {
-            let reason = format!("a key_id has 1 to {KEY_ID} letters, digits, `-` and `_`");
+            let reason = format!(
+                "a key_id has 1 to {KEY_ID} letters, digits, `-` and `_`, and does not begin as \
+                 secrets do, with `ld_`"
+            );
             return Err(Rejected(reason));
-        }
-        // An id is shown wherever the key is meant.
-        if self.key_id.starts_with("ld_") {
-            return Err(Rejected("a key_id does not begin as secrets do, with `ld_`".to_owned()));
         }
         let id = &self.key_id;
         let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');

@@ -60,8 +60,8 @@ pub struct Deployment {
     #[serde(flatten)]
     pub registry: Registry,
     /// The latest version at which the control plane said that it is deleted, in whatever
-    /// order that came; 0: never. What was there before is not there again when the deployment
-    /// comes back.
+    /// order that came; 0: never. A schedule that was set before is not there again when the
+    /// deployment comes back.
     #[serde(default)]
     pub deleted_version: u64,
     /// The id that the next backup gets. Never goes back.

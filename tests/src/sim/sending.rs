@@ -1,9 +1,7 @@
 //! How people send what changes something: half of it by a name, and by that again and again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use fastrand::Rng;
 use futures_util::future::join;
 
 use super::oracle::What;
@@ -37,7 +35,7 @@ impl Person {
             asked.called.clone_from(&called);
             // Now and then it is sent twice at the same moment.
             let mut twin =
-                (called.is_some() && !sweep && self.rng.u8(0..8) == 0).then(|| self.twin());
+                (called.is_some() && !sweep && self.rng.u8(0..8) == 0).then(|| self.fork());
             let second = async {
                 let Some(twin) = &mut twin else { return Ok(None) };
                 twin.ask(asked.clone(), method, path, kind, body.clone()).await
@@ -55,12 +53,6 @@ impl Person {
                 return Ok(reply);
             }
         }
-    }
-
-    /// Somebody who sends the very same.
-    fn twin(&mut self) -> Self {
-        let (world, functions) = (self.world.clone(), Arc::clone(&self.functions));
-        Self { world, functions, rng: Rng::with_seed(self.rng.u64(..)) }
     }
 
     /// What a request is called: now and then as the one before it, whosever that was, if

@@ -216,8 +216,10 @@ impl Table {
                  AND attribute_not_exists(active_backup) AND attribute_not_exists(active_restore) \
                  AND (attribute_not_exists(backup_count) \
                       OR backup_count < :limit AND backup_count >= :least) \
-                 AND (attribute_not_exists(deleted) OR deleted = :no)",
+                 AND (attribute_not_exists(deleted) OR deleted = :no) \
+                 AND (attribute_not_exists(deleted_version) OR deleted_version = :deleted)",
             )
+            .expression_attribute_values(":deleted", n(read.deleted_version))
             .expression_attribute_values(":next", n(backup.id.0 + 1))
             .expression_attribute_values(":id", n(backup.id))
             .expression_attribute_values(":one", n(1))

@@ -207,8 +207,9 @@ pub enum Turn {
 impl Schedule {
     /// The row after a PUT. The same setting again changes nothing: what waits goes on.
     pub fn set(before: Option<Self>, deployment: &Deployment, setting: Setting, now: Time) -> Self {
-        // The row may be of a later version than the deployment was when it was read: then it was
-        // deleted meanwhile, and is back, and this is not to go back to before that.
+        // The row may be of a later version than the deployment when that was read: the control
+        // plane has said something since, perhaps that it was deleted and is back. Then this is
+        // not to go back to before that.
         let registry_version = deployment.registry.registry_version;
         let known = before.as_ref().map_or(0, |before| before.registry_version);
         let registry_version = registry_version.max(known);
@@ -239,7 +240,7 @@ impl Schedule {
     }
 
     /// The row as it counts on the deployment: one that was deleted since has no schedule, also
-    /// when it is back. Nobody is told of what waited, for nobody is left to miss it.
+    /// when it is back. Nobody is told of what waited: it went with the deployment.
     #[must_use]
     pub fn on(mut self, deployment: &Deployment) -> Self {
         if deployment.registry.deleted || self.registry_version < deployment.deleted_version {
@@ -300,10 +301,13 @@ impl Schedule {
 
     /// Decides what becomes of the slot whose time has come. `token` is the new backup's.
     pub fn turn(&self, sight: &Sight<'_>, limits: &Limits, token: Nonce, now: Time) -> Turn {
-        // A row comes after its deployment's, which stays for ever: without one there is nothing
-        // to back up, and nothing to say that it was deleted.
-        let Some(deployment) = sight.deployment else { return Turn::Rest };
-        let mut next = self.clone().on(deployment);
+        let mut next = self.clone();
+        let Some(deployment) = sight.deployment else {
+            // The row comes after its deployment's, which stays for ever: somebody has removed it.
+            (next.setting, next.waiting) = (None, None);
+            return self.changed_to(next);
+        };
+        next = next.on(deployment);
         let Some(setting) = next.running().cloned() else {
             return self.changed_to(next);
         };

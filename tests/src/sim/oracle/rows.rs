@@ -445,11 +445,10 @@ fn deployment_of(pk: &str) -> Option<u64> {
 
 /// What ended a key has the last word, of whatever comes after it.
 fn stays_revoked(life: &Life, change: &Change) -> Verdict {
-    let since = |row: &Option<RowRef>| row.as_ref().map(|row| row["revoked_at"].clone());
-    match since(&change.old).filter(|at| !at.is_null()) {
-        Some(at) if since(&change.new) != Some(at.clone()) => {
-            violated("key-revived", format!("{life}: revoked {at}, and now {:?}", change.new))
-        }
-        _ => Ok(()),
+    let over = |row: &Option<RowRef>| row.as_ref().is_some_and(|row| !row["revoked_at"].is_null());
+    if over(&change.old) && !over(&change.new) {
+        let what = format!("{life}: {:?}, and now {:?}", change.old, change.new);
+        return violated("key-revived", what);
     }
+    Ok(())
 }

@@ -294,12 +294,9 @@ impl Oracle {
             return violated("slot-twice", format!("backup {key:?} is the second of {slot}"));
         }
         let rows = self.schedules.rows.get(&deployment).and_then(|rows| rows.last());
-        // As the deployment was seen to be: the word that it was deleted once may be on its way.
-        let metas = self.deployment_rows(deployment, time(row, "created_at").unwrap_or_default());
-        let mut settings = rows.into_iter().flat_map(|(_, row)| {
-            metas.iter().map(|meta| setting_on(meta, row)).filter(|setting| !setting.is_null())
-        });
-        let Some(setting) = settings.next().cloned() else {
+        let metas = self.deployments.get(&deployment).and_then(|one| one.rows.last());
+        let setting = rows.zip(metas).map(|((_, row), (_, meta))| setting_on(meta, row).clone());
+        let Some(setting) = setting.filter(|setting| !setting.is_null()) else {
             return violated("slot-unasked", format!("backup {key:?} is of no schedule"));
         };
         let created = time(row, "created_at").unwrap_or(Timestamp::MIN);

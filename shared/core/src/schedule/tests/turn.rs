@@ -197,6 +197,9 @@ fn a_deleted_deployments_schedule_goes() {
     let after = recorded(turn_on(&hourly(), &gone, at(0, 0)));
     assert_eq!((after.setting.clone(), after.due(at(0, 0))), (None, None));
     assert_eq!(after.outbox, [], "nobody is left to miss it");
+    let sight = Sight { deployment: None, way: Way::None };
+    let nowhere = hourly().turn(&sight, &Limits::default(), Nonce::from("t"), at(0, 0));
+    assert_eq!(recorded(nowhere), after, "nothing is left of the deployment");
     let later = Schedule::set(Some(hourly()), &gone, setting("0 4 * * *"), at(0, 5));
     assert_eq!(later.outbox, []);
 }
