@@ -13,8 +13,9 @@ use backups_aws::sdk;
 use backups_aws::settings::Settings;
 use backups_aws::table::keys::{Key, KeyWritten, Permission, Secret};
 use backups_aws::table::{Table, Written};
-use backups_core::backup::{BackupType, Volume};
-use backups_core::create::{Cause, NewBackup, decide_for};
+use backups_core::backup::{Backup, BackupType, Volume};
+use backups_core::create::{Cause, NewBackup, Room, decide_for};
+use backups_core::deployment::Deployment;
 use backups_core::id::{BackupId, DeploymentId};
 use backups_core::limits::Limits;
 use backups_core::time::{Seconds, Time};
@@ -342,6 +343,20 @@ async fn volumes_that_are_kept_late_take_no_later_ones_place() -> Result<()> {
     keep(4).await.map_err(Failed::from)
 }
 
+/// A slot's backup, as it is decided on.
+fn slot(read: &Deployment, gives_way: bool, now: Time) -> Result<(Backup, Room)> {
+    let request = NewBackup {
+        name: "slot".to_owned(),
+        node_id: None,
+        backup_type: BackupType::Scheduled,
+        remarks: None,
+        expires_in_days: None,
+    };
+    let cause = Cause::Schedule { slot: now, gives_way };
+    let decided = decide_for(cause, read, request, &Limits::default(), random::nonce(), now);
+    decided.map_err(|refusal| Failed(refusal.to_string()))
+}
+
 /// Found by seed 10581: the backup that was to give way to a slot's expired in the second in
 /// which that was decided.
 #[tokio::test]
@@ -355,22 +370,40 @@ async fn a_slot_has_no_room_above_the_limit_once_what_gives_way_is_gone() -> Res
     let read = functions.table.deployment(DeploymentId(id)).await.map_err(Failed::from)?;
     let read = read.ok_or_else(|| Failed("no deployment".to_owned()))?;
     let now = functions.clock.now();
-    let request = NewBackup {
-        name: "slot".to_owned(),
-        node_id: None,
-        backup_type: BackupType::Scheduled,
-        remarks: None,
-        expires_in_days: None,
-    };
-    let cause = Cause::Schedule { slot: now, gives_way: true };
-    let limits = Limits::default();
-    let decided = decide_for(cause, &read, request, &limits, random::nonce(), now);
-    let (backup, room) = decided.map_err(|refusal| Failed(refusal.to_string()))?;
+    let (backup, room) = slot(&read, true, now)?;
     assert_eq!((room.at_least, room.below), (1, 2));
 
     assert_eq!(here.delete(oldest).await?.status, 204);
     let written = functions.table.create_backup(&read, &backup, room, None).await;
     assert_eq!(written.map_err(Failed::from)?, Written::Conflict);
+    here.stop().await;
+    Ok(())
+}
+
+/// The tick waits for its turn between the look at the deployment and the write.
+#[tokio::test]
+async fn a_slot_does_not_start_once_its_deployment_is_known_to_have_been_deleted() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let functions = Functions::of(&here).await?;
+    let id = here.demo.deployment_id;
+    here.register(id, 9, &json!({})).await?;
+    let read = async || {
+        let found = functions.table.deployment(DeploymentId(id)).await.map_err(Failed::from)?;
+        found.ok_or_else(|| Failed("no deployment".to_owned()))
+    };
+    let before = read().await?;
+    // It is back already when the word of its end comes.
+    let gone = json!({"version": 8, "deployment_id": id});
+    here.put_event("supervisor.control-plane", "Deployment Deleted", &gone).await?;
+    here.settle(20).await?;
+    let after = read().await?;
+    assert_eq!((after.registry, after.deleted_version), (before.registry.clone(), 8));
+    for (read, expected) in [(before, Written::Conflict), (read().await?, Written::Stored)] {
+        let now = functions.clock.now();
+        let (backup, room) = slot(&read, false, now)?;
+        let written = functions.table.create_backup(&read, &backup, room, None).await;
+        assert_eq!(written.map_err(Failed::from)?, expected);
+    }
     here.stop().await;
     Ok(())
 }
