@@ -162,20 +162,27 @@ async fn create(wanted: &Create, table: &Table, clock: &Clock) -> Result<(), Str
 }
 
 async fn list(wanted: &List, table: &Table, clock: &Clock) -> Result<(), String> {
-    let mut keys = table.keys().await.map_err(|error| error.to_string())?;
+    let (mut keys, mut unreadable) = (Vec::new(), Vec::new());
+    for row in table.keys().await.map_err(|error| error.to_string())? {
+        match row {
+            Ok(key) => keys.push(key),
+            Err(error) => unreadable.push(error.to_string()),
+        }
+    }
     keys.retain(|key| wanted.tenant.as_ref().is_none_or(|tenant| key.tenant_id == *tenant));
     let now = clock.now();
     if wanted.json {
         println!("{}", keys.iter().map(|key| shown(key, now)).collect::<Value>());
-        return Ok(());
+    } else {
+        for key in &keys {
+            println!("{}", line(key, now));
+        }
+        if keys.is_empty() {
+            println!("none");
+        }
     }
-    for key in &keys {
-        println!("{}", line(key, now));
-    }
-    if keys.is_empty() {
-        println!("none");
-    }
-    Ok(())
+    // Whose it is cannot be told either, so it is said whichever tenant was asked for.
+    if unreadable.is_empty() { Ok(()) } else { Err(unreadable.join("\n")) }
 }
 
 async fn revoke(wanted: &Revoke, table: &Table, clock: &Clock) -> Result<(), String> {

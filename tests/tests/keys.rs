@@ -234,3 +234,21 @@ async fn a_tenants_name_cannot_turn_a_line_of_the_list_around() -> Result<()> {
     here.stop().await;
     Ok(())
 }
+
+/// A key that leaked is looked for, whatever else lies in the table.
+#[tokio::test]
+async fn a_row_that_cannot_be_read_does_not_hide_the_other_keys() -> Result<()> {
+    let here = Here::start(Setup::default()).await?;
+    let row = json!({"TableName": here.demo.table, "Item": {
+        "pk": {"S": "KEYS"}, "sk": {"S": "key-a-broken-one"}, "version": {"S": "odd"},
+    }});
+    here.aws("dynamodb", "DynamoDB_20120810.PutItem", &row).await?;
+    let said = refusal(&here, &["key", "list", "--json"]).await?;
+    assert_eq!(first(&said)?.as_array().map(Vec::len), Some(3), "{said}");
+    assert!(said.contains("the row key-a-broken-one cannot be read"), "{said}");
+    let said = refusal(&here, &["key", "list", "--tenant", &here.demo.tenant_id]).await?;
+    let known: Vec<&str> = said.lines().filter(|line| line.contains("  good  ")).collect();
+    assert_eq!((known.len(), said.lines().count()), (2, 3), "{said}");
+    here.stop().await;
+    Ok(())
+}

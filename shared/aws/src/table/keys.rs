@@ -90,8 +90,9 @@ impl Table {
         self.get(KEYS.to_owned(), key_id.to_owned()).await?.map(from_item).transpose()
     }
 
-    /// All keys, in the order of their ids.
-    pub async fn keys(&self) -> Result<Vec<Key>, TableError> {
+    /// All keys, in the order of their ids, and of a row that is none why not: it must not
+    /// hide the others from who looks for a key that leaked.
+    pub async fn keys(&self) -> Result<Vec<Result<Key, TableError>>, TableError> {
         let mut start = None;
         let mut keys = Vec::new();
         loop {
@@ -107,8 +108,7 @@ impl Table {
                 .send()
                 .await
                 .map_err(|error| call("Query", &error))?;
-            let rows = reply.items.unwrap_or_default().into_iter();
-            keys.extend(rows.map(from_item).collect::<Result<Vec<Key>, _>>()?);
+            keys.extend(reply.items.unwrap_or_default().into_iter().map(from_item));
             start = reply.last_evaluated_key;
             if start.is_none() {
                 return Ok(keys);
