@@ -8,6 +8,7 @@ use super::accidents::Accident;
 use super::brake::{self, Pull};
 use super::people::{Doing, Person};
 use super::plan::{Kind, Plan, Profile};
+use super::rushing;
 use super::spells::Trouble;
 
 /// Something that happens at a time.
@@ -201,6 +202,7 @@ fn drawn(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
         all.push((rng.i64(0..span), Happens::Spell(trouble)));
     }
     all.extend(brake::draw(plan, profile));
+    all.extend(rushing::draw(plan, profile));
     all
 }
 
@@ -208,6 +210,9 @@ fn drawn(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
 pub(crate) fn count(profile: &Profile) -> u32 {
     match profile.kind {
         Kind::Sweep(script) => u32::try_from(script.happenings().len()).unwrap_or(0),
-        _ => profile.doings + profile.accidents + profile.spells + profile.brakes,
+        _ => {
+            let rushes = rushing::how_many(profile.requests);
+            profile.doings + profile.accidents + profile.spells + profile.brakes + rushes
+        }
     }
 }

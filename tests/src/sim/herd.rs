@@ -339,13 +339,6 @@ impl fmt::Display for Measured {
 }
 
 impl Drive {
-    /// How long it is until the slot, if it is not over.
-    fn until_slot(&self) -> Option<Duration> {
-        let world = self.world.lock();
-        let slot = world.epoch() + SignedDuration::from_secs(SLOT);
-        Duration::try_from(slot.duration_since(world.now())).ok()
-    }
-
     /// Sets the schedules, before they are due, and has people come when they are.
     pub(super) async fn set_schedules(&self, herd: Herd) -> Result<()> {
         let all: Vec<(u64, usize)> = {
@@ -356,26 +349,20 @@ impl Drive {
         let set = |(deployment, tenant): (u64, usize)| async move {
             let (world, functions) = (self.world.clone(), Arc::clone(&self.functions));
             let mut person = Person { world, functions, rng: Rng::with_seed(deployment) };
-            // As fast as their keys may: a herd is more than a minute's requests.
-            while self.until_slot().is_some() {
-                let body = json!({ "cron": CRON });
-                let reply = person.set_schedule(deployment, tenant, &body).await?;
-                match reply.as_ref().map(|reply| (reply.status, reply.header("retry-after"))) {
-                    Some((204, _)) => return Ok(()),
-                    Some((429, after)) => {
-                        tokio::time::sleep(Duration::from_secs(after.parse()?)).await;
-                    }
-                    _ => {
-                        return fail(format!("the schedule of {deployment} was not set: {reply:?}"));
-                    }
-                }
+            let reply = person.set_schedule(deployment, tenant, &json!({ "cron": CRON })).await?;
+            if reply.as_ref().is_some_and(|reply| reply.status == 204) {
+                return Ok(());
             }
-            fail("the schedules were not set before their slot")
+            fail(format!("the schedule of {deployment} was not set: {reply:?}"))
         };
         futures_util::stream::iter(scheduled.iter().copied().map(Ok))
             .try_for_each_concurrent(SIDE_BY_SIDE, set)
             .await?;
-        let Some(until) = self.until_slot() else {
+        let until = {
+            let world = self.world.lock();
+            (world.epoch() + SignedDuration::from_secs(SLOT)).duration_since(world.now())
+        };
+        let Ok(until) = Duration::try_from(until) else {
             return fail("the schedules were not set before their slot");
         };
         let (world, functions) = (self.world.clone(), Arc::clone(&self.functions));

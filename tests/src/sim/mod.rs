@@ -39,6 +39,7 @@ mod reach;
 mod registry;
 mod reply;
 mod restoring;
+mod rushing;
 mod scene;
 mod scheduling;
 mod sending;

@@ -19,6 +19,9 @@ use super::scene::Key;
 use super::world::Shared;
 use crate::{Failed, Result, drawn};
 
+/// How often somebody comes who is told to come again.
+const COMES: u32 = 3;
+
 /// A thing that somebody does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Doing {
@@ -59,6 +62,8 @@ pub(crate) enum Doing {
     SetSchedule,
     /// Delete it, until that is answered.
     Unschedule,
+    /// Ask more often than a key may.
+    Rush,
     /// Read it.
     ReadSchedule,
     /// The control plane is about to upgrade a deployment.
@@ -244,6 +249,7 @@ impl Person {
             Doing::ReadSchedule => self.read_schedule(deployment, tenant, Key::Read).await,
             Doing::Unschedule => self.unschedule(deployment, tenant).await,
             Doing::Upgrade => self.upgrade(deployment, tenant).await,
+            Doing::Rush => self.rush(deployment, tenant).await,
             Doing::Order => {
                 let all: Vec<(u64, u64)> = {
                     let world = self.world.lock();
@@ -359,6 +365,18 @@ impl Person {
         self.ask(asked, "GET", &path, "", String::new()).await
     }
 
+    /// The same, and does not come again.
+    pub(super) async fn get_once(
+        &mut self,
+        deployment: u64,
+        tenant: usize,
+        key: Key,
+    ) -> Result<Option<Reply>> {
+        let path = format!("/deployments/{deployment}/backups");
+        let asked = self.asked(deployment, tenant, key, What::List);
+        self.ask_once(asked, "GET", &path, ("", String::new())).await
+    }
+
     pub(super) async fn post(
         &mut self,
         deployment: u64,
@@ -395,14 +413,41 @@ impl Person {
         Asked { at: world.now(), deployment, key, tenant, good, foreign, called, hash, what }
     }
 
-    /// Sends a request and waits for its answer, as long as the gateway does.
+    /// Sends a request and waits for its answer; who is to come again does so when it is told
+    /// to.
     pub(super) async fn ask(
         &mut self,
-        asked: Asked,
+        mut asked: Asked,
         method: &str,
         path: &str,
         content_type: &str,
         body: String,
+    ) -> Result<Option<Reply>> {
+        let mut comes = 1;
+        loop {
+            let sent = (content_type, body.clone());
+            let reply = Box::pin(self.ask_once(asked.clone(), method, path, sent)).await?;
+            let after = reply.as_ref().filter(|reply| reply.status == 429);
+            let Some(after) = after.filter(|_| comes < COMES) else {
+                if comes > 1 && after.is_none() {
+                    self.world.lock().reach.hit("api came again");
+                }
+                return Ok(reply);
+            };
+            comes += 1;
+            tokio::time::sleep(Duration::from_secs(after.header("retry-after").parse()?)).await;
+            let again = self.asked(asked.deployment, asked.tenant, asked.key, asked.what);
+            asked = Asked { called: asked.called, ..again };
+        }
+    }
+
+    /// Sends a request and waits for its answer, as long as the gateway does.
+    pub(super) async fn ask_once(
+        &mut self,
+        asked: Asked,
+        method: &str,
+        path: &str,
+        (content_type, body): (&str, String),
     ) -> Result<Option<Reply>> {
         let secret = self.world.lock().scene.key(asked.tenant, asked.key).to_owned();
         let hash = Secret::parse(&secret).map(|secret| secret.hash()).unwrap_or_default();

@@ -14,6 +14,7 @@ use super::clocks::Clocks;
 use super::crash_point::CrashPoint;
 use super::happenings::Script;
 use super::herd::Herd;
+use super::rushing;
 
 /// What to run.
 #[derive(Debug, Clone, Default)]
@@ -235,6 +236,8 @@ pub(crate) struct Profile {
     pub(crate) pace: Pace,
     /// How long a snapshot that stalls moves no more: longer than the deadline, at times.
     pub(crate) stalls: [RangeInclusive<i64>; 2],
+    /// How many requests a key may make in a minute, if not as many as the template says.
+    pub(crate) requests: Option<u32>,
     /// Stack parameters.
     pub(crate) parameters: Vec<(String, String)>,
 }
@@ -276,7 +279,9 @@ impl Profile {
             Kind::Herd(_) | Kind::Sweep(_) => 0,
         };
         let among = |rng: &mut Rng, rates: &[u32]| rates[rng.usize(0..rates.len())];
-        let (parameters, deadline) = parameters(kind, &mut rng);
+        let (mut parameters, deadline) = parameters(kind, &mut rng);
+        let requests = rushing::limit(plan, kind);
+        parameters.extend(requests.map(|most| ("RequestsPerMinute".to_owned(), most.to_string())));
         let mut faults = Fault::ALL.to_vec();
         faults.retain(|_| rng.u8(0..10) < 6);
         let profile = Self {
@@ -315,6 +320,7 @@ impl Profile {
             pace: pace(kind, &mut rng),
             // Between the two: whether it is given up then is for either to say.
             stalls: [5..=deadline * 45, deadline * 110..=deadline * 190],
+            requests,
             parameters,
         };
         profile.eased(plan.seed)

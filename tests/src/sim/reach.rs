@@ -268,6 +268,8 @@ const NAMED: &[&str] = &[
     "api invalid_request",
     "api storage_not_supported",
     "api unauthorized",
+    "api rate_limited",
+    "api came again",
     "api insufficient_permissions",
     "api plan_not_supported",
     "api deployment_not_found",

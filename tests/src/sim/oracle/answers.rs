@@ -18,6 +18,7 @@ impl Oracle {
     /// Somebody asks.
     pub(crate) fn ask(&mut self, asked: &Asked) {
         self.ask_named(asked);
+        self.rates.ask(asked);
         let may = asked.may();
         match &asked.what {
             What::Create { name, body } if may => {
@@ -49,6 +50,7 @@ impl Oracle {
         disturbed: bool,
         reach: &mut Reach,
     ) -> Verdict {
+        self.rates.answered(now, asked, reply, disturbed)?;
         let Some(reply) = reply else {
             reach.hit("api no answer");
             return Ok(());
@@ -132,6 +134,10 @@ impl Oracle {
         disturbed: bool,
     ) -> Verdict {
         shape(asked, reply, code)?;
+        // Before all that it asks for (`rates`).
+        if code == "rate_limited" {
+            return Ok(());
+        }
         let busy = reply.status == 503 || reply.status == 500;
         if busy {
             if disturbed && code == "unavailable" {
@@ -337,8 +343,8 @@ fn shape(asked: &Asked, reply: &Reply, code: &str) -> Verdict {
                 && problem["instance"] == id
                 && !code.is_empty()
                 && !text(&problem, "reason").is_empty()
-                && problem["retryable"] == (reply.status >= 500)
-                && reply.header("retry-after").is_empty() == (reply.status != 503)
+                && problem["retryable"] == (reply.status == 429 || reply.status >= 500)
+                && reply.header("retry-after").is_empty() != matches!(reply.status, 429 | 503)
                 && reply.header("allow").is_empty() == (reply.status != 405)
                 && reply.header("www-authenticate").is_empty() == (reply.status != 401)
         }

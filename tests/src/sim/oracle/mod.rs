@@ -25,6 +25,7 @@ mod lives;
 mod named;
 mod outcomes;
 mod patches;
+mod rates;
 mod reconciliation;
 mod refusals;
 mod rest;
@@ -147,6 +148,7 @@ pub(crate) struct Oracle {
     /// Creates that somebody may ask for, by the name: each has its own.
     requests: BTreeMap<String, Request>,
     patches: patches::Patches,
+    rates: rates::Rates,
     names: named::Names,
     /// When a nudge was lost on the bus: of which deployment, and of which upgrade.
     nudges_lost: Vec<(Timestamp, u64, String)>,
@@ -334,6 +336,7 @@ impl Oracle {
             operations: BTreeMap::new(),
             requests: BTreeMap::new(),
             patches: patches::Patches::default(),
+            rates: rates::Rates::new(number("RequestsPerMinute"), profile.skew),
             names: named::Names::new(),
             nudges_lost: Vec::new(),
             deletes: BTreeMap::new(),

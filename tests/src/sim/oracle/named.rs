@@ -122,7 +122,7 @@ impl Oracle {
             Some((what, _)) => *what == request,
             None => name.asked.len() == 1,
         };
-        let hidden = matches!(code, "deployment_not_found" | "unauthorized");
+        let hidden = matches!(code, "deployment_not_found" | "unauthorized" | "rate_limited");
         let known = reply.status < 500 && !hidden;
         if surely && again && known && !replayed && asked.may() {
             return fault("it was carried out, and this is not its answer");

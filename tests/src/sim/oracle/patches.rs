@@ -71,7 +71,7 @@ impl Oracle {
             // Without a name its own lost reply is not known again: it is decided on anew.
             400..500
                 if patch.applied.is_some()
-                    && code != "idempotent_request_in_progress"
+                    && !matches!(code, "idempotent_request_in_progress" | "rate_limited")
                     && (asked.called.is_some() || !disturbed) =>
             {
                 violated("refused-and-made", format!("{asked:?}: {code}, and it was changed"))
