@@ -65,19 +65,19 @@ pub struct Herd {
 
 impl Herd {
     /// For how long after the slot people create backups: as long as the releases take.
-    fn busy(self) -> Duration {
-        Duration::from_secs(u64::try_from(self.schedules).unwrap_or(0) * 60 / 285 + 60)
+    pub(super) fn busy(self) -> SignedDuration {
+        SignedDuration::from_secs(i64::try_from(self.schedules).unwrap_or(0) * 60 / 285 + 60)
     }
 
     /// The deployments with a schedule, and one for each create of a person.
     pub(crate) fn deployments(self) -> usize {
-        let people = self.busy().as_millis() / u128::from(*APART.start());
+        let people = self.busy().unsigned_abs().as_millis() / u128::from(*APART.start());
         self.schedules + usize::try_from(people).unwrap_or(0) + 1
     }
 
     /// How long it takes, until nobody comes any more.
     pub(crate) fn hours(self) -> i64 {
-        1 + i64::try_from(self.busy().as_secs() / 3_600).unwrap_or(0)
+        1 + self.busy().as_hours()
     }
 }
 
@@ -369,7 +369,7 @@ impl Drive {
         let others = others.to_vec();
         self.spawn(async move {
             tokio::time::sleep(until).await;
-            come(&world, &functions, &others, herd.busy()).await
+            come(&world, &functions, &others, herd.busy().unsigned_abs()).await
         });
         if let Some(apart) = 60_000_u64.checked_div(herd.foreign) {
             let world = self.world.clone();

@@ -184,6 +184,8 @@ pub(crate) struct Oracle {
     undisturbed: bool,
     /// No tick is skipped.
     ticking: bool,
+    /// For how long slots of the same minute are released, one after the other.
+    paced: SignedDuration,
 }
 
 #[derive(Debug)]
@@ -359,6 +361,10 @@ impl Oracle {
             ticking: !matches!(profile.kind, Kind::Sweep(_)) && profile.ticks_skipped == 0,
             undisturbed: profile.calls + profile.changes + profile.tells + profile.transactions
                 == 0,
+            paced: match profile.kind {
+                Kind::Herd(herd) => herd.busy(),
+                _ => SignedDuration::ZERO,
+            },
         }
     }
 

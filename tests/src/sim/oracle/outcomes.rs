@@ -37,7 +37,7 @@ impl Oracle {
         }
         let free = if waited { self.hindered_until(deployment, now).max(slot) } else { slot };
         let pause = if waited { PAUSE } else { SignedDuration::ZERO };
-        if now > free + EXPIRED + pause {
+        if now > free + EXPIRED + pause + self.paced {
             return violated(
                 "slot-late",
                 format!(
