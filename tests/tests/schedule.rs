@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tests::http::{Call, Reply};
-use tests::{Here, Result, Setup, audit, fail};
+use tests::{Here, Result, Setup, audit, fail, rows};
 
 /// A local cloud in which backups take no time worth speaking of.
 async fn here() -> Result<Here> {
@@ -421,6 +421,44 @@ async fn an_upgrade_waits_a_quarter_of_an_hour_for_a_busy_slot() -> Result<()> {
     let told = answers(&here, "busy").await?;
     assert_eq!((told.len(), told[0].0), (1, "Backup Failed"), "{told:?}");
     assert_eq!(told[0].1["failure"]["code"], "backup_in_progress");
+    here.stop().await;
+    Ok(())
+}
+
+/// A release that was taken back has left a backup that this one does not know.
+#[tokio::test]
+async fn a_backup_that_cannot_be_read_keeps_neither_slot_nor_upgrade_waiting() -> Result<()> {
+    let here = here().await?;
+    let deployment = here.demo.deployment_id;
+    for id in 1..=5 {
+        here.create("by hand").await?;
+        here.until_status(id, "completed").await?;
+    }
+    let row = json!({"TableName": here.demo.table, "Item": {
+        "pk": {"S": format!("DEPLOYMENT#{deployment}")},
+        "sk": {"S": format!("BACKUP#{:020}", 3)},
+        "deployment_id": {"N": deployment.to_string()}, "id": {"N": "3"},
+        "status": {"S": "hibernating"},
+    }});
+    here.aws("dynamodb", "DynamoDB_20120810.PutItem", &row).await?;
+    upgrade(&here, deployment, "odd").await?;
+    let told = answers(&here, "odd").await?;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].1["failure"]["code"], "backup_limit_reached", "{told:?}");
+    put(&here, &hourly(&here).await?).await?;
+    let slot = next_slot(&here).await?;
+    let last = get(&here).await?["last_outcome"].clone();
+    assert_eq!((&last["slot"], &last["code"]), (&json!(slot), &json!("backup_limit_reached")));
+    // Of those that can be read one gives way.
+    here.register(deployment, 100, &json!({"backup_limit": 6})).await?;
+    for id in [6, 7] {
+        next_slot(&here).await?;
+        here.until_status(id, "completed").await?;
+    }
+    here.until("the schedule's older one has given way", |rows, _| {
+        !rows::backups(rows).contains_key(&(deployment, 6))
+    })
+    .await?;
     here.stop().await;
     Ok(())
 }

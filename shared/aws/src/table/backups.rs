@@ -87,8 +87,8 @@ pub struct Listing {
 
 impl Table {
     /// Begins the list of a deployment's newest backups, up to `limit` of them, by one strongly
-    /// consistent query that has the deployment too: who may not see it has looked at none of
-    /// them. None: no such deployment.
+    /// consistent query that has the deployment too. They are not yet read as backups: who may
+    /// not see the deployment learns nothing of them. None: no such deployment.
     pub async fn list(
         &self,
         id: DeploymentId,
@@ -105,8 +105,14 @@ impl Table {
         }
     }
 
-    /// What stands in a list: as many more queries as it takes, of a megabyte each.
+    /// What stands in a list.
     pub async fn listed(&self, listing: Listing) -> Result<Page, TableError> {
+        let limit = listing.limit;
+        Page::of(self.rest_of(listing).await?.into_iter(), limit)
+    }
+
+    /// The rows of a list: as many more queries as it takes, of a megabyte each.
+    async fn rest_of(&self, listing: Listing) -> Result<Vec<Item>, TableError> {
         let Listing { id, limit, mut rows, mut next } = listing;
         let enough = limit.saturating_add(1);
         while next.is_some() && rows.len() < enough {
@@ -114,16 +120,22 @@ impl Table {
             rows.extend(more);
             next = then;
         }
-        Page::of(rows.into_iter(), limit)
+        Ok(rows)
     }
 
-    /// The deployment and all of its backups, newest first. None: no such deployment.
+    /// The deployment and its backups, newest first, but for those that this release cannot
+    /// read: of them nothing is decided, and they keep nobody else from a decision. None: no
+    /// such deployment.
     pub async fn all(
         &self,
         id: DeploymentId,
     ) -> Result<Option<(Deployment, Vec<Backup>)>, TableError> {
         let Some((deployment, listing)) = self.list(id, usize::MAX).await? else { return Ok(None) };
-        Ok(Some((deployment, self.listed(listing).await?.backups)))
+        let rows = self.rest_of(listing).await?.into_iter();
+        let read = rows.map(from_item::<Backup>).filter_map(|read| {
+            read.inspect_err(|error| tracing::error!(%error, %id, "a backup is left out")).ok()
+        });
+        Ok(Some((deployment, read.collect())))
     }
 
     /// The backups of a deployment that are older than `before`, up to `limit` of them.
