@@ -166,7 +166,8 @@ async fn list(wanted: &List, table: &Table, clock: &Clock) -> Result<(), String>
     for row in table.keys().await.map_err(|error| error.to_string())? {
         match row {
             Ok(key) => keys.push(key),
-            Err(error) => unreadable.push(error.to_string()),
+            // It may be anything, and turn the line around.
+            Err(error) => unreadable.push(error.to_string().escape_debug().to_string()),
         }
     }
     keys.retain(|key| wanted.tenant.as_ref().is_none_or(|tenant| key.tenant_id == *tenant));
@@ -177,7 +178,7 @@ async fn list(wanted: &List, table: &Table, clock: &Clock) -> Result<(), String>
         for key in &keys {
             println!("{}", line(key, now));
         }
-        if keys.is_empty() {
+        if keys.is_empty() && unreadable.is_empty() {
             println!("none");
         }
     }

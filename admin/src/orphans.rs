@@ -9,7 +9,7 @@ use backups_aws::clock::Clock;
 use backups_aws::ec2::Ec2;
 use backups_aws::random;
 use backups_aws::sdk::SdkConfig;
-use backups_aws::table::{OrphanAnswer, Table};
+use backups_aws::table::{OrphanAnswer, Table, TableError};
 use backups_core::announce::{ORPHANS_AN_ORDER, OrphanRemovalOrdered};
 use backups_core::id::Nonce;
 use backups_core::limits::GRACE;
@@ -62,13 +62,13 @@ pub(crate) async fn run(
     match orphans {
         Orphans::List { stack: name, json } => {
             let name = name.as_deref().map_or_else(|| stack.bus(), Ok)?;
-            let found = list(name, stack, sdk, clock).await?;
+            let (found, unjudged) = list(name, stack, sdk, clock).await?;
             if *json {
                 println!("{}", Value::Array(found));
             } else {
-                print(&found);
+                print(&found, unjudged.is_empty());
             }
-            Ok(())
+            if unjudged.is_empty() { Ok(()) } else { Err(unjudged.join("\n")) }
         }
         Orphans::Remove { ids, yes, wait, json } => {
             if ids.len() > ORPHANS_AN_ORDER {
@@ -88,13 +88,13 @@ pub(crate) async fn run(
 }
 
 /// Every orphan, judged as reconciliation will judge it in a day: one that is young is told
-/// here at once.
+/// here at once. And why some could not be judged: it keeps nobody from the others.
 async fn list(
     name: &str,
     stack: &Stack,
     sdk: &SdkConfig,
     clock: &Clock,
-) -> Result<Vec<Value>, String> {
+) -> Result<(Vec<Value>, Vec<String>), String> {
     let table = Table::reading(&stack.table, sdk);
     let ec2 = Ec2::of(name, sdk);
     let table_id = table.known_id().await.map_err(|error| error.to_string())?;
@@ -102,12 +102,13 @@ async fn list(
     // What is newer than this machine's clock is shown too: clocks differ, and the local
     // mode's is pushed.
     let now = |made: Option<Time>| clock.now().max(made.unwrap_or(clock.now())) + GRACE;
-    let mut found = Vec::new();
+    let (mut found, mut unjudged) = (Vec::new(), Vec::new());
     let mut token = None;
     loop {
         let page = ec2.tagged_snapshots(token).await.map_err(|error| error.to_string())?;
         for one in &page.found {
-            let vouching = table.vouching(&one.tags).await.map_err(|error| error.to_string())?;
+            let vouching = table.vouching(&one.tags).await;
+            let Some(vouching) = readable(&one.id, vouching, &mut unjudged)? else { continue };
             let verdict = judge_snapshot(one, &table_id, &vouching, now(one.started_at));
             let (id, gib) = (one.id.as_str(), one.size_gib);
             found.extend(shown("snapshot", id, gib, one.started_at, &one.tags, verdict));
@@ -120,7 +121,8 @@ async fn list(
     loop {
         let page = ec2.tagged_volumes(token).await.map_err(|error| error.to_string())?;
         for one in &page.found {
-            let row = table.vouching_restore(&one.tags).await.map_err(|error| error.to_string())?;
+            let row = table.vouching_restore(&one.tags).await;
+            let Some(row) = readable(&one.id, row, &mut unjudged)? else { continue };
             let verdict = judge_volume(one, &table_id, &row, now(one.created_at));
             let (id, gib) = (one.id.as_str(), one.size_gib);
             let shown = shown("volume", id, gib, one.created_at, &one.tags, verdict);
@@ -131,8 +133,24 @@ async fn list(
         }
         token = page.next;
         if token.is_none() {
-            return Ok(found);
+            return Ok((found, unjudged));
         }
+    }
+}
+
+/// What was read. None: the row cannot be, which is noted.
+fn readable<T>(
+    id: &impl std::fmt::Display,
+    read: Result<T, TableError>,
+    unjudged: &mut Vec<String>,
+) -> Result<Option<T>, String> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error @ TableError::Row { .. }) => {
+            unjudged.push(format!("{id} is not judged: {error}"));
+            Ok(None)
+        }
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -161,7 +179,7 @@ fn shown(
     }))
 }
 
-fn print(found: &[Value]) {
+fn print(found: &[Value], all: bool) {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
         Value::Null => "-".to_owned(),
@@ -184,7 +202,7 @@ fn print(found: &[Value]) {
             text(&one["because"]),
         );
     }
-    if found.is_empty() {
+    if all && found.is_empty() {
         println!("none");
     }
 }

@@ -129,6 +129,27 @@ async fn an_operator_lists_orphans_and_removes_them_by_name() -> Result<()> {
     Ok(())
 }
 
+/// What this release cannot read vouches for its own snapshots, and hides nobody else's.
+#[tokio::test]
+async fn a_row_that_cannot_be_read_does_not_hide_the_orphans() -> Result<()> {
+    let here = backed_up().await?;
+    let row = json!({"TableName": here.demo.table, "Item": {
+        "pk": {"S": format!("DEPLOYMENT#{}", here.demo.deployment_id)},
+        "sk": {"S": format!("BACKUP#{:020}", 1)}, "status": {"S": "hibernating"},
+    }});
+    here.aws("dynamodb", "DynamoDB_20120810.PutItem", &row).await?;
+    let Err(Failed(said)) = admin(&here, &["list", "--json"]).await else {
+        return fail("all is judged");
+    };
+    let listed: Value = serde_json::from_str(said.lines().next().unwrap_or_default())?;
+    assert_eq!(listed, json!([]), "none of its snapshots is called an orphan");
+    for id in snapshots(&here).await? {
+        assert!(said.contains(&format!("{id} is not judged: the row BACKUP#")), "{said}");
+    }
+    here.stop().await;
+    Ok(())
+}
+
 #[tokio::test]
 async fn an_order_about_orphans_that_cannot_be_read_is_a_dead_letter() -> Result<()> {
     let here = backed_up().await?;
