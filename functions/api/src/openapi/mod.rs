@@ -51,7 +51,7 @@ that is not named here are refused.
 Every reply bears the request's id in `ld-request`, and `cache-control: no-store` (this \
 document's: five minutes). Whatever was not done is told as \
 `application/problem+json`, except what API Gateway refuses by itself: more requests than the \
-stack takes (429), a payload above 10 MB (413), or a function that did not answer (500, 503), as \
+stack takes (429), a payload above some megabytes (413), or a function that did not answer (500, 503), as \
 `{\"message\"}`. A path or a method that is not named here is `route_not_found` (404) or \
 `method_not_allowed` (405, with `allow`).";
 
