@@ -95,3 +95,42 @@ fn each_thing_that_the_brake_holds_names_tests_that_are_there() -> Result<()> {
     }
     if faults.is_empty() { Ok(()) } else { fail(faults.join("\n")) }
 }
+
+/// Whoever is woken finds a page, and each metric rings a bell or is said not to.
+#[test]
+fn each_alarm_has_a_page_and_each_metric_an_alarm_or_a_word() -> Result<()> {
+    let read = |path: &str| std::fs::read_to_string(root().join(path));
+    let (template, index) = (read("template.yaml")?, read("docs/runbook/README.md")?);
+    let mut faults = Vec::new();
+    let mut must = |holds: bool, what: String| faults.extend((!holds).then_some(what));
+    let (mut alarms, mut pages) = (Vec::new(), BTreeSet::new());
+    for (at, _) in template.match_indices("    Type: AWS::CloudWatch::Alarm\n") {
+        let name = template[..at].lines().last().unwrap_or_default().trim().trim_end_matches(':');
+        let own = template[at..].split("\n\n").next().unwrap_or_default();
+        let page = own.split_once("docs/runbook/").and_then(|(_, rest)| rest.split_once(".md"));
+        let page = page.map_or_else(String::new, |(page, _)| format!("{page}.md"));
+        let text = read(&format!("docs/runbook/{page}")).unwrap_or_default();
+        must(text.contains(&format!("**Alarm** `{name}`")), format!("{name}: no page of its own"));
+        let row = index.lines().find(|line| line.starts_with(&format!("| `{name}`")));
+        must(row.is_some_and(|row| row.contains(&format!("({page})"))), format!("{name}: no row"));
+        pages.insert(page);
+        alarms.push(own);
+    }
+    must(alarms.len() >= 14, format!("only {} alarms were read", alarms.len()));
+    for entry in std::fs::read_dir(root().join("docs/runbook"))? {
+        let page = entry?.file_name().to_string_lossy().into_owned();
+        must(page == "README.md" || pages.contains(&page), format!("{page}: no such alarm"));
+    }
+    let silent = index.split_once("No alarm of its own have ").unwrap_or_default().1;
+    let silent = silent.lines().next().unwrap_or_default();
+    let telemetry = read("shared/aws/src/telemetry.rs")?;
+    let metrics = telemetry.lines().filter_map(|line| line.trim().strip_prefix("Self::"));
+    let metrics: Vec<&str> = metrics.filter_map(|line| line.split(' ').next()).collect();
+    must(metrics.len() >= 12, format!("only {} metrics were read", metrics.len()));
+    for metric in metrics {
+        let rings = alarms.iter().any(|own| own.contains(&format!("MetricName: {metric}\n")));
+        let said = silent.contains(&format!("`{metric}`"));
+        must(rings != said, format!("{metric}: an alarm, or a word why it has none"));
+    }
+    if faults.is_empty() { Ok(()) } else { fail(faults.join("\n")) }
+}
