@@ -208,11 +208,9 @@ fn drawn(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
 
 /// How many happenings a run has: their numbers go up to here.
 pub(crate) fn count(profile: &Profile) -> u32 {
-    match profile.kind {
-        Kind::Sweep(script) => u32::try_from(script.happenings().len()).unwrap_or(0),
-        _ => {
-            let rushes = rushing::how_many(profile.requests);
-            profile.doings + profile.accidents + profile.spells + profile.brakes + rushes
-        }
+    if let Kind::Sweep(script) = profile.kind {
+        return u32::try_from(script.happenings().len()).unwrap_or(0);
     }
+    let rushes = rushing::how_many(profile.requests);
+    profile.doings + profile.accidents + profile.spells + profile.brakes + rushes
 }

@@ -33,7 +33,7 @@ pub(crate) const fn how_many(limit: Option<u32>) -> u32 {
 
 /// The scripts of a seed, and when they run.
 pub(crate) fn draw(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
-    let mut rng = Rng::with_seed(plan.seed ^ 0x6861_7374_65);
+    let mut rng = Rng::with_seed(plan.seed ^ 0x0068_6173_7465);
     let span = profile.span.as_secs();
     let all = 0..how_many(profile.requests);
     all.map(|_| (rng.i64(0..span), Happens::Doing(Doing::Rush))).collect()
