@@ -18,11 +18,14 @@ impl Person {
         self.ask(asked, "GET", &path, "", String::new()).await.map(|_| ())
     }
 
-    /// Changes one, one that is about to expire if there is any; now and then two do at once.
+    /// Changes one: one that is about to expire if there is any, else one that is being
+    /// deleted; now and then two do at once.
     pub(super) async fn patch(&mut self, deployment: u64, tenant: usize) -> Result<()> {
-        let (expiring, now) = {
+        let (expiring, going, now) = {
             let world = self.world.lock();
-            (world.oracle.expiring(deployment, world.now()), world.now())
+            let mut all = world.oracle.backups_of(deployment);
+            let going = all.find(|(_, row)| row["status"] == "deleting").map(|(id, _)| id);
+            (world.oracle.expiring(deployment, world.now()), going, world.now())
         };
         let id = match expiring {
             Some((id, at)) => {
@@ -30,7 +33,7 @@ impl Person {
                 tokio::time::sleep(Duration::from_secs(u64::try_from(at).unwrap_or(0))).await;
                 id
             }
-            None => self.some_backup(deployment),
+            None => going.unwrap_or_else(|| self.some_backup(deployment)),
         };
         if self.rng.u8(0..4) > 0 {
             return self.patch_one(deployment, tenant, id).await;
