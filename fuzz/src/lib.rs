@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use backups_core::announce::{EventRejected, KEPT_WHOLE};
 use backups_core::body;
 use backups_core::create::decide;
 use backups_core::deployment::Deployment;
@@ -189,8 +190,8 @@ fn same_when_read_again<T: Serialize + DeserializeOwned + PartialEq + std::fmt::
 /// The deployment of the event's sample, with no backup yet.
 static DEPLOYMENT: LazyLock<Deployment> = LazyLock::new(|| {
     let changed = include_str!("../../events/worker-deployment-changed.json");
-    let changed = serde_json::from_str(changed).map(wake::read);
-    let Ok(Ok(Wake::Changed(event))) = changed else { panic!("the sample is no such event") };
+    let changed = wake::read(serde_json::from_str(&alone(changed)).expect("JSON"));
+    let Ok(Wake::Changed(event)) = changed else { panic!("the sample is no such event") };
     let registry = event.registry("us-west-1").expect("the sample's deployment");
     Deployment {
         deployment_id: DeploymentId(42),
@@ -204,10 +205,33 @@ static DEPLOYMENT: LazyLock<Deployment> = LazyLock::new(|| {
     }
 });
 
-/// What a function is invoked with: an event of EventBridge.
+/// The samples' events, each by itself.
+static ALONE: LazyLock<Vec<String>> = LazyLock::new(|| EVENTS.map(alone).into());
+
+/// The event of a sample; of a queue's message the one in it.
+fn alone(sample: &str) -> String {
+    let value = serde_json::from_str(sample).expect("JSON");
+    match wake::messages(&value).map(|events| events[0].to_string()) {
+        Some(event) => event,
+        None => sample.to_owned(),
+    }
+}
+
+/// What a function is invoked with: an event of EventBridge, or messages of a queue.
 pub fn events(data: &[u8]) -> usize {
-    let data = mutate::json(data, &EVENTS, &EVENT_FIELDS);
-    let Ok(event) = serde_json::from_slice::<Value>(&data) else { return 0 };
+    let good: Vec<&str> = ALONE.iter().map(String::as_str).collect();
+    let data = mutate::json(data, &good, &EVENT_FIELDS);
+    let Ok(invoked) = serde_json::from_slice::<Value>(&data) else { return 0 };
+    match wake::messages(&invoked) {
+        Some(events) => events.into_iter().map(event).sum(),
+        None => event(invoked),
+    }
+}
+
+/// One event.
+fn event(event: Value) -> usize {
+    let rejected = EventRejected::new("for a try", event.clone());
+    assert!(serde_json::to_string(&rejected).expect("JSON").len() <= KEPT_WHOLE + 1_000);
     match wake::read(event) {
         Err(reason) => {
             assert!(!reason.is_empty());

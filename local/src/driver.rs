@@ -59,14 +59,17 @@ impl App {
     }
 
     async fn deliver(&self, delivery: Delivery, entry: Option<(Name, Entry)>) {
-        let Delivery { id, function, rule, attempt, event } = delivery;
+        let payload = delivery.payload();
+        let Delivery { id, function, rule, attempt, event, .. } = delivery;
         let what = event["detail-type"].as_str().unwrap_or_default().to_owned();
         let event_id = event["id"].as_str().unwrap_or_default().to_owned();
         let outcome = match entry {
             None => Err(format!("there is no function {function}")),
-            Some((name, entry)) => {
-                self.functions.event(entry, name, event).await.map_err(|failed| failed.to_string())
-            }
+            Some((name, entry)) => self
+                .functions
+                .event(entry, name, payload)
+                .await
+                .map_err(|failed| failed.to_string()),
         };
         match &outcome {
             Ok(()) => tracing::info!(%what, %function, attempt, event = %event_id, "event"),

@@ -122,6 +122,8 @@ impl Template {
                         let name = format!("{id}{event_id}");
                         rules.push(rule(stack, &function, name, &event["Properties"]).map_err(at)?);
                     }
+                    // Read with the rule that fills the queue.
+                    Some("SQS") => {}
                     // The tick: --tick says when.
                     Some("Schedule" | "ScheduleV2") if function.name == Name::Scheduler => {}
                     other => {
@@ -130,6 +132,10 @@ impl Template {
                 }
             }
             functions.insert(function.name, function);
+        }
+        for (id, properties) in stack.resources_of("AWS::Events::Rule") {
+            let rule = queued(stack, id, properties).map_err(|why| format!("{id}: {why}"))?;
+            rules.push(rule);
         }
         Ok(Self {
             functions,
@@ -177,11 +183,7 @@ fn function(
     properties: &Value,
     globals: &Value,
 ) -> Result<Function, String> {
-    let resource = stack.resource(id).unwrap_or(&Value::Null);
-    let binary = resource["Metadata"]["BuildProperties"]["Binary"].as_str().unwrap_or_default();
-    let name = Name::from_binary(binary).ok_or_else(|| {
-        format!("local runs no binary {binary:?} (Metadata.BuildProperties.Binary)")
-    })?;
+    let name = binary(stack, id)?;
     // SAM merges Globals into each function, the function's own winning.
     let property = |name: &str| match &properties[name] {
         Value::Null => &globals[name],
@@ -217,6 +219,14 @@ fn function(
     })
 }
 
+/// Which binary a function is.
+fn binary(stack: &Stack, id: &str) -> Result<Name, String> {
+    let resource = stack.resource(id).unwrap_or(&Value::Null);
+    let binary = resource["Metadata"]["BuildProperties"]["Binary"].as_str().unwrap_or_default();
+    Name::from_binary(binary)
+        .ok_or_else(|| format!("local runs no binary {binary:?} (Metadata.BuildProperties.Binary)"))
+}
+
 /// A route. Without path and method it is the catch-all, as SAM has it.
 fn route(function: Name, properties: &Value) -> Result<Route, String> {
     match (properties["Method"].as_str(), properties["Path"].as_str()) {
@@ -242,12 +252,64 @@ fn rule(
         pattern: stack.resolve(&properties["Pattern"])?,
         // The rule's own RetryPolicy ends when Lambda has taken the event, which
         // it always does here; what a failed function gets is Lambda's.
-        targets: vec![cloud::Target {
+        targets: vec![cloud::Target::Function {
             function: function.name.as_str().to_owned(),
             retries: function.retries,
             max_age: function.max_age,
         }],
     })
+}
+
+/// A rule whose targets are queues.
+fn queued(stack: &Stack, id: &str, properties: &Value) -> Result<cloud::Rule, String> {
+    let targets = properties["Targets"].as_array().into_iter().flatten();
+    Ok(cloud::Rule {
+        name: id.to_owned(),
+        bus: stack.text(&properties["EventBusName"])?,
+        pattern: stack.resolve(&properties["EventPattern"])?,
+        targets: targets.map(|target| queue(stack, target)).collect::<Result<_, _>>()?,
+    })
+}
+
+/// A queue that a rule fills: one that a function is invoked from, or that of the dead letters.
+fn queue(stack: &Stack, target: &Value) -> Result<cloud::Target, String> {
+    let arn = stack.text(&target["Arn"])?;
+    let arn_of = |id: &str| stack.text(&json!({"Fn::GetAtt": [id, "Arn"]}));
+    let mut queues = stack.resources_of("AWS::SQS::Queue");
+    let found = queues.find(|(id, _)| arn_of(id).as_ref() == Ok(&arn));
+    let (_, queue) = found.ok_or_else(|| format!("{arn} is no queue of this stack"))?;
+    let Some(function) = reader(stack, &arn)? else {
+        if target["InputPath"] != "$.detail" {
+            return Err("local hands the dead letters `InputPath: $.detail` alone".to_owned());
+        }
+        return Ok(cloud::Target::DeadLetters);
+    };
+    let whole = |value: &Value, name: &str| {
+        let whole = stack.text(value)?.parse::<u32>();
+        whole.map_err(|_| format!("{name} of {arn} is not a whole number"))
+    };
+    Ok(cloud::Target::Queue {
+        function: function.as_str().to_owned(),
+        hidden: whole(&queue["VisibilityTimeout"], "VisibilityTimeout")?.into(),
+        receives: whole(&queue["RedrivePolicy"]["maxReceiveCount"], "maxReceiveCount")?,
+        arn,
+    })
+}
+
+/// The function that is invoked from a queue, if one is.
+fn reader(stack: &Stack, arn: &str) -> Result<Option<Name>, String> {
+    for (id, properties) in stack.resources_of("AWS::Serverless::Function") {
+        for event in properties["Events"].as_object().into_iter().flatten().map(|(_, one)| one) {
+            let source = &event["Properties"];
+            if event["Type"] == "SQS" && stack.text(&source["Queue"])? == arn {
+                if source["BatchSize"] != 1 {
+                    return Err(format!("local hands {id} one message at a time: BatchSize: 1"));
+                }
+                return binary(stack, id).map(Some);
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// `CloudFormation` and the API name a table's properties alike, but for these.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tests::http::{Call, Reply};
-use tests::{Here, Result, Setup, audit, fail, rows};
+use tests::{Here, MANY, Result, Setup, audit, fail, rows};
 
 /// A local cloud in which backups take no time worth speaking of.
 async fn here() -> Result<Here> {
@@ -371,6 +371,27 @@ async fn an_upgrade_gets_its_backup_and_its_answer_as_often_as_it_asks() -> Resu
     upgrade(&here, deployment, "u-1").await?;
     assert!(answers(&here, "u-1").await?.len() > again.len());
     assert_eq!(kept(&here).await?, []);
+    here.stop().await;
+    Ok(())
+}
+
+/// While the table does not answer, for longer than Lambda tries an event, the request waits.
+#[tokio::test]
+async fn an_upgrade_that_is_asked_for_while_the_table_is_down_is_answered() -> Result<()> {
+    let here = here().await?;
+    let code = "InternalServerError";
+    here.arm(&json!({"on": "GetItem", "do": "error", "code": code, "times": MANY})).await?;
+    ask(&here, here.demo.deployment_id, "u-1").await?;
+    for _ in 0..20 {
+        here.advance(100).await?;
+    }
+    assert!(here.struck().await? > 10, "it is tried all the time");
+    here.disarm().await?;
+    here.advance(100).await?;
+    here.until_status(1, "completed").await?;
+    here.rest().await?;
+    assert_eq!(answers(&here, "u-1").await?[0].0, "Backup Completed");
+    assert_eq!(here.local("GET", "dead_letters", &Value::Null).await?, json!([]));
     here.stop().await;
     Ok(())
 }

@@ -10,6 +10,7 @@ use backups_core::announce::{self, Kind};
 use backups_core::control_plane::{self, UpgradeRequested};
 use backups_core::error::Code;
 use backups_core::operation::FailureCode;
+use backups_core::wake;
 use serde_json::{Value, json};
 use tests::http::Call;
 use tests::rows::{items, text};
@@ -29,6 +30,13 @@ fn file(path: &str) -> Result<Value> {
     Ok(serde_json::from_str(&std::fs::read_to_string(root().join(path))?)?)
 }
 
+/// The event of a sample; of a queue's message the one in it.
+fn sample(path: &str) -> Result<Value> {
+    let sample = file(path)?;
+    let mut events = wake::messages(&sample).unwrap_or_else(|| vec![sample]);
+    events.pop().ok_or_else(|| Failed(format!("{path} holds no event")))
+}
+
 #[test]
 fn what_is_sent_or_read_has_a_schema_and_nothing_else_has() -> Result<()> {
     let mut wanted = BTreeSet::new();
@@ -36,6 +44,7 @@ fn what_is_sent_or_read_has_a_schema_and_nothing_else_has() -> Result<()> {
     for name in ours.chain(INTERNAL) {
         wanted.insert((announce::SOURCE, name));
     }
+    wanted.insert((announce::REJECTED_SOURCE, announce::EVENT_REJECTED));
     let source = std::fs::read_to_string(root().join("shared/core/src/wake.rs"))?;
     // A backup's and a restore's request, and the internal ones.
     let read = INTERNAL.len() + 2;
@@ -80,7 +89,7 @@ fn the_samples_are_as_their_schemas_say() -> Result<()> {
     for entry in std::fs::read_dir(root().join("events"))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         let Some(stem) = name.strip_suffix(".json") else { continue };
-        let event = file(&format!("events/{stem}.json"))?;
+        let event = sample(&format!("events/{stem}.json"))?;
         let source = text(&event, "source");
         if source == announce::SOURCE || source == control_plane::SOURCE {
             schemas.check(source, text(&event, "detail-type"), &event["detail"])?;
@@ -255,7 +264,7 @@ async fn what_the_worker_refuses_its_schema_refuses_and_the_other_way_round() ->
     let mut different = differences();
     let (mut faults, mut taken, mut refused) = (Vec::new(), 0_u64, 0_u64);
     for name in ["deployment-changed", "deployment-deleted", "restore-ordered", "api-key-changed"] {
-        let mut event = file(&format!("events/worker-{name}.json"))?;
+        let mut event = sample(&format!("events/worker-{name}.json"))?;
         event["time"] = json!(clock.now().to_string());
         let sample = event["detail"].clone();
         let (source, detail_type) = (text(&event, "source"), text(&event, "detail-type"));

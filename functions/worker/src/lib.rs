@@ -3,7 +3,8 @@
 //! It is woken by EventBridge and advances one operation per invocation: read
 //! the row, look at EC2, ask the pure step function, store, act, store again.
 //! An event is never believed, it only says "look now"; so a lost, doubled, or
-//! late one costs time and never truth.
+//! late one costs time and never truth. Only what the control plane says is made up for by
+//! nobody: that comes through a queue, and is tried until it is done or refused (ADR 0022).
 
 mod advance;
 mod backups;
@@ -16,13 +17,14 @@ mod upgrades;
 
 use std::time::Duration;
 
-use backups_aws::bus::Bus;
+use backups_aws::bus::{Bus, BusError};
 use backups_aws::clock::{self, Clock};
 use backups_aws::ec2::Ec2;
 use backups_aws::sdk::SdkConfig;
 use backups_aws::settings::Settings;
 use backups_aws::table::{Table, TableError};
 use backups_aws::telemetry::{self, Metric};
+use backups_core::announce::EventRejected;
 use backups_core::brake::Hold;
 use backups_core::limits::Limits;
 use backups_core::time::{Seconds, Time};
@@ -39,8 +41,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(45);
 /// An order that is older does not count: what it was given for may be over.
 const ORDER_COUNTS: Seconds = Seconds::minutes(15);
 
-/// Why an invocation failed. Lambda runs it again, and then puts it into the
-/// dead-letter queue with this text.
+/// Why an invocation failed. It is tried again: what `EventBridge` invoked by Lambda, which
+/// then puts it into the dead-letter queue with this text; a queue's message by the queue.
 #[derive(Debug)]
 pub enum Error {
     /// The table did not answer; the row is due, the tick comes back to it.
@@ -49,6 +51,8 @@ pub enum Error {
     OutOfTime,
     /// The event is not what it must be. Nothing was changed, but that a key may be ended.
     Rejected(String),
+    /// A message of the queue was refused, and the bus did not take that.
+    Unsaid(BusError),
 }
 
 impl std::fmt::Display for Error {
@@ -57,6 +61,7 @@ impl std::fmt::Display for Error {
             Self::Table(error) => write!(f, "{error}"),
             Self::OutOfTime => write!(f, "the invocation's time ran out"),
             Self::Rejected(reason) => write!(f, "event refused: {reason}"),
+            Self::Unsaid(error) => write!(f, "event refused, which is not told: {error}"),
         }
     }
 }
@@ -130,25 +135,51 @@ fn readable<T>(read: Result<T, TableError>) -> Result<Option<T>, TableError> {
     }
 }
 
-/// Handles one event. `remaining` is the time until Lambda ends the invocation,
-/// counted from its start and the function's time-out.
+/// Handles one event, or the messages of a queue, each of which is one. `remaining` is the
+/// time until Lambda ends the invocation, counted from its start and the function's time-out.
 ///
 /// # Errors
-/// Lambda tries the event again, and keeps it in the dead-letter queue at last.
-pub async fn handle(worker: &Worker, event: Value, remaining: Duration) -> Result<(), Error> {
-    let id = event["id"].as_str().unwrap_or_default().to_owned();
-    let span = tracing::info_span!("event", event_id = id);
-    let work = Box::pin(handle_one(worker, event, remaining));
-    let done = async {
-        clock::in_time(remaining, work).await.unwrap_or_else(|| {
-            tracing::error!("the invocation's time ran out; the tick goes on from what is stored");
-            Err(Error::OutOfTime)
-        })
+/// It is tried again; an event that came without a queue is kept in the dead-letter queue at
+/// last.
+pub async fn handle(worker: &Worker, invoked: Value, remaining: Duration) -> Result<(), Error> {
+    let work = async {
+        match wake::messages(&invoked) {
+            None => in_span(worker, invoked, remaining).await,
+            // The template asks for one at a time. Of several, those before one that failed
+            // come again with it, and change nothing then.
+            Some(events) => {
+                for event in events {
+                    from_queue(worker, event, remaining).await?;
+                }
+                Ok(())
+            }
+        }
     };
-    done.instrument(span).await
+    clock::in_time(remaining, Box::pin(work)).await.unwrap_or_else(|| {
+        tracing::error!("the invocation's time ran out; the tick goes on from what is stored");
+        Err(Error::OutOfTime)
+    })
 }
 
-/// As [`handle`], within the event's span.
+/// An event of a queue. A queue has no reason for what it gives up, and would try a refused
+/// one for a day: a rule hands it to the dead-letter queue, with the reason.
+async fn from_queue(worker: &Worker, event: Value, remaining: Duration) -> Result<(), Error> {
+    match in_span(worker, event.clone(), remaining).await {
+        Err(Error::Rejected(reason)) => {
+            let rejected = EventRejected::new(&reason, event);
+            worker.bus.rejected(&rejected, advance::BUS).await.map_err(Error::Unsaid)
+        }
+        done => done,
+    }
+}
+
+/// One event, with its id in the logs.
+async fn in_span(worker: &Worker, event: Value, remaining: Duration) -> Result<(), Error> {
+    let id = event["id"].as_str().unwrap_or_default().to_owned();
+    let span = tracing::info_span!("event", event_id = id);
+    Box::pin(handle_one(worker, event, remaining)).instrument(span).await
+}
+
 async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Result<(), Error> {
     let until = advance::Deadline::after(remaining);
     match wake::read(event) {
@@ -198,7 +229,7 @@ async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Resul
     Ok(())
 }
 
-/// Counts an event that was refused, at each of Lambda's tries of it.
+/// Counts an event that was refused, at each try of it.
 fn reject_counted(worker: &Worker, result: Result<(), Error>) -> Result<(), Error> {
     if let Err(Error::Rejected(reason)) = &result {
         tracing::error!(%reason, "event refused");

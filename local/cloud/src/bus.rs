@@ -7,6 +7,8 @@
 //!       ▲                          ├─ Err ─► Pending, later
 //!       └──────────────────────────┘    └──► dead letter
 //! ```
+//!
+//! Between a rule and a function may be a queue: then what failed waits there, and longer.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,8 @@ const DOUBLED: u32 = 16;
 /// Lambda tries an asynchronous event again after one minute, then after
 /// two (L).
 const RETRY_MS: u64 = 60_000;
+/// The longest that a queue keeps a message, in seconds (SQS).
+const KEPT: u64 = 14 * 86_400;
 
 #[derive(Debug)]
 pub(crate) struct CompiledRule {
@@ -55,6 +59,17 @@ pub(crate) struct Pending {
     tries: u32,
     retries: u32,
     max_age: u64,
+    /// The queue in which it waits.
+    #[serde(default)]
+    queue: Option<Queued>,
+}
+
+/// What a queue does with a message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Queued {
+    arn: String,
+    /// In AWS's seconds.
+    hidden: u64,
 }
 
 /// An event that no try delivered.
@@ -81,6 +96,27 @@ pub struct Delivery {
     pub attempt: u32,
     /// The event in `EventBridge`'s envelope.
     pub event: Value,
+    /// The ARN of the queue that it comes from; None: from `EventBridge`.
+    pub queue: Option<String>,
+}
+
+impl Delivery {
+    /// What the function is invoked with: the event, or the queue's message with the event
+    /// as its text (Lambda developer guide, "Using Lambda with Amazon SQS").
+    pub fn payload(&self) -> Value {
+        let Some(arn) = &self.queue else { return self.event.clone() };
+        let region = arn.split(':').nth(3).unwrap_or_default();
+        json!({"Records": [{
+            "messageId": format!("{:08x}-0000-4000-8000-{:012x}", self.id >> 48, self.id),
+            "receiptHandle": self.id.to_string(),
+            "body": self.event.to_string(),
+            "attributes": {"ApproximateReceiveCount": self.attempt.to_string()},
+            "messageAttributes": {},
+            "eventSource": "aws:sqs",
+            "eventSourceARN": arn,
+            "awsRegion": region,
+        }]})
+    }
 }
 
 impl Cloud {
@@ -99,6 +135,7 @@ impl Cloud {
                     rule: pending.rule.clone(),
                     attempt: pending.tries + 1,
                     event: pending.event.clone(),
+                    queue: pending.queue.as_ref().map(|queue| queue.arn.clone()),
                 };
                 (pending.due, delivery)
             })
@@ -116,7 +153,11 @@ impl Cloud {
         let Some(mut pending) = self.deliveries.remove(&id) else { return };
         let Err(reason) = outcome else { return };
         pending.tries += 1;
-        let wait = self.span(RETRY_MS * u64::from(pending.tries));
+        let wait = match &pending.queue {
+            None => self.span(RETRY_MS * u64::from(pending.tries)),
+            // From the end of the try, where SQS counts from its beginning: no sooner.
+            Some(queue) => self.span(1_000 * queue.hidden),
+        };
         pending.due = self.now + wait;
         let oldest = pending.since + self.span(pending.max_age.saturating_mul(1_000));
         let reason = if pending.tries > pending.retries {
@@ -173,7 +214,8 @@ impl Cloud {
     }
 
     /// The last 1,000 events that were given up, oldest first:
-    /// `{at, rule, function, attempts, reason, event}`.
+    /// `{at, rule, function, attempts, reason, event}`. Of one that a rule handed to the
+    /// dead-letter queue itself the function is empty, and there were no attempts.
     pub fn dead_letters(&self) -> Value {
         self.dead.iter().map(|letter| json!(letter)).collect()
     }
@@ -250,27 +292,41 @@ impl Cloud {
                 detail: event["detail"].clone(),
             });
         }
-        let matched: Vec<Pending> = self
+        let matched: Vec<(String, Target)> = self
             .rules
             .iter()
             .filter(|rule| rule.bus == bus && rule.wants(event))
-            .flat_map(|rule| {
-                rule.targets.iter().map(|target| Pending {
-                    rule: rule.name.clone(),
-                    function: target.function.clone(),
-                    event: event.clone(),
-                    due: self.now,
-                    since: self.now,
-                    tries: 0,
-                    retries: target.retries,
-                    max_age: target.max_age,
-                })
-            })
+            .flat_map(|rule| rule.targets.iter().map(|target| (rule.name.clone(), target.clone())))
             .collect();
-        for pending in matched {
-            let id = self.number();
-            self.deliveries.insert(id, pending);
+        for (rule, target) in matched {
+            self.hand(rule, target, event);
         }
+    }
+
+    fn hand(&mut self, rule: String, target: Target, event: &Value) {
+        let (function, retries, max_age, queue) = match target {
+            Target::Function { function, retries, max_age } => (function, retries, max_age, None),
+            Target::Queue { arn, function, hidden, receives } => {
+                (function, receives - 1, KEPT, Some(Queued { arn, hidden }))
+            }
+            Target::DeadLetters => {
+                let detail = &event["detail"];
+                self.dead.push(DeadLetter {
+                    at: self.now,
+                    rule,
+                    function: String::new(),
+                    attempts: 0,
+                    reason: detail["reason"].as_str().unwrap_or_default().to_owned(),
+                    event: detail["event"].clone(),
+                });
+                return;
+            }
+        };
+        let (event, due, since) = (event.clone(), self.now, self.now);
+        let tries = 0;
+        let pending = Pending { rule, function, event, due, since, tries, retries, max_age, queue };
+        let id = self.number();
+        self.deliveries.insert(id, pending);
     }
 
     fn envelope(&mut self, entry: &Entry) -> Value {

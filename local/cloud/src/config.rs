@@ -14,6 +14,9 @@ pub(crate) const DEFAULT_BUS: &str = "default";
 /// What `EventBridge` allows a target at most (EB).
 const MOST_RETRIES: u32 = 185;
 const OLDEST: u64 = 86_400;
+/// What SQS allows a queue at most (SQS API reference, `SetQueueAttributes`).
+const LONGEST_HIDDEN: u64 = 43_200;
+const MOST_RECEIVES: u32 = 1_000;
 /// The longest span of [`Pace`], a year: a moment from now is then still a
 /// date, also at the slowest speed.
 const LONGEST_MS: u64 = 366 * 86_400_000;
@@ -113,15 +116,51 @@ pub struct Rule {
     pub targets: Vec<Target>,
 }
 
-/// A function that a rule invokes, asynchronously.
+/// What a rule hands an event to.
 #[derive(Debug, Clone)]
-pub struct Target {
-    /// The function, as the driver knows it.
-    pub function: String,
-    /// Tries after the first: one AWS minute later, then two.
-    pub retries: u32,
-    /// How old, in AWS's seconds, an event may be when it is tried again.
-    pub max_age: u64,
+pub enum Target {
+    /// A function, which is invoked asynchronously.
+    Function {
+        /// As the driver knows it.
+        function: String,
+        /// Tries after the first: one AWS minute later, then two.
+        retries: u32,
+        /// How old, in AWS's seconds, an event may be when it is tried again.
+        max_age: u64,
+    },
+    /// A queue; a function is invoked with each of its messages (SQS).
+    Queue {
+        /// The queue's ARN.
+        arn: String,
+        /// The function, as the driver knows it.
+        function: String,
+        /// AWS's seconds from a try that failed to the next one: the queue's visibility timeout.
+        hidden: u64,
+        /// How often it is tried, before it is a dead letter (`maxReceiveCount`).
+        receives: u32,
+    },
+    /// The dead-letter queue, which gets the event's detail: its `reason` and its `event`.
+    DeadLetters,
+}
+
+impl Target {
+    fn check(&self) -> Result<(), String> {
+        match self {
+            Target::Function { retries, max_age, .. }
+                if *retries > MOST_RETRIES || *max_age > OLDEST =>
+            {
+                Err(format!("a target has at most {MOST_RETRIES} retries and {OLDEST} seconds"))
+            }
+            Target::Queue { hidden, receives, .. }
+                if *hidden > LONGEST_HIDDEN || !(1..=MOST_RECEIVES).contains(receives) =>
+            {
+                Err(format!(
+                    "a queue hides a message for at most {LONGEST_HIDDEN} s, and gives it out 1 to {MOST_RECEIVES} times"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Config {
@@ -152,15 +191,8 @@ impl Config {
             }
             let pattern = Pattern::compile(&rule.pattern)
                 .map_err(|why| format!("rule {}: event pattern: {why}", rule.name))?;
-            if rule
-                .targets
-                .iter()
-                .any(|target| target.retries > MOST_RETRIES || target.max_age > OLDEST)
-            {
-                return Err(format!(
-                    "rule {}: a target has at most {MOST_RETRIES} retries and {OLDEST} seconds",
-                    rule.name
-                ));
+            for target in &rule.targets {
+                target.check().map_err(|why| format!("rule {}: {why}", rule.name))?;
             }
             compiled.push(CompiledRule {
                 name: rule.name.clone(),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use backups_core::announce::{
-    Detail, Kind, OPERATION_DUE, ORPHAN_REMOVAL_ORDERED, OperationDue, OrphanRemovalOrdered,
-    RESTORE_ORDERED, RestoreOrdered, SOURCE,
+    Detail, EVENT_REJECTED, EventRejected, Kind, OPERATION_DUE, ORPHAN_REMOVAL_ORDERED,
+    OperationDue, OrphanRemovalOrdered, REJECTED_SOURCE, RESTORE_ORDERED, RestoreOrdered, SOURCE,
 };
 use backups_core::id::Nonce;
 use backups_core::operation::CallError;
@@ -100,9 +100,7 @@ impl Bus {
     /// The bus did not take it, or did not answer within `most`. The row is due all the
     /// same: the tick nudges again.
     pub async fn due(&self, due: &OperationDue, most: Duration) -> Result<(), BusError> {
-        tokio::time::timeout(most, self.put_one(OPERATION_DUE, due))
-            .await
-            .unwrap_or_else(|_| Err(BusError(format!("no answer within {} s", most.as_secs()))))
+        within(most, self.put_one(OPERATION_DUE, due)).await
     }
 
     async fn put_one(
@@ -110,7 +108,11 @@ impl Bus {
         detail_type: &str,
         detail: &impl serde::Serialize,
     ) -> Result<(), BusError> {
-        let faults = self.put(vec![self.entry(detail_type, detail)]).await?;
+        self.put_entry(self.entry(detail_type, detail)).await
+    }
+
+    async fn put_entry(&self, entry: PutEventsRequestEntry) -> Result<(), BusError> {
+        let faults = self.put(vec![entry]).await?;
         match faults.into_iter().flatten().next() {
             None => Ok(()),
             Some(fault) => Err(BusError(fault)),
@@ -133,12 +135,30 @@ impl Bus {
         self.put_one(ORPHAN_REMOVAL_ORDERED, ordered).await
     }
 
+    /// Hands an event that was refused to the rule that keeps it.
+    ///
+    /// # Errors
+    /// As [`Bus::due`]; but nothing makes up for it, so the event is to be tried again.
+    pub async fn rejected(&self, event: &EventRejected, most: Duration) -> Result<(), BusError> {
+        let entry = self.entry_of(REJECTED_SOURCE, EVENT_REJECTED, event);
+        within(most, self.put_entry(entry)).await
+    }
+
     /// One entry of ours.
     fn entry(&self, detail_type: &str, detail: &impl serde::Serialize) -> PutEventsRequestEntry {
+        self.entry_of(SOURCE, detail_type, detail)
+    }
+
+    fn entry_of(
+        &self,
+        source: &str,
+        detail_type: &str,
+        detail: &impl serde::Serialize,
+    ) -> PutEventsRequestEntry {
         // A detail of ours is a struct of plain fields: it always serializes.
         let detail = serde_json::to_string(detail).unwrap_or_default();
         PutEventsRequestEntry::builder()
-            .source(SOURCE)
+            .source(source)
             .detail_type(detail_type)
             .detail(detail)
             .event_bus_name(&self.name)
@@ -166,4 +186,13 @@ impl Bus {
         faults.resize(count, Some("no answer for this entry".to_owned()));
         Ok(faults)
     }
+}
+
+/// What the bus answers within a span.
+async fn within(
+    most: Duration,
+    call: impl Future<Output = Result<(), BusError>>,
+) -> Result<(), BusError> {
+    let silent = || BusError(format!("no answer within {} s", most.as_secs()));
+    tokio::time::timeout(most, call).await.unwrap_or_else(|_| Err(silent()))
 }

@@ -5,6 +5,7 @@
 //! id by which a consumer drops doubles.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::backup::{self, Backup, BackupType};
 use crate::id::{BackupId, DeploymentId, NodeId, Nonce, RestoreId, TenantId};
@@ -26,6 +27,13 @@ pub const RESTORE_ORDERED: &str = "Restore Ordered";
 
 /// `detail-type` of an operator's order about what no row vouches for.
 pub const ORPHAN_REMOVAL_ORDERED: &str = "Orphan Removal Ordered";
+
+/// `detail-type` of an event of the control plane that was refused.
+pub const EVENT_REJECTED: &str = "Event Rejected";
+
+/// `source` of [`EVENT_REJECTED`]: not that of announcements, because whoever keeps all of
+/// those is to get no event of the control plane with them, which may be about keys.
+pub const REJECTED_SOURCE: &str = "supervisor.backups.rejected";
 
 /// What happened, as `detail-type` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -378,6 +386,37 @@ pub struct OrphanRemovalOrdered {
     pub order_id: Nonce,
     /// Snapshots (`snap-…`) and volumes (`vol-…`), 1 to [`ORPHANS_AN_ORDER`].
     pub ids: Vec<String>,
+}
+
+/// The `detail` of [`EVENT_REJECTED`]: a rule hands it to the dead-letter queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EventRejected {
+    /// The shape's version: 1.
+    pub version: u32,
+    /// Why, as a sentence.
+    pub reason: String,
+    /// The event as it came, a text if it was no JSON; of one of more than [`KEPT_WHOLE`]
+    /// bytes its id, source, detail-type and time alone.
+    pub event: Value,
+}
+
+/// The largest event, in bytes of JSON, that is repeated whole when it is refused. `PutEvents`
+/// takes less than 256 KB (EventBridge user guide, "Calculating `PutEvents` event entry size").
+pub const KEPT_WHOLE: usize = 200_000;
+
+/// The most characters of a reason: it may quote what was sent.
+const REASON: usize = 1_000;
+
+impl EventRejected {
+    /// A refusal.
+    pub fn new(reason: &str, mut event: Value) -> Self {
+        if event.to_string().len() > KEPT_WHOLE {
+            let names = ["id", "source", "detail-type", "time"];
+            let named = |name| (name, event.get_mut(name).map(Value::take).unwrap_or_default());
+            event = names.map(named).into_iter().collect();
+        }
+        Self { version: 1, reason: reason.chars().take(REASON).collect(), event }
+    }
 }
 
 /// How many things one order is about at most: they are gone within one invocation.

@@ -11,6 +11,27 @@ use crate::id::{BackupId, DeploymentId, Nonce, RestoreId, SnapshotId};
 use crate::reconcile::Thing;
 use crate::time::Time;
 
+/// What Lambda hands over of a queue: a message's text is an event (Lambda developer guide,
+/// "Using Lambda with Amazon SQS").
+#[derive(Debug, Deserialize)]
+struct Messages {
+    #[serde(rename = "Records")]
+    records: Vec<Message>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Message {
+    body: String,
+}
+
+/// The events in what came from a queue, or None: it did not come from one. What is no JSON
+/// becomes a text, and that is no event.
+pub fn messages(invoked: &Value) -> Option<Vec<Value>> {
+    let messages = Messages::deserialize(invoked).ok()?;
+    let event = |one: Message| serde_json::from_str(&one.body).unwrap_or(Value::String(one.body));
+    Some(messages.records.into_iter().map(event).collect())
+}
+
 /// A wake-up.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wake {
@@ -260,6 +281,39 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::announce::{EventRejected, KEPT_WHOLE};
+
+    #[test]
+    fn a_queues_messages_are_the_events_in_them() {
+        let invoked = |bodies: &[&str]| {
+            let record = |body: &&str| json!({"messageId": "m", "body": body, "more": [1]});
+            json!({"Records": bodies.iter().map(record).collect::<Vec<_>>()})
+        };
+        assert_eq!(messages(&invoked(&[])), Some(Vec::new()));
+        // Ids of more than 53 bits stay exact, and what is no JSON is no event.
+        let two = messages(&invoked(&[r#"{"id": 18446744073709551615}"#, "{"])).expect("two");
+        assert_eq!(two, [json!({"id": u64::MAX}), json!("{")]);
+        assert!(read(two[1].clone()).is_err());
+        for event in [json!({}), json!([]), json!({"Records": [{"Sns": {}}]}), json!(null)] {
+            assert_eq!(messages(&event), None);
+        }
+    }
+
+    #[test]
+    fn what_is_told_of_a_refused_event_fits_on_the_bus() {
+        let event = |detail: &str| {
+            json!({"id": "1", "source": "s", "detail-type": "t", "time": "now", "account": "2",
+                "detail": {"field": detail}})
+        };
+        let small = event("small");
+        assert_eq!(EventRejected::new("why", small.clone()).event, small);
+        let large = EventRejected::new(&"é".repeat(2_000), event(&"x".repeat(KEPT_WHOLE)));
+        let said = json!({"id": "1", "source": "s", "detail-type": "t", "time": "now"});
+        assert_eq!(large.event, said);
+        assert_eq!(large.reason.chars().count(), 1_000);
+        let text = EventRejected::new("why", json!("x".repeat(KEPT_WHOLE)));
+        assert!(text.event["id"].is_null() && text.event["time"].is_null());
+    }
 
     #[test]
     fn a_fault_in_what_is_said_of_a_key_shows_nothing_of_it() {

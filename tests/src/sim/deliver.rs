@@ -21,16 +21,21 @@ impl Drive {
         for delivery in due {
             for after in self.fate(&delivery, plan) {
                 let (world, functions) = (self.world.clone(), Arc::clone(&self.functions));
-                let (id, event) = (delivery.id, delivery.event.clone());
+                let (id, payload) = (delivery.id, delivery.payload());
                 // The control plane's word is not the tick's to repair.
-                let tried_again = plan.crash.is_none() || is_registry(&delivery);
+                let registry = is_registry(&delivery);
+                let tried_again = plan.crash.is_none() || registry;
                 if delivery.attempt > 1 && after.is_zero() {
                     world.lock().reach.hit("delivery tried again");
+                }
+                // Lambda would have given it up by now.
+                if delivery.attempt > 3 && registry {
+                    world.lock().reach.hit("control plane tried a fourth time");
                 }
                 self.spawn(async move {
                     tokio::time::sleep(after).await;
                     world.lock().hand_over(id);
-                    let outcome = functions.worker(event).await?;
+                    let outcome = functions.worker(payload).await?;
                     let mut world = world.lock();
                     let now = world.now();
                     if let Err(why) = &outcome {

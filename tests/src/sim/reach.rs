@@ -308,12 +308,14 @@ const NAMED: &[&str] = &[
     "announced Restore Failed",
     "announced Restore Rolled Back",
     "announced Restore Stuck",
+    "announced Event Rejected",
     // The functions.
     "invoked api",
     "invoked worker",
     "invoked scheduler",
     "invoked side by side",
     "delivery tried again",
+    "control plane tried a fourth time",
     "dead letter",
 ];
 

@@ -102,10 +102,9 @@ async fn events_that_cannot_be_true_change_nothing_and_are_kept_with_their_reaso
         (json!({"surprise": true}), "unknown field"),
     ];
     let before = here.rows().await?;
+    let mut told = 0;
     for (change, word) in cases {
-        // Refused, it is tried again twice, a simulated minute and two later.
         here.register(deployment, 100, &change).await?;
-        here.advance(400).await?;
         here.settle(20).await?;
         let letters = here.local("GET", "dead_letters", &Value::Null).await?;
         let letters = letters.as_array().cloned().unwrap_or_default();
@@ -114,6 +113,13 @@ async fn events_that_cannot_be_true_change_nothing_and_are_kept_with_their_reaso
             last["reason"].as_str().is_some_and(|reason| reason.contains(word)),
             "{word}: {letters:?}"
         );
+        told += 1;
+        // Each is told once, and at once.
+        let rejected = here.announced("Event Rejected").await?;
+        assert_eq!((letters.len(), rejected.len()), (told, told), "{rejected:?}");
+        let (letter, said) = (&last["event"], rejected.last().cloned().unwrap_or_default());
+        assert_eq!((letter, &last["reason"]), (&said["event"], &said["reason"]));
+        assert_eq!(letter["detail"]["version"], 100);
     }
     assert_eq!(here.rows().await?, before);
     here.stop().await;

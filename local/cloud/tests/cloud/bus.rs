@@ -1,9 +1,11 @@
 //! `EventBridge`: `PutEvents`, rules, deliveries, retries.
 
-use cloud::{Cloud, Delivery, Pace};
+use cloud::{Cloud, Delivery, Pace, Target};
 use serde_json::{Value, json};
 
 use crate::support::{World, answer, config, entry, json_answer, rule};
+
+const QUEUE: &str = "arn:aws:sqs:us-west-1:123456789012:waiting";
 
 fn requested(world: &mut World) -> Delivery {
     let reply = world.put(&json!([entry("Backup Requested", &json!({"id": 1}))]));
@@ -76,7 +78,8 @@ fn a_failed_delivery_is_tried_after_one_and_two_minutes_then_given_up() {
 #[test]
 fn an_event_too_old_is_given_up_before_its_retries_are_used() {
     let mut config = config();
-    config.rules[1].targets[0].max_age = 100;
+    let function = "worker".to_owned();
+    config.rules[1].targets = vec![Target::Function { function, retries: 2, max_age: 100 }];
     let mut world = World::with(config, 7);
     let delivery = requested(&mut world);
     world.cloud.delivered(world.now, delivery.id, Err("no".to_owned()));
@@ -84,6 +87,51 @@ fn an_event_too_old_is_given_up_before_its_retries_are_used() {
     let delivery = world.cloud.deliveries(world.now).remove(0);
     world.cloud.delivered(world.now, delivery.id, Err("no".to_owned()));
     assert!(world.cloud.dead_letters()[0]["reason"].as_str().unwrap().contains("older than 100 s"));
+}
+
+/// What a queue holds is tried again each `hidden` seconds, `receives` times in all, and the
+/// function is handed the queue's message.
+#[test]
+fn what_waits_in_a_queue_is_tried_as_often_as_the_queue_says() {
+    let mut config = config();
+    let (arn, function) = (QUEUE.to_owned(), "worker".to_owned());
+    config.rules[1].targets = vec![Target::Queue { arn, function, hidden: 90, receives: 400 }];
+    let mut world = World::with(config, 7);
+    let mut delivery = requested(&mut world);
+    for attempt in 1..400 {
+        let message = &delivery.payload()["Records"][0];
+        assert_eq!(message["eventSource"], "aws:sqs");
+        assert_eq!(message["eventSourceARN"], QUEUE);
+        assert_eq!(message["awsRegion"], "us-west-1");
+        assert_eq!(message["attributes"]["ApproximateReceiveCount"], attempt.to_string());
+        let body: Value = serde_json::from_str(message["body"].as_str().unwrap()).unwrap();
+        assert_eq!(body, delivery.event);
+        world.cloud.delivered(world.now, delivery.id, Err(format!("no {attempt}")));
+        world.pass(89);
+        assert!(world.cloud.deliveries(world.now).is_empty());
+        world.pass(1);
+        delivery = world.cloud.deliveries(world.now).remove(0);
+    }
+    assert_eq!(world.cloud.dead_letters().as_array().unwrap().len(), 0);
+    world.cloud.delivered(world.now, delivery.id, Err("no 400".to_owned()));
+    let dead = world.cloud.dead_letters();
+    assert_eq!((&dead[0]["reason"], &dead[0]["attempts"]), (&json!("no 400"), &json!(400)));
+    assert_eq!(dead[0]["event"], delivery.event);
+}
+
+#[test]
+fn a_rule_may_lead_to_the_dead_letters() {
+    let mut config = config();
+    config.rules[1].targets = vec![Target::DeadLetters];
+    let mut world = World::with(config, 7);
+    let detail = json!({"reason": "no such thing", "event": {"id": "7"}});
+    world.put(&json!([entry("Backup Requested", &detail)]));
+    assert!(world.cloud.deliveries(world.now).is_empty());
+    let dead = world.cloud.dead_letters();
+    assert_eq!(dead.as_array().unwrap().len(), 1);
+    assert_eq!(dead[0]["reason"], "no such thing");
+    assert_eq!(dead[0]["event"], json!({"id": "7"}));
+    assert_eq!(dead[0]["rule"], "requests");
 }
 
 #[test]
@@ -199,7 +247,19 @@ fn a_wrong_configuration_is_refused() {
     assert!(refused(|c| c.speed = 0.0).contains("speed"));
     assert!(refused(|c| c.speed = f64::NAN).contains("speed"));
     assert!(refused(|c| c.zones.push("eu-west-1a".to_owned())).contains("eu-west-1a"));
-    assert!(refused(|c| c.rules[0].targets[0].max_age = 86_401).contains("86400"));
+    let aimed_at = |target: Target| {
+        let mut config = config();
+        config.rules[0].targets = vec![target];
+        config.check().unwrap_err()
+    };
+    let function = || "worker".to_owned();
+    let old = Target::Function { function: function(), retries: 2, max_age: 86_401 };
+    assert!(aimed_at(old).contains("86400"));
+    for (hidden, receives) in [(43_201, 1), (1, 0), (1, 1_001)] {
+        let arn = QUEUE.to_owned();
+        let queue = Target::Queue { arn, function: function(), hidden, receives };
+        assert!(aimed_at(queue).contains("43200"));
+    }
     #[expect(clippy::reversed_empty_ranges, reason = "it is what is refused")]
     let empty = 5..=4;
     for (name, change) in [

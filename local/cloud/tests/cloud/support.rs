@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 pub(crate) fn rule(name: &str, bus: &str, pattern: Value, function: &str) -> Rule {
-    let target = Target { function: function.to_owned(), retries: 2, max_age: 3600 };
+    let target = Target::Function { function: function.to_owned(), retries: 2, max_age: 3600 };
     Rule { name: name.to_owned(), bus: bus.to_owned(), pattern, targets: vec![target] }
 }
 

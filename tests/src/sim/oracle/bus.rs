@@ -1,5 +1,6 @@
 //! Announcements: what automation is told is true, and each is told once.
 
+use backups_core::announce;
 use cloud::Cloud;
 use jiff::Timestamp;
 use local::Name;
@@ -36,7 +37,8 @@ impl Oracle {
     ) -> Verdict {
         for entry in items(&call.json["Entries"]) {
             let source = text(entry, "Source");
-            if source != "supervisor.backups" || text(entry, "EventBusName") != self.bus {
+            let ours = [announce::SOURCE, announce::REJECTED_SOURCE].contains(&source);
+            if !ours || text(entry, "EventBusName") != self.bus {
                 return violated("bus", format!("{life} sends {entry}"));
             }
             let kind = text(entry, "DetailType");
@@ -44,6 +46,15 @@ impl Oracle {
             let schemas = Schemas::shared();
             if let Err(Failed(why)) = schemas.and_then(|all| all.check(source, kind, &detail)) {
                 return violated("announcement-shape", format!("{life} sends {detail}: {why}"));
+            }
+            if kind == announce::EVENT_REJECTED {
+                // What must be, and as it was said.
+                let said = &detail["event"]["detail"];
+                if !self.refused.iter().any(|one| one == said) {
+                    return violated("refused", format!("{life} refuses {detail}"));
+                }
+                reach.hit("announced Event Rejected");
+                continue;
             }
             if kind == "Operation Due" {
                 let id = |name: &str| detail[name].as_u64().unwrap_or(0);

@@ -30,9 +30,22 @@ impl Oracle {
         self.no_row_is_left(table)?;
         self.expired_in_peace(now)?;
         self.restores_at_rest(cloud)?;
+        self.nothing_is_given_up(cloud)?;
         self.registry_is_new(cloud)?;
-        self.keys_are_new(cloud, table)?;
+        self.keys_are_new(table)?;
         if cleared { self.nothing_is_there(cloud) } else { Ok(()) }
+    }
+
+    /// What the control plane said waits until it is done, or is refused with a reason: of a
+    /// refused one the dead letters have what a rule handed them, and no try that failed.
+    fn nothing_is_given_up(&self, cloud: &Cloud) -> Verdict {
+        let dead = cloud.dead_letters();
+        let ours = |one: &&Value| one["event"]["source"] == "supervisor.control-plane";
+        let tried = |one: &&Value| one["attempts"] != 0 || text(one, "reason").is_empty();
+        match items(&dead).filter(ours).find(tried) {
+            Some(one) => violated("given-up", one.to_string()),
+            None => Ok(()),
+        }
     }
 
     /// Each deployment is as the control plane said last.
@@ -49,19 +62,11 @@ impl Oracle {
             let mut ends = deployment.said.iter().filter(|(_, (kind, _))| kind == DELETED);
             let end = ends.next_back().map(|(version, _)| *version);
             let ended = row.and_then(|row| row["deleted_version"].as_u64());
-            // What Lambda tried in vain is there for an operator to send again.
-            let given_up = |version: u64| {
-                !self.quiet
-                    && items(&dead).any(|one| {
-                        let detail = &one["event"]["detail"];
-                        detail["deployment_id"] == *id && detail["version"] == version
-                    })
-            };
-            if let Some(end) = end.filter(|end| ended < Some(*end) && !given_up(*end)) {
+            if let Some(end) = end.filter(|end| ended < Some(*end)) {
                 let what = format!("deployment {id} ended at {ended:?}, and was said to at {end}");
                 return violated("registry-behind", what);
             }
-            if known != Some(*version) && !given_up(*version) {
+            if known != Some(*version) {
                 return violated(
                     "registry-behind",
                     format!("deployment {id} is at {known:?}, the last {kind} said {version}"),
@@ -72,24 +77,13 @@ impl Oracle {
     }
 
     /// Each key is as the control plane said last.
-    fn keys_are_new(&self, cloud: &Cloud, table: &Table) -> Verdict {
-        let dead = cloud.dead_letters();
+    fn keys_are_new(&self, table: &Table) -> Verdict {
         for (id, SaidKey { last, over, said }) in &self.keys {
             let row = table.item(&(format!("KEY#{}", text(last, "hash")), "KEY".to_owned()));
             let row = row.as_deref().unwrap_or(&Value::Null);
             // What ends it may come first, and then it is told nothing any more.
             let same = *over || row["version"]["N"] == last["version"].to_string().as_str();
-            let over = row["revoked_at"].is_null() != *over;
-            // As a deployment's: an operator sends it again.
-            let given_up = |detail: &Value| {
-                !self.quiet
-                    && items(&dead).any(|one| {
-                        let refused = text(one, "reason").starts_with("event refused");
-                        one["event"]["detail"] == *detail && !refused
-                    })
-            };
-            let mut ends = said.iter().filter(|detail| !detail["revoked_at"].is_null());
-            if !(same || given_up(last)) || !(over || ends.all(given_up)) {
+            if !same || row["revoked_at"].is_null() == *over {
                 return violated("key-behind", format!("key {id} is {row}, and was said {said:?}"));
             }
         }

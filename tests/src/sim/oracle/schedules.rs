@@ -486,8 +486,13 @@ impl Oracle {
         self.schedules.answers.entry(key).or_insert((said, 0)).1 += 1;
     }
 
-    /// Every request that came is answered, and every skipped slot told of.
+    /// Every upgrade that was asked for is answered, and every skipped slot told of.
     pub(super) fn all_is_answered(&self) -> Verdict {
+        let mut asked = self.schedules.upgrades.iter();
+        if let Some(key) = asked.find(|key| !self.schedules.answers.contains_key(*key)) {
+            let row = self.schedules.requests.get(key);
+            return violated("upgrade-unanswered", format!("{key:?} was asked for: {row:?}"));
+        }
         for (key, row) in &self.schedules.requests {
             let answer = &row["answer"];
             let told = self.schedules.answers.get(key);
