@@ -22,6 +22,9 @@ use crate::Stack;
 /// How often it is looked whether the worker has answered.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Why the daily run deletes something.
+const DOOMED: &str = "the table says that nobody needs it: the daily run deletes it";
+
 /// What is done about orphans.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Orphans {
@@ -31,6 +34,9 @@ pub(crate) enum Orphans {
         /// same
         #[arg(long, env = "STACK_NAME", value_name = "NAME")]
         stack: Option<String>,
+        /// Also what the daily run deletes by itself, because the table says that nobody needs it
+        #[arg(long)]
+        all: bool,
         /// As a JSON array
         #[arg(long)]
         json: bool,
@@ -60,9 +66,9 @@ pub(crate) async fn run(
     clock: &Clock,
 ) -> Result<(), String> {
     match orphans {
-        Orphans::List { stack: name, json } => {
+        Orphans::List { stack: name, all, json } => {
             let name = name.as_deref().map_or_else(|| stack.bus(), Ok)?;
-            let (found, unjudged) = list(name, stack, sdk, clock).await?;
+            let (found, unjudged) = list(name, *all, stack, sdk, clock).await?;
             if *json {
                 println!("{}", Value::Array(found));
             } else {
@@ -88,9 +94,11 @@ pub(crate) async fn run(
 }
 
 /// Every orphan, judged as reconciliation will judge it in a day: one that is young is told
-/// here at once. And why some could not be judged: it keeps nobody from the others.
+/// here at once. And why some could not be judged: it keeps nobody from the others. `all`:
+/// what the run deletes by itself, too.
 async fn list(
     name: &str,
+    all: bool,
     stack: &Stack,
     sdk: &SdkConfig,
     clock: &Clock,
@@ -111,6 +119,7 @@ async fn list(
             let Some(vouching) = readable(&one.id, vouching, &mut unjudged)? else { continue };
             let verdict = judge_snapshot(one, &table_id, &vouching, now(one.started_at));
             let (id, gib) = (one.id.as_str(), one.size_gib);
+            let verdict = (verdict, all);
             found.extend(shown("snapshot", id, gib, one.started_at, &one.tags, verdict));
         }
         token = page.next;
@@ -125,6 +134,7 @@ async fn list(
             let Some(row) = readable(&one.id, row, &mut unjudged)? else { continue };
             let verdict = judge_volume(one, &table_id, &row, now(one.created_at));
             let (id, gib) = (one.id.as_str(), one.size_gib);
+            let verdict = (verdict, all);
             let shown = shown("volume", id, gib, one.created_at, &one.tags, verdict);
             found.extend(shown.map(|mut shown| {
                 shown["attached"] = json!(one.attached);
@@ -154,16 +164,21 @@ fn readable<T>(
     }
 }
 
-/// An orphan as the list shows it. None: it is none.
+/// An orphan as the list shows it, or with `all` what the run deletes by itself. None: it is
+/// neither.
 fn shown(
     kind: &str,
     id: &str,
     size_gib: u64,
     created_at: Option<Time>,
     tags: &Tags,
-    verdict: Verdict,
+    (verdict, all): (Verdict, bool),
 ) -> Option<Value> {
-    let Verdict::Orphan(because) = verdict else { return None };
+    let (by, because) = match verdict {
+        Verdict::Orphan(because) => ("order", because.sentence()),
+        Verdict::Delete if all => ("run", DOOMED),
+        _ => return None,
+    };
     Some(json!({
         "id": id,
         "kind": kind,
@@ -175,7 +190,8 @@ fn shown(
         "backup_id": tags.backup,
         "restore_id": tags.restore,
         "attached": false,
-        "because": because.sentence(),
+        "removed_by": by,
+        "because": because,
     }))
 }
 

@@ -13,8 +13,8 @@ use tower::ServiceExt as _;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
     let settings = Settings::from_env()?;
-    telemetry::init(&settings.stack_name);
     let clock = Clock::system();
+    telemetry::init(&settings.stack_name, &clock);
     let sdk = sdk::config(&clock).await;
     let service = api::service(Arc::new(Api::new(settings, &sdk, clock)));
     // What `lambda_http::run` does, with the payload made safe before.

@@ -253,10 +253,13 @@ async fn one_row(scheduler: &Scheduler, limits: &Limits, row: &DueRow) -> Result
             nudge(scheduler, row, &OperationDue::upgrade(*deployment_id, id), now).await
         }
         DueRow::Reconciliation { .. } => reconciliation(scheduler, row).await,
-        DueRow::Schedule { .. } | DueRow::Unknown { .. } => Err(TableError::Row {
-            row: format!("{row:?}"),
-            problem: "this release does not know it, or it is in the wrong shard".to_owned(),
-        }),
+        DueRow::Schedule { .. } | DueRow::Unknown { .. } => {
+            telemetry::count(Metric::RowsUnreadable, 1, scheduler.clock.timestamp());
+            Err(TableError::Row {
+                row: format!("{row:?}"),
+                problem: "this release does not know it, or it is in the wrong shard".to_owned(),
+            })
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use worker::Worker;
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let settings = Settings::from_env()?;
-    telemetry::init(&settings.stack_name);
     let clock = Clock::system();
+    telemetry::init(&settings.stack_name, &clock);
     let sdk = sdk::config(&clock).await;
     let worker = Worker::new(&settings, &sdk, clock);
     let worker = &worker;

@@ -306,6 +306,8 @@ impl Reconciling<'_> {
     /// EC2 did not let us look: later again, from the same place.
     async fn trouble(&mut self, row: Reconciliation, error: &CallError) -> Result<(), TableError> {
         tracing::warn!(%error, "EC2 could not be looked at");
+        let at = self.advance.worker.clock.timestamp();
+        telemetry::count(Metric::ReconciliationHindered, 1, at);
         let mut next = row.clone();
         next.trouble = Some(error.shown());
         next.troubles = next.troubles.saturating_add(1);

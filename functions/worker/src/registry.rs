@@ -117,8 +117,7 @@ async fn end(table: &Table, ended: &KeyEnded, clock: &Clock) -> Result<(), Error
 
 /// Others wrote the row each time: the event is tried again later.
 fn contended() -> Error {
-    let problem = format!("others write it all the time ({TRIES} tries)");
-    Error::Table(TableError::Row { row: "KEY".to_owned(), problem })
+    Error::Table(TableError::Contended { row: "KEY".to_owned(), tries: TRIES })
 }
 
 /// Marks a deployment as deleted.

@@ -54,8 +54,7 @@ async fn one(
             return Ok(());
         }
     }
-    let problem = format!("others write it all the time ({TRIES} tries)");
-    Err(TableError::Row { row: format!("UPGRADE#{id}"), problem })
+    Err(TableError::Contended { row: format!("UPGRADE#{id}"), tries: TRIES })
 }
 
 /// One try. False: somebody else was faster.

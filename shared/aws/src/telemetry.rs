@@ -12,11 +12,13 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::clock::Clock;
+
 /// The namespace of our metrics.
 pub const NAMESPACE: &str = "SupervisorBackups";
 
-/// Set on AWS, where a metric is a line on standard output.
-static STACK: OnceLock<String> = OnceLock::new();
+/// Set on AWS, where a metric is a line on standard output: the stack, and the time.
+static STACK: OnceLock<(String, Clock)> = OnceLock::new();
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +48,12 @@ pub enum Metric {
     /// For how long an operator has paused anything, in seconds: with each tick, while it
     /// lasts.
     PausedSeconds,
-    /// Events that were refused, counted at each of Lambda's tries; then they are
-    /// in the dead-letter queue.
+    /// Events that were refused, counted at each try; then they are in the dead-letter queue.
     EventsRejected,
+    /// Looks of the reconciliation that EC2 did not answer.
+    ReconciliationHindered,
+    /// Rows of the table that this release cannot read, at each try.
+    RowsUnreadable,
 }
 
 impl Metric {
@@ -67,6 +72,8 @@ impl Metric {
             Self::OldestDueSeconds => ("OldestDueSeconds", "Seconds"),
             Self::PausedSeconds => ("PausedSeconds", "Seconds"),
             Self::EventsRejected => ("EventsRejected", "Count"),
+            Self::ReconciliationHindered => ("ReconciliationHindered", "Count"),
+            Self::RowsUnreadable => ("RowsUnreadable", "Count"),
         }
     }
 }
@@ -76,7 +83,7 @@ const OURS: [&str; 5] = ["api", "backups_aws", "backups_core", "scheduler", "wor
 
 /// Sets up the logs of a function on AWS. `LOG_LEVEL` is a filter of `tracing`; below `info` it
 /// goes for our own crates alone.
-pub fn init(stack: &str) {
+pub fn init(stack: &str, clock: &Clock) {
     let filter = EnvFilter::try_from_env("LOG_LEVEL").unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt::layer()
         .json()
@@ -89,7 +96,7 @@ pub fn init(stack: &str) {
         .with(lines)
         .try_init();
     if done.is_ok() {
-        let _ = STACK.set(stack.to_owned());
+        let _ = STACK.set((stack.to_owned(), clock.clone()));
     }
 }
 
@@ -99,10 +106,16 @@ pub fn may_be_logged(target: &str, level: Level) -> bool {
     level <= Level::INFO || target.split("::").next().is_some_and(|name| OURS.contains(&name))
 }
 
+/// Counts one row that cannot be read, wherever that is: whoever reads it may go on without it.
+pub(crate) fn unreadable_row() {
+    let at = STACK.get().map(|(_, clock)| clock.timestamp()).unwrap_or_default();
+    count(Metric::RowsUnreadable, 1, at);
+}
+
 /// Counts `value` of `metric` at `at`.
 pub fn count(metric: Metric, value: i64, at: jiff::Timestamp) {
     let (name, unit) = metric.name();
-    let Some(stack) = STACK.get() else {
+    let Some((stack, _)) = STACK.get() else {
         tracing::debug!(metric = name, value, "metric");
         return;
     };

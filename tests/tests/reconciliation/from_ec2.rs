@@ -102,6 +102,14 @@ async fn a_run_deletes_nothing_while_deletions_are_paused_and_says_so() -> Resul
         let strays = made_by_hand(&here, 1, &token).await?;
         here.advance(DAY).await?;
         here.admin(&["pause", switch]).await?;
+        // An operator sees beforehand what will go: no orphan, but named when all is.
+        assert_eq!(listed(&here, &["list", "--json"]).await?, json!([]));
+        let doomed = listed(&here, &["list", "--all", "--json"]).await?;
+        let doomed = doomed.as_array().cloned().unwrap_or_default();
+        assert!(doomed.iter().all(|one| one["removed_by"] == "run"), "{doomed:?}");
+        let ids: BTreeSet<_> =
+            doomed.iter().map(|one| one["id"].as_str().unwrap_or_default().to_owned()).collect();
+        assert_eq!(ids, strays);
         let all = snapshots(&here).await?;
         let run = next_run(&here).await?;
         assert_eq!((&run["deleted"], &run["withheld"]), (&json!(0), &json!(strays.len())), "{run}");
@@ -112,6 +120,11 @@ async fn a_run_deletes_nothing_while_deletions_are_paused_and_says_so() -> Resul
         here.stop().await;
     }
     Ok(())
+}
+
+/// What the operator's command lists.
+async fn listed(here: &Here, arguments: &[&str]) -> Result<Value> {
+    Ok(serde_json::from_str(admin(here, arguments).await?.lines().next().unwrap_or_default())?)
 }
 
 #[tokio::test]

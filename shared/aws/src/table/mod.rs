@@ -76,6 +76,13 @@ pub enum TableError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Others wrote a row between the reading and the writing of it, each time.
+    Contended {
+        /// Its sort key, or what it is of.
+        row: String,
+        /// How often it was tried.
+        tries: u32,
+    },
 }
 
 impl std::fmt::Display for TableError {
@@ -83,6 +90,9 @@ impl std::fmt::Display for TableError {
         match self {
             Self::Call { operation, error } => write!(f, "DynamoDB {operation}: {error}"),
             Self::Row { row, problem } => write!(f, "the row {row} cannot be read: {problem}"),
+            Self::Contended { row, tries } => {
+                write!(f, "others write the row {row} all the time ({tries} tries)")
+            }
         }
     }
 }
@@ -284,6 +294,49 @@ fn from_item<T: serde::de::DeserializeOwned>(item: Item) -> Result<T, TableError
         Some(AttributeValue::S(sk)) => sk.clone(),
         _ => "without sk".to_owned(),
     };
-    serde_dynamo::from_item(item)
-        .map_err(|error| TableError::Row { row, problem: error.to_string() })
+    serde_dynamo::from_item(item).map_err(|error| {
+        crate::telemetry::unreadable_row();
+        TableError::Row { row, problem: error.to_string() }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use backups_core::backup::Backup;
+
+    use super::*;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_is_counted_and_named() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(move || writer.clone())
+            .finish();
+        let item = Item::from([("sk".to_owned(), s("BACKUP#7")), ("status".to_owned(), s("new"))]);
+        let read = tracing::subscriber::with_default(subscriber, || from_item::<Backup>(item));
+        assert!(read.is_err_and(|error| error.to_string().contains("the row BACKUP#7 cannot")));
+        let lines = lines.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lines = String::from_utf8(lines).expect("text");
+        assert_eq!(lines.matches("RowsUnreadable").count(), 1, "{lines}");
+    }
 }
