@@ -98,7 +98,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<Outcome> {
         downtime: downtime.map(|((from, until), watch)| watch.downtime(from, until)),
         calls: world.calls,
         completed: world.reach.count("edge in_progress>completed"),
-        happenings: happenings::count(&world.profile),
+        happenings: happenings::count(plan, &world.profile),
         faults: world.dice.drawn(),
         reach: std::mem::take(&mut world.reach),
         violation: world.violation.clone(),

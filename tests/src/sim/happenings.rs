@@ -6,8 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::accidents::Accident;
 use super::brake::{self, Pull};
+use super::crowd;
 use super::people::{Doing, Person};
 use super::plan::{Kind, Plan, Profile};
+use super::restoring;
 use super::rushing;
 use super::spells::Trouble;
 
@@ -203,14 +205,18 @@ fn drawn(plan: &Plan, profile: &Profile) -> Vec<(i64, Happens)> {
     }
     all.extend(brake::draw(plan, profile));
     all.extend(rushing::draw(plan, profile));
+    all.extend(crowd::draw(plan, profile));
+    all.extend(restoring::draw(plan, profile));
     all
 }
 
 /// How many happenings a run has: their numbers go up to here.
-pub(crate) fn count(profile: &Profile) -> u32 {
+pub(crate) fn count(plan: &Plan, profile: &Profile) -> u32 {
     if let Kind::Sweep(script) = profile.kind {
         return u32::try_from(script.happenings().len()).unwrap_or(0);
     }
     let rushes = rushing::how_many(profile.requests);
-    profile.doings + profile.accidents + profile.spells + profile.brakes + rushes
+    let crowds = crowd::how_many(plan, profile.kind);
+    let late = u32::from(restoring::at_the_last_moment(plan, profile.kind));
+    profile.doings + profile.accidents + profile.spells + profile.brakes + rushes + crowds + late
 }

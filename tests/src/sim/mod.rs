@@ -22,6 +22,7 @@ mod call;
 mod campaign;
 mod clocks;
 mod crash_point;
+mod crowd;
 mod deliver;
 mod dice;
 mod downtime;

@@ -64,6 +64,10 @@ pub(crate) enum Doing {
     Unschedule,
     /// Ask more often than a key may.
     Rush,
+    /// Many deployments come and go at once.
+    Crowd,
+    /// A restore of a backup whose time is nearly over.
+    RestoreLate,
     /// Read it.
     ReadSchedule,
     /// The control plane is about to upgrade a deployment.
@@ -250,6 +254,8 @@ impl Person {
             Doing::Unschedule => self.unschedule(deployment, tenant).await,
             Doing::Upgrade => self.upgrade(deployment, tenant).await,
             Doing::Rush => self.rush(deployment, tenant).await,
+            Doing::Crowd => Box::pin(self.crowd()).await,
+            Doing::RestoreLate => self.restore_late(deployment, tenant).await,
             Doing::Order => {
                 let all: Vec<(u64, u64)> = {
                     let world = self.world.lock();

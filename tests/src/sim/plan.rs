@@ -14,6 +14,7 @@ use super::clocks::Clocks;
 use super::crash_point::CrashPoint;
 use super::happenings::Script;
 use super::herd::Herd;
+use super::restoring::at_the_last_moment;
 use super::rushing;
 
 /// What to run.
@@ -260,7 +261,8 @@ impl Profile {
             of if SCHEDULING.contains(&of) => Kind::Schedules,
             _ => Kind::Days,
         };
-        let hours = hours(kind, &mut rng);
+        let drawn = hours(kind, &mut rng);
+        let hours = if at_the_last_moment(plan, kind) { 26 } else { drawn };
         let doings = match kind {
             // Towards the fewer: two short runs meet more than a long one.
             Kind::Days | Kind::Quiet | Kind::Weeks => {

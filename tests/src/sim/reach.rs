@@ -316,6 +316,10 @@ const NAMED: &[&str] = &[
     "invoked side by side",
     "delivery tried again",
     "control plane tried a fourth time",
+    "restore at the last moment",
+    "crowd told of",
+    "crowd known",
+    "crowd taken back",
     "dead letter",
 ];
 

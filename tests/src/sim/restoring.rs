@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use fastrand::Rng;
+use jiff::Timestamp;
 use serde_json::json;
 
+use super::happenings::Happens;
 use super::oracle::What;
-use super::people::Person;
+use super::people::{Doing, Person};
+use super::plan::{Kind, Plan, Profile};
 use super::scene::Key;
 use super::world::World;
 use crate::Result;
@@ -13,7 +17,48 @@ use crate::Result;
 /// What an operator may order.
 pub(crate) const ORDERS: [&str; 4] = ["retry", "roll_back", "roll_forward", "release"];
 
+/// Whether somebody restores a backup in its last minutes. Its time is a day at least: so
+/// long does such a seed last.
+pub(crate) fn at_the_last_moment(plan: &Plan, kind: Kind) -> bool {
+    kind == Kind::Restores && Rng::with_seed(plan.seed ^ 0x6c61_7374).u8(0..6) == 0
+}
+
+/// When that person begins.
+pub(crate) fn draw(plan: &Plan, profile: &Profile) -> Option<(i64, Happens)> {
+    let mut rng = Rng::with_seed(plan.seed ^ 0x6c61_7465);
+    let at = rng.i64(0..profile.span.as_secs() / 24);
+    at_the_last_moment(plan, profile.kind).then_some((at, Happens::Doing(Doing::RestoreLate)))
+}
+
 impl Person {
+    /// Makes a backup for a day, and restores it in its last minutes: the restore needs it when
+    /// its time is over.
+    pub(super) async fn restore_late(&mut self, deployment: u64, tenant: usize) -> Result<()> {
+        let body = json!({"name": self.world.lock().scene.name(), "expires_in_days": 1});
+        let name = body["name"].as_str().unwrap_or_default().to_owned();
+        self.post(deployment, tenant, Key::Manage, &name, &body).await?;
+        tokio::time::sleep(Duration::from_hours(1)).await;
+        let (now, last) = {
+            let world = self.world.lock();
+            let all = world.oracle.backups_of(deployment);
+            let of = |row: &serde_json::Value| row["expires_at"].as_str()?.parse().ok();
+            let last: Option<(u64, Timestamp)> = all
+                .filter(|(_, row)| row["status"] == "completed" && row["name"] == name.as_str())
+                .find_map(|(id, row)| Some((id, of(row)?)));
+            (world.now(), last)
+        };
+        let Some((backup, ends)) = last else { return Ok(()) };
+        let before = Duration::from_secs(self.rng.u64(5..240));
+        let wait = Duration::try_from(ends.duration_since(now)).unwrap_or_default();
+        tokio::time::sleep(wait.saturating_sub(before)).await;
+        self.world.lock().reach.hit("restore at the last moment");
+        let path = format!("/deployments/{deployment}/backups/{backup}/restore");
+        let what = What::Restore { backup, body: json!({}) };
+        let sent = ("", String::new());
+        self.send((deployment, tenant, Key::Manage), what, ("POST", &path), sent).await?;
+        Ok(())
+    }
+
     /// A completed backup of some deployment, if there is any.
     fn restorable(&mut self) -> Option<(u64, usize, u64)> {
         let world = self.world.lock();
