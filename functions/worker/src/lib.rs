@@ -29,6 +29,7 @@ use backups_core::brake::Hold;
 use backups_core::limits::Limits;
 use backups_core::time::{Seconds, Time};
 use backups_core::wake::{self, Wake};
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 use tracing::Instrument as _;
@@ -142,23 +143,17 @@ fn readable<T>(read: Result<T, TableError>) -> Result<Option<T>, TableError> {
 /// It is tried again; an event that came without a queue is kept in the dead-letter queue at
 /// last.
 pub async fn handle(worker: &Worker, invoked: Value, remaining: Duration) -> Result<(), Error> {
-    let work = async {
-        match wake::messages(&invoked) {
-            None => in_span(worker, invoked, remaining).await,
-            // The template asks for one at a time. Of several, those before one that failed
-            // come again with it, and change nothing then.
-            Some(events) => {
-                for event in events {
-                    from_queue(worker, event, remaining).await?;
-                }
-                Ok(())
-            }
-        }
+    let Some(events) = wake::messages(&invoked) else {
+        return in_span(worker, invoked, remaining).await;
     };
-    clock::in_time(remaining, Box::pin(work)).await.unwrap_or_else(|| {
-        tracing::error!("the invocation's time ran out; the tick goes on from what is stored");
-        Err(Error::OutOfTime)
-    })
+    // The template asks for one at a time. Of several, those before one that failed come again
+    // with it, and change nothing then.
+    let until = tokio::time::Instant::now() + remaining;
+    for event in events {
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        from_queue(worker, event, left).await?;
+    }
+    Ok(())
 }
 
 /// An event of a queue. A queue has no reason for what it gives up, and would try a refused
@@ -167,17 +162,26 @@ async fn from_queue(worker: &Worker, event: Value, remaining: Duration) -> Resul
     match in_span(worker, event.clone(), remaining).await {
         Err(Error::Rejected(reason)) => {
             let rejected = EventRejected::new(&reason, event);
-            worker.bus.rejected(&rejected, advance::BUS).await.map_err(Error::Unsaid)
+            // A type of its own: the compiler follows none as deep as a call of the SDK.
+            let told: BoxFuture<'_, _> = Box::pin(worker.bus.rejected(&rejected, advance::BUS));
+            told.await.map_err(Error::Unsaid)
         }
         done => done,
     }
 }
 
 /// One event, with its id in the logs.
-async fn in_span(worker: &Worker, event: Value, remaining: Duration) -> Result<(), Error> {
+fn in_span(worker: &Worker, event: Value, remaining: Duration) -> BoxFuture<'_, Result<(), Error>> {
     let id = event["id"].as_str().unwrap_or_default().to_owned();
     let span = tracing::info_span!("event", event_id = id);
-    Box::pin(handle_one(worker, event, remaining)).instrument(span).await
+    let work = Box::pin(handle_one(worker, event, remaining));
+    let done = async move {
+        clock::in_time(remaining, work).await.unwrap_or_else(|| {
+            tracing::error!("the invocation's time ran out; the tick goes on from what is stored");
+            Err(Error::OutOfTime)
+        })
+    };
+    Box::pin(done.instrument(span))
 }
 
 async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Result<(), Error> {
