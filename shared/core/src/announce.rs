@@ -412,8 +412,8 @@ impl EventRejected {
     pub fn new(reason: &str, mut event: Value) -> Self {
         if event.to_string().len() > KEPT_WHOLE {
             let names = ["id", "source", "detail-type", "time"];
-            let named = |name| (name, event.get_mut(name).map(Value::take).unwrap_or_default());
-            event = names.map(named).into_iter().collect();
+            let part = |name| (name, event.get_mut(name).map(Value::take).unwrap_or_default());
+            event = names.map(part).into_iter().collect();
         }
         Self { version: 1, reason: reason.chars().take(REASON).collect(), event }
     }

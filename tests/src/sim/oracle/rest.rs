@@ -30,22 +30,10 @@ impl Oracle {
         self.no_row_is_left(table)?;
         self.expired_in_peace(now)?;
         self.restores_at_rest(cloud)?;
-        self.nothing_is_given_up(cloud)?;
+        nothing_is_given_up(cloud)?;
         self.registry_is_new(cloud)?;
         self.keys_are_new(table)?;
         if cleared { self.nothing_is_there(cloud) } else { Ok(()) }
-    }
-
-    /// What the control plane said waits until it is done, or is refused with a reason: of a
-    /// refused one the dead letters have what a rule handed them, and no try that failed.
-    fn nothing_is_given_up(&self, cloud: &Cloud) -> Verdict {
-        let dead = cloud.dead_letters();
-        let ours = |one: &&Value| one["event"]["source"] == "supervisor.control-plane";
-        let tried = |one: &&Value| one["attempts"] != 0 || text(one, "reason").is_empty();
-        match items(&dead).filter(ours).find(tried) {
-            Some(one) => violated("given-up", one.to_string()),
-            None => Ok(()),
-        }
     }
 
     /// Each deployment is as the control plane said last.
@@ -223,5 +211,17 @@ impl Oracle {
             .map(|one| one.snapshot_id)
             .collect();
         if left.is_empty() { Ok(()) } else { violated("not-cleared", format!("{left:?} are left")) }
+    }
+}
+
+/// What the control plane said waits until it is done, or is refused with a reason: of a
+/// refused one the dead letters have what a rule handed them, and no try that failed.
+fn nothing_is_given_up(cloud: &Cloud) -> Verdict {
+    let dead = cloud.dead_letters();
+    let ours = |one: &&Value| one["event"]["source"] == "supervisor.control-plane";
+    let tried = |one: &&Value| one["attempts"] != 0 || text(one, "reason").is_empty();
+    match items(&dead).filter(ours).find(tried) {
+        Some(one) => violated("given-up", one.to_string()),
+        None => Ok(()),
     }
 }
