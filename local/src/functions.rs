@@ -25,6 +25,12 @@ use crate::stack::{ACCOUNT, REGION, STACK};
 use crate::tasks::Tasks;
 use crate::template::{Function, Name, Template};
 
+/// The longest response that Lambda hands back, in bytes of its JSON. More ends in an error in
+/// the function's stead, whatever it was that the function did.
+/// Source: AWS Lambda developer guide, "Lambda quotas", "Invocation payload": 6 MB. To the byte
+/// as the error says it.
+const LARGEST_RESPONSE: usize = 6_291_556;
+
 /// The functions of the stack, ready to be invoked.
 #[derive(Debug)]
 pub(crate) struct Functions {
@@ -122,7 +128,7 @@ impl Functions {
             let response = Adapter::from(router).call(event);
             let response =
                 response.await.map_err(|never: std::convert::Infallible| never.to_string())?;
-            serde_json::to_value(&response).map_err(|error| error.to_string())
+            handed_back(&serde_json::to_string(&response).map_err(|error| error.to_string())?)
         })
         .await
     }
@@ -257,8 +263,31 @@ impl<H> Lambda<H> {
     }
 }
 
+/// What Lambda makes of a response.
+fn handed_back(response: &str) -> Result<Value, String> {
+    if response.len() > LARGEST_RESPONSE {
+        return Err(format!(
+            "Response payload size exceeded maximum allowed payload size ({LARGEST_RESPONSE} bytes)."
+        ));
+    }
+    serde_json::from_str(response).map_err(|error| error.to_string())
+}
+
 /// An id in the shape that AWS gives its requests and events.
 pub(crate) fn uuid() -> String {
     let hex = backups_aws::random::nonce().0;
     format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_is_handed_back_up_to_what_lambda_takes() {
+        let quoted = |length: usize| format!("\"{}\"", "x".repeat(length - 2));
+        assert!(handed_back(&quoted(LARGEST_RESPONSE)).is_ok());
+        let refused = handed_back(&quoted(LARGEST_RESPONSE + 1)).expect_err("too long");
+        assert!(refused.contains("6291556 bytes"), "{refused}");
+    }
 }
