@@ -427,6 +427,26 @@ impl Cloud {
         self.settle(20).await
     }
 
+    /// A row of a deployment, as `DynamoDB` writes it on the wire; null if there is none.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn item(&self, deployment: u64, sk: &str) -> Result<Value> {
+        let key = json!({"pk": {"S": format!("DEPLOYMENT#{deployment}")}, "sk": {"S": sk}});
+        let body = json!({"TableName": self.demo.table, "Key": key, "ConsistentRead": true});
+        let reply = self.aws("dynamodb", "DynamoDB_20120810.GetItem", &body).await?;
+        Ok(reply["Item"].clone())
+    }
+
+    /// Puts such a row, past the service.
+    ///
+    /// # Errors
+    /// It was refused.
+    pub async fn put_item(&self, item: &Value) -> Result<()> {
+        let body = json!({"TableName": self.demo.table, "Item": item});
+        self.aws("dynamodb", "DynamoDB_20120810.PutItem", &body).await.map(drop)
+    }
+
     /// All rows of the table.
     ///
     /// # Errors

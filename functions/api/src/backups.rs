@@ -16,18 +16,33 @@ use backups_core::create::{NewBackup, decide};
 use backups_core::deployment::Deployment;
 use backups_core::id::{BackupId, DeploymentId};
 use backups_core::refusals::{no_backup, no_deployment};
-use http::header::LINK;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
+use serde::Serialize;
 use tracing::Span;
 use tracing::field::display;
 
+use crate::frame::Began;
 use crate::once::{Sent, Tries, once, record};
 use crate::problem::Problem;
 use crate::shown::{Item, Whole};
-use crate::{Api, access, auth, input, shown};
+use crate::{Api, access, auth, input, pages, shown};
 
 /// How long a request waits for the bus. The row is due whether it answers or not.
 pub(crate) const BUS: Duration = Duration::from_secs(2);
+
+impl pages::Listed for Backup {
+    const PATH: &'static str = "backups";
+
+    type Id = BackupId;
+
+    fn id(&self) -> BackupId {
+        self.id
+    }
+
+    fn item(&self) -> impl Serialize {
+        Item::from(self)
+    }
+}
 
 /// `GET /deployments/{deployment_id}/backups`
 pub(crate) async fn list(
@@ -37,28 +52,18 @@ pub(crate) async fn list(
     let (mut parts, _) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let (id, wanted) = input::page(&mut parts).await?;
-    let page = if let Some(before) = wanted.before {
+    let enough = pages::to_read(&wanted);
+    let listing = if let Some(before) = wanted.before {
         access::seen(&key, id, api.table.deployment(id).await?, Permission::Read)?;
-        api.table.list_before(id, before, wanted.limit).await?
+        api.table.list_before(id, before, enough)
     } else {
         // One query has both.
-        let found = api.table.list(id, wanted.limit).await?;
-        let (deployment, begun) = found.ok_or_else(no_deployment)?;
+        let found = api.table.list(id, enough).await?;
+        let (deployment, listing) = found.ok_or_else(no_deployment)?;
         access::seen(&key, id, Some(deployment), Permission::Read)?;
-        api.table.listed(begun).await?
+        listing
     };
-    let items: Vec<Item<'_>> = page.backups.iter().map(Item::from).collect();
-    let mut response = shown::json(&items)?;
-    if let Some(last) = page.backups.last().filter(|_| page.more) {
-        // Relative: nothing here depends on what a client calls us.
-        let next = format!(
-            "</deployments/{id}/backups?limit={}&before={}>; rel=\"next\"",
-            wanted.limit, last.id
-        );
-        let next = HeaderValue::from_str(&next).map_err(|_| Problem::internal())?;
-        response.headers_mut().insert(LINK, next);
-    }
-    Ok(response)
+    pages::reply(id, &wanted, listing, Began::of(&parts)).await
 }
 
 /// `GET /deployments/{deployment_id}/backups/{backup_id}`

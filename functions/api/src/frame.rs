@@ -15,8 +15,10 @@ use backups_core::error::Code;
 use backups_core::id::Nonce;
 use futures_util::FutureExt as _;
 use http::header::CACHE_CONTROL;
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method};
 use lambda_http::RequestExt as _;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
@@ -28,6 +30,22 @@ pub(crate) const LD_REQUEST: HeaderName = HeaderName::from_static("ld-request");
 /// The longest that a request may take. Shorter than the function's own time-out
 /// (10 s in template.yaml), after which the gateway would answer by itself.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(8);
+
+/// When a request began.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Began(Instant);
+
+impl Began {
+    /// When the request with these parts did.
+    pub(crate) fn of(parts: &Parts) -> Self {
+        parts.extensions.get().copied().unwrap_or_else(|| Self(Instant::now()))
+    }
+
+    /// How long ago that was.
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
 
 /// Frames one request: its reply has an id and a line in the log, whoever made it.
 pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
@@ -47,7 +65,7 @@ pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
     );
     request.extensions_mut().insert(id.clone());
     async {
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         let mut response = next.run(request).await;
         let headers = response.headers_mut();
         if let Ok(value) = HeaderValue::from_str(id.as_str()) {
@@ -69,7 +87,8 @@ pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
 }
 
 /// Gives every request a reply of our shape, also when a handler panics or hangs.
-pub(crate) async fn shaped(request: Request, next: Next) -> Response {
+pub(crate) async fn shaped(mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(Began(Instant::now()));
     let id = request.extensions().get::<Nonce>().cloned().unwrap_or_default();
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut response = match tokio::time::timeout(DEADLINE, handled).await {

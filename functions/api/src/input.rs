@@ -40,16 +40,18 @@ pub(crate) async fn restore(parts: &mut Parts) -> Result<(DeploymentId, RestoreI
 
 /// Which part of a list is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Page {
+pub(crate) struct Page<Id> {
     /// The most items.
     pub(crate) limit: usize,
     /// Only what is older than this one.
-    pub(crate) before: Option<BackupId>,
+    pub(crate) before: Option<Id>,
 }
 
 /// The deployment that the path names, and the part of its list that the query names.
 /// Parameters that the query has beside them are not ours.
-pub(crate) async fn page(parts: &mut Parts) -> Result<(DeploymentId, Page), Problem> {
+pub(crate) async fn page<Id: FromStr<Err = NotAnId>>(
+    parts: &mut Parts,
+) -> Result<(DeploymentId, Page<Id>), Problem> {
     let mut path = Path::of(parts).await;
     let deployment = path.id("deployment_id");
     let query = parts.uri.query().unwrap_or_default();

@@ -33,6 +33,7 @@ mod frame;
 mod input;
 mod once;
 pub mod openapi;
+mod pages;
 mod payload;
 mod problem;
 mod published;

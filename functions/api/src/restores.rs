@@ -26,9 +26,10 @@ use tracing::field::display;
 use utoipa::ToSchema;
 
 use crate::backups::{BUS, living};
+use crate::frame::Began;
 use crate::once::{Sent, Tries, once, record};
 use crate::problem::Problem;
-use crate::{Api, auth, input, shown};
+use crate::{Api, auth, input, pages, shown};
 
 /// `POST /deployments/{deployment_id}/backups/{backup_id}/restore`
 pub(crate) async fn create(
@@ -58,6 +59,20 @@ pub(crate) async fn create(
     .await
 }
 
+impl pages::Listed for Restore {
+    const PATH: &'static str = "restores";
+
+    type Id = RestoreId;
+
+    fn id(&self) -> RestoreId {
+        self.id
+    }
+
+    fn item(&self) -> impl Serialize {
+        Item::from(self)
+    }
+}
+
 /// `GET /deployments/{deployment_id}/restores`
 pub(crate) async fn list(
     State(api): State<Arc<Api>>,
@@ -65,11 +80,10 @@ pub(crate) async fn list(
 ) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
-    let id = input::deployment(&mut parts).await?;
+    let (id, wanted) = input::page(&mut parts).await?;
     living(&api, &key, id, Permission::Read).await?;
-    let restores = api.table.restores(id).await?;
-    let items: Vec<Item<'_>> = restores.iter().map(Item::from).collect();
-    shown::json(&items)
+    let listing = api.table.restores(id, wanted.before, pages::to_read(&wanted));
+    pages::reply(id, &wanted, listing, Began::of(&parts)).await
 }
 
 /// `GET /deployments/{deployment_id}/restores/{restore_id}`

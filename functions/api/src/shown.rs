@@ -18,12 +18,21 @@ use crate::problem::Problem;
 
 /// A reply whose body is this.
 pub(crate) fn json(value: &impl Serialize) -> Result<Response, Problem> {
-    let body = serde_json::to_vec(value).map_err(|error| {
+    written(value).map(json_of)
+}
+
+/// The value as JSON.
+pub(crate) fn written(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(value).map_err(|error| {
         tracing::error!(%error, "a reply cannot be written as JSON");
         Problem::internal()
-    })?;
+    })
+}
+
+/// A reply whose body is this JSON.
+pub(crate) fn json_of(body: Vec<u8>) -> Response {
     let json = HeaderValue::from_static("application/json");
-    Ok(([(CONTENT_TYPE, json)], body).into_response())
+    ([(CONTENT_TYPE, json)], body).into_response()
 }
 
 // The comments of this and of the following types are the API document's words.

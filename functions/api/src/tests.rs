@@ -98,14 +98,14 @@ pub(crate) fn pending() -> Backup {
 
 /// A reply, read to its end.
 #[derive(Debug)]
-struct Reply {
+pub(crate) struct Reply {
     status: u16,
-    headers: BTreeMap<String, String>,
+    pub(crate) headers: BTreeMap<String, String>,
     text: String,
 }
 
 impl Reply {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).expect("JSON")
     }
 
@@ -130,6 +130,11 @@ fn request(method: &str, path: &str) -> Request<Body> {
         .header("content-type", "application/json")
         .body(Body::from(body))
         .expect("a request")
+}
+
+/// What a GET of the path is answered.
+pub(crate) async fn get(cloud: &Cloud, path: &str) -> Reply {
+    send(&router(cloud), request("GET", path)).await
 }
 
 /// The service over this cloud.

@@ -63,7 +63,7 @@ impl Default for Limits {
 }
 
 /// The most data volumes a backup may have. Keeps a backup's row well below
-/// DynamoDB's 400 KB per item and a list of 1,000 of them readable.
+/// DynamoDB's 400 KB per item.
 pub const MAX_VOLUMES: usize = 500;
 
 /// How long one worker owns an operation. Longer than the function's own

@@ -7,6 +7,7 @@ mod costs;
 mod life;
 mod once;
 mod order;
+mod pages;
 mod rate;
 mod refusals;
 mod tenants;

@@ -73,27 +73,10 @@ pub(super) fn headers() -> [(&'static str, Header); 3] {
 }
 
 fn list_backups() -> Operation {
-    let limit = ObjectBuilder::new()
-        .schema_type(Type::Integer)
-        .minimum(Some(1))
-        .maximum(Some(LIST))
-        .default(Some(json!(LIST)));
-    let older = Ref::from_schema_name(BackupId::name());
-    let next = ObjectBuilder::new()
-        .schema_type(Type::String)
-        .examples([json!("</deployments/42/backups?limit=50&before=17>; rel=\"next\"")]);
-    let page = answer("The backups, the newest first.")
-        .content(
-            "application/json",
-            list_of::<shown::Item<'_>>()
-                .examples_from_iter(examples::published(|page| json!([examples::item(page)])))
-                .build(),
-        )
-        .header("link", header(next, "Where the next page is, if there are older backups."));
+    let page = list_of::<shown::Item<'_>>()
+        .examples_from_iter(examples::published(|page| json!([examples::item(page)])));
     of_deployment("Backups", "listBackups", "List Backups", "List all backups for the deployment.")
-        .parameter(query("limit", limit, "The most backups of the reply."))
-        .parameter(query("before", older, "Only backups that are older than this one."))
-        .response("200", page)
+        .paged::<BackupId>("backups", page)
         .refused(&[])
 }
 
@@ -242,13 +225,10 @@ fn delete_schedule() -> Operation {
 }
 
 fn list_restores() -> Operation {
-    let restores = answer("The restores, the newest first.").content(
-        "application/json",
-        list_of::<restores::Item<'_>>().example(Some(json!([examples::restore()]))).build(),
-    );
-    let about = "List the restores of the deployment: the newest 1000.";
+    let page = list_of::<restores::Item<'_>>().example(Some(json!([examples::restore()])));
+    let about = "List all restores of the deployment.";
     of_deployment("Restores", "listRestores", "List Restores", about)
-        .response("200", restores)
+        .paged::<RestoreId>("restores", page)
         .refused(&[])
 }
 
@@ -295,6 +275,9 @@ trait Common {
     /// With the name that a client gives its request, and with a body.
     fn changing(self, required: Required, body: ContentBuilder) -> Self;
 
+    /// With a page of a list: which one, what it is of, and where the next one is.
+    fn paged<Id: ToSchema>(self, of: &str, page: ContentBuilder) -> Self;
+
     /// With what it may refuse beside what every route may.
     fn refused(self, own: &[&[Code]]) -> Operation;
 
@@ -310,6 +293,27 @@ impl Common for OperationBuilder {
             .content("application/json", body.build())
             .build();
         self.parameter(idempotency_key()).request_body(Some(body))
+    }
+
+    fn paged<Id: ToSchema>(self, of: &str, page: ContentBuilder) -> Self {
+        let limit = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .maximum(Some(LIST))
+            .default(Some(json!(LIST)));
+        let most = format!(
+            "The most {of} of the reply. It has fewer if they are large; the link leads on all the same."
+        );
+        let older = Ref::from_schema_name(Id::name());
+        let next = format!("</deployments/42/{of}?limit=50&before=17>; rel=\"next\"");
+        let next = ObjectBuilder::new().schema_type(Type::String).examples([json!(next)]);
+        let more = format!("Where the next page is, if there are older {of}.");
+        let page = answer(&format!("The {of}, the newest first."))
+            .content("application/json", page.build())
+            .header("link", header(next, &more));
+        self.parameter(query("limit", limit, &most))
+            .parameter(query("before", older, &format!("Only {of} that are older than this one.")))
+            .response("200", page)
     }
 
     fn refused(self, own: &[&[Code]]) -> Operation {

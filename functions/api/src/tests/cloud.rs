@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
@@ -39,6 +40,10 @@ struct State {
     after: Option<(String, After)>,
     /// How many requests were counted, by row.
     requests: BTreeMap<String, u64>,
+    /// The most rows that a query gives; None: all of them.
+    rows_a_query: Option<usize>,
+    /// How long a call takes.
+    takes: Duration,
 }
 
 impl Cloud {
@@ -69,6 +74,16 @@ impl Cloud {
         let part = |name: &str| item[name]["S"].as_str().expect("a key").to_owned();
         let at = (part("pk"), part("sk"));
         self.lock().rows.insert(at, item);
+    }
+
+    /// A query gives no more rows than these, as if so many were a megabyte.
+    pub(crate) fn rows_a_query(&self, most: usize) {
+        self.lock().rows_a_query = Some(most);
+    }
+
+    /// From now on each call takes so long.
+    pub(crate) fn takes(&self, time: Duration) {
+        self.lock().takes = time;
     }
 
     /// A row as `DynamoDB` has it.
@@ -145,7 +160,14 @@ impl HttpConnector for Cloud {
             SdkBody::from(body.to_string()),
         );
         response.headers_mut().insert("content-type", "application/x-amz-json-1.0");
-        HttpConnectorFuture::ready(Ok(response))
+        let takes = self.lock().takes;
+        if takes.is_zero() {
+            return HttpConnectorFuture::ready(Ok(response));
+        }
+        HttpConnectorFuture::new(async move {
+            tokio::time::sleep(takes).await;
+            Ok(response)
+        })
     }
 }
 
@@ -155,6 +177,30 @@ impl State {
         let reply = queued.unwrap_or_else(|| (200, self.good(&operation, &body)));
         self.calls.push((operation, body));
         reply
+    }
+
+    /// The rows of a partition from the last one downwards, between two sort keys if they are
+    /// given, or from behind where the one before has ended.
+    fn query(&self, body: &Value) -> Value {
+        let values = &body["ExpressionAttributeValues"];
+        let text = |value: &Value| value["S"].as_str().map(str::to_owned);
+        let (oldest, newest) = (text(&values[":oldest"]), text(&values[":newest"]));
+        let start = text(&body["ExclusiveStartKey"]["sk"]);
+        let mut rows = self.rows.iter().rev().filter(|((pk, sk), _)| {
+            values[":pk"]["S"] == *pk
+                && oldest.as_ref().is_none_or(|oldest| sk >= oldest)
+                && newest.as_ref().is_none_or(|newest| sk <= newest)
+                && start.as_ref().is_none_or(|start| sk < start)
+        });
+        let most = body["Limit"].as_u64().and_then(|limit| usize::try_from(limit).ok());
+        let most = most.into_iter().chain(self.rows_a_query).min().unwrap_or(usize::MAX);
+        let items: Vec<&Value> = rows.by_ref().take(most).map(|(_, item)| item).collect();
+        let mut answer = json!({"Count": items.len(), "Items": items});
+        // DynamoDB does not look whether anything comes after it.
+        if let Some(last) = items.last().filter(|_| items.len() == most) {
+            answer["LastEvaluatedKey"] = json!({"pk": last["pk"], "sk": last["sk"]});
+        }
+        answer
     }
 
     /// What the operation answers when nothing else was queued.
@@ -167,12 +213,7 @@ impl State {
                     None => json!({}),
                 }
             }
-            "Query" => {
-                let pk = &body["ExpressionAttributeValues"][":pk"]["S"];
-                let rows = self.rows.iter().rev().filter(|((of, _), _)| of == pk);
-                let items: Vec<&Value> = rows.map(|(_, item)| item).collect();
-                json!({"Count": items.len(), "Items": items})
-            }
+            "Query" => self.query(body),
             "UpdateItem"
                 if body["UpdateExpression"] == "ADD requests :requests SET #ttl = :ttl" =>
             {

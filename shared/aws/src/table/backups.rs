@@ -1,4 +1,4 @@
-//! Rows of backups: the create transaction, the list, and the operation's writes.
+//! Rows of backups: the create transaction, and the operation's writes.
 //!
 //! An operation's write sets the attributes that the operation owns, under the
 //! `revision` it read; it leaves what a person may change alone. A change of
@@ -6,8 +6,8 @@
 //! deployment's row.
 
 use aws_sdk_dynamodb::types::{
-    AttributeValue, CancellationReason, Delete, Put, ReturnConsumedCapacity,
-    ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
+    AttributeValue, CancellationReason, Delete, Put, ReturnValuesOnConditionCheckFailure,
+    TransactWriteItem, Update,
 };
 use backups_core::backup::{Backup, Status};
 use backups_core::create::Room;
@@ -20,9 +20,7 @@ use backups_core::upgrade::Upgrade;
 
 use super::operation::{Stored, UpdateParts, Written, built, ours};
 use super::requests::Record;
-use super::{
-    Item, META, Table, TableError, backup_sk, call, deployment_pk, from_item, n, s, to_item,
-};
+use super::{META, Table, TableError, backup_sk, deployment_pk, from_item, n, s, to_item};
 
 /// What the end of a backup changes beside its own row, as that was read.
 #[derive(Debug, Clone, Default)]
@@ -63,121 +61,7 @@ impl Rotation {
     }
 }
 
-/// The most backups of one page of the list.
-pub const LIST: usize = 1000;
-
-/// One page of a deployment's backups, the newest first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
-    /// The backups.
-    pub backups: Vec<Backup>,
-    /// Whether there are older ones.
-    pub more: bool,
-}
-
-/// A list that is begun: of what stands in it nothing is looked at yet.
-#[derive(Debug)]
-pub struct Listing {
-    id: DeploymentId,
-    limit: usize,
-    rows: Vec<Item>,
-    /// Where the rows begin that are not read yet.
-    next: Option<Item>,
-}
-
 impl Table {
-    /// Begins the list of a deployment's newest backups, up to `limit` of them, by one strongly
-    /// consistent query that has the deployment too. They are not yet read as backups: who may
-    /// not see the deployment learns nothing of them. None: no such deployment.
-    pub async fn list(
-        &self,
-        id: DeploymentId,
-        limit: usize,
-    ) -> Result<Option<(Deployment, Listing)>, TableError> {
-        let (rows, next) = self.rows_down_from(id, META, limit.saturating_add(2), None).await?;
-        let mut rows = rows.into_iter();
-        match rows.next() {
-            Some(row) if row.get("sk") == Some(&s(META)) && row.contains_key("tenant_id") => {
-                let listing = Listing { id, limit, rows: rows.collect(), next };
-                Ok(Some((from_item(row)?, listing)))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// What stands in a list.
-    pub async fn listed(&self, listing: Listing) -> Result<Page, TableError> {
-        let limit = listing.limit;
-        Page::of(self.rest_of(listing).await?.into_iter(), limit)
-    }
-
-    /// The rows of a list: as many more queries as it takes, of a megabyte each.
-    async fn rest_of(&self, listing: Listing) -> Result<Vec<Item>, TableError> {
-        let Listing { id, limit, mut rows, mut next } = listing;
-        let enough = limit.saturating_add(1);
-        while next.is_some() && rows.len() < enough {
-            let (more, then) = self.rows_down_from(id, META, enough - rows.len(), next).await?;
-            rows.extend(more);
-            next = then;
-        }
-        Ok(rows)
-    }
-
-    /// The deployment and its backups, newest first, but for those that this release cannot
-    /// read: of them nothing is decided, and they keep nobody else from a decision. None: no
-    /// such deployment.
-    pub async fn all(
-        &self,
-        id: DeploymentId,
-    ) -> Result<Option<(Deployment, Vec<Backup>)>, TableError> {
-        let Some((deployment, listing)) = self.list(id, usize::MAX).await? else { return Ok(None) };
-        let rows = self.rest_of(listing).await?.into_iter();
-        let read = rows.map(from_item::<Backup>).filter_map(|read| {
-            read.inspect_err(|error| tracing::error!(%error, %id, "a backup is left out")).ok()
-        });
-        Ok(Some((deployment, read.collect())))
-    }
-
-    /// The backups of a deployment that are older than `before`, up to `limit` of them.
-    pub async fn list_before(
-        &self,
-        id: DeploymentId,
-        before: BackupId,
-        limit: usize,
-    ) -> Result<Page, TableError> {
-        let newest = backup_sk(BackupId(before.0.saturating_sub(1)));
-        let enough = limit.saturating_add(1);
-        let (rows, next) = self.rows_down_from(id, &newest, enough, None).await?;
-        self.listed(Listing { id, limit, rows, next }).await
-    }
-
-    /// Up to `enough` rows of a deployment from a sort key downwards, a megabyte at most, and
-    /// where the next ones begin if there are any.
-    async fn rows_down_from(
-        &self,
-        id: DeploymentId,
-        sk: &str,
-        enough: usize,
-        start: Option<Item>,
-    ) -> Result<(Vec<Item>, Option<Item>), TableError> {
-        let reply = self
-            .client
-            .query()
-            .table_name(&self.name)
-            .key_condition_expression("pk = :pk AND sk <= :sk")
-            .expression_attribute_values(":pk", s(deployment_pk(id)))
-            .expression_attribute_values(":sk", s(sk))
-            .scan_index_forward(false)
-            .consistent_read(true)
-            .limit(i32::try_from(enough).unwrap_or(i32::MAX))
-            .set_exclusive_start_key(start)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .send()
-            .await
-            .map_err(|error| call("Query", &error))?;
-        Ok((reply.items.unwrap_or_default(), reply.last_evaluated_key))
-    }
-
     /// One backup, strongly consistent.
     pub async fn backup(
         &self,
@@ -475,16 +359,6 @@ impl Table {
         }
         let update = update.condition_expression(conditions.join(" AND "));
         built(update.update_expression(expression.join(" ")).build()).map(Some)
-    }
-}
-
-impl Page {
-    /// Of as many rows and one more.
-    fn of(rows: impl Iterator<Item = Item>, limit: usize) -> Result<Self, TableError> {
-        let mut backups = rows.map(from_item).collect::<Result<Vec<_>, _>>()?;
-        let more = backups.len() > limit;
-        backups.truncate(limit);
-        Ok(Self { backups, more })
     }
 }
 

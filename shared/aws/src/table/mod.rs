@@ -28,6 +28,7 @@ mod causes;
 mod deployments;
 mod due;
 pub mod keys;
+mod lists;
 mod operation;
 mod owners;
 mod reconciliation;
@@ -44,9 +45,10 @@ use backups_core::operation::CallError;
 use crate::sdk::SdkConfig;
 use crate::settings::Settings;
 
-pub use backups::{Beside, LIST, Page, Rotation};
+pub use backups::{Beside, Rotation};
 pub use deployments::Registered;
 pub use due::{DueRow, Shard};
+pub use lists::{LIST, Listing};
 pub use operation::{Stored, Written};
 pub use reconciliation::{OrphanAnswer, Removal};
 pub use restores::Begun;
@@ -142,7 +144,6 @@ impl Table {
         &self,
         deployment: DeploymentId,
         prefix: &str,
-        limit: Option<i32>,
     ) -> Result<Vec<Item>, TableError> {
         let mut start = None;
         let mut rows = Vec::new();
@@ -156,7 +157,6 @@ impl Table {
                 .expression_attribute_values(":prefix", s(prefix))
                 .scan_index_forward(false)
                 .consistent_read(true)
-                .set_limit(limit)
                 .set_exclusive_start_key(start)
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .send()
@@ -164,9 +164,7 @@ impl Table {
                 .map_err(|error| call("Query", &error))?;
             rows.extend(reply.items.unwrap_or_default());
             start = reply.last_evaluated_key;
-            let enough =
-                limit.is_some_and(|limit| rows.len() >= usize::try_from(limit).unwrap_or(0));
-            if start.is_none() || enough {
+            if start.is_none() {
                 return Ok(rows);
             }
         }
@@ -211,9 +209,12 @@ fn deployment_pk(id: DeploymentId) -> String {
 /// else after it: one query from it downwards is a list.
 const META: &str = "META";
 
+/// What the sort keys of backups begin with.
+const BACKUP: &str = "BACKUP#";
+
 /// The sort key of a backup.
 fn backup_sk(id: BackupId) -> String {
-    format!("BACKUP#{:020}", id.0)
+    format!("{BACKUP}{:020}", id.0)
 }
 
 /// What the sort keys of a backup's volumes begin with.
@@ -226,9 +227,12 @@ fn volumes_sk(id: BackupId, node: NodeId, part: usize) -> String {
     format!("{}{:020}#{part:03}", volumes_prefix(id), node.0)
 }
 
+/// What the sort keys of restores begin with.
+const RESTORE: &str = "RESTORE#";
+
 /// The sort key of a restore.
 fn restore_sk(id: RestoreId) -> String {
-    format!("RESTORE#{:020}", id.0)
+    format!("{RESTORE}{:020}", id.0)
 }
 
 /// What the sort keys of a restore's settings begin with.

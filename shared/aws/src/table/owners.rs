@@ -98,7 +98,7 @@ impl Table {
     /// Removes the kept volumes of a backup.
     pub(super) async fn forget_volumes(&self, backup: &Backup) -> Result<(), TableError> {
         let prefix = volumes_prefix(backup.id);
-        for row in self.begin_with(backup.deployment_id, &prefix, None).await? {
+        for row in self.begin_with(backup.deployment_id, &prefix).await? {
             if let Some(AttributeValue::S(sk)) = row.get("sk") {
                 self.delete(deployment_pk(backup.deployment_id), sk.clone()).await?;
             }

@@ -27,9 +27,6 @@ use super::{
 /// How many settings are kept in one row: each may have 44 tags.
 const SETTINGS_A_ROW: usize = 10;
 
-/// The most restores of a list.
-const LIST: i32 = 1000;
-
 /// What a begun restore is stored with.
 #[derive(Debug, Clone, Copy)]
 pub struct Begun<'a> {
@@ -65,12 +62,6 @@ impl Table {
     ) -> Result<Option<Restore>, TableError> {
         let row = self.get(deployment_pk(deployment), restore_sk(id)).await?;
         row.map(from_item).transpose()
-    }
-
-    /// The restores of a deployment, newest first.
-    pub async fn restores(&self, deployment: DeploymentId) -> Result<Vec<Restore>, TableError> {
-        let rows = self.begin_with(deployment, "RESTORE#", Some(LIST)).await?;
-        rows.into_iter().map(from_item).collect()
     }
 
     /// Stores a new restore: takes the slot and the id, pins the backup, and stores the
@@ -299,7 +290,7 @@ impl Table {
     /// What the new volumes are to be like.
     pub async fn settings(&self, restore: &Restore) -> Result<Vec<Setting>, TableError> {
         let prefix = settings_prefix(restore.id);
-        let rows = self.begin_with(restore.deployment_id, &prefix, None).await?;
+        let rows = self.begin_with(restore.deployment_id, &prefix).await?;
         let mut all = Vec::new();
         for row in rows {
             all.extend(from_item::<Settings>(row)?.settings);
@@ -321,7 +312,7 @@ impl Table {
     /// The same of a backup that was read.
     pub async fn kept_of(&self, row: &Backup) -> Result<Vec<Kept>, TableError> {
         let mut kept = Vec::new();
-        for item in self.begin_with(row.deployment_id, &volumes_prefix(row.id), None).await? {
+        for item in self.begin_with(row.deployment_id, &volumes_prefix(row.id)).await? {
             let node = node_of(&item);
             kept.push((node, from_item::<KeptVolumes>(item)?));
         }
