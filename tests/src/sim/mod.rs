@@ -31,6 +31,7 @@ mod functions;
 mod happenings;
 mod herd;
 mod life;
+mod listing;
 mod logs;
 mod oracle;
 mod patching;

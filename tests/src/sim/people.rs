@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::functions::Functions;
 use super::logs::has_secret;
-use super::oracle::{Asked, Violation, What};
+use super::oracle::{Asked, Page, Violation, What};
 use super::plan::Kind;
 use super::reply::Reply;
 use super::restoring::{ORDERS, order_restore};
@@ -203,7 +203,7 @@ impl Person {
             }
             Doing::Show => self.show(deployment, tenant).await,
             Doing::Patch => Box::pin(self.patch(deployment, tenant)).await,
-            Doing::List => self.list(deployment, tenant).await.map(|_| ()),
+            Doing::List => self.read_backups(deployment, tenant).await,
             Doing::Delete => {
                 let id = self.some_backup(deployment);
                 self.delete(deployment, tenant, id).await.map(|_| ())
@@ -367,7 +367,7 @@ impl Person {
         key: Key,
     ) -> Result<Option<Reply>> {
         let path = format!("/deployments/{deployment}/backups");
-        let asked = self.asked(deployment, tenant, key, What::List);
+        let asked = self.asked(deployment, tenant, key, What::List(Page::FIRST));
         self.ask(asked, "GET", &path, "", String::new()).await
     }
 
@@ -379,7 +379,7 @@ impl Person {
         key: Key,
     ) -> Result<Option<Reply>> {
         let path = format!("/deployments/{deployment}/backups");
-        let asked = self.asked(deployment, tenant, key, What::List);
+        let asked = self.asked(deployment, tenant, key, What::List(Page::FIRST));
         self.ask_once(asked, "GET", &path, ("", String::new())).await
     }
 

@@ -247,6 +247,8 @@ const NAMED: &[&str] = &[
     "turn request recorded",
     // The API.
     "api 200 list",
+    "api next page of backups",
+    "api next page of restores",
     "api 200 backup",
     "api 204 patch",
     "api 204 replayed create",

@@ -104,11 +104,12 @@ impl Person {
         let none = self.rng.u64(1..=4);
         let one = if self.rng.u8(0..4) == 0 { None } else { self.rng.choice(known) };
         let id = self.rng.bool().then(|| one.unwrap_or(none));
-        let path = format!("/deployments/{deployment}/restores");
-        let path = id.map_or_else(|| path.clone(), |id| format!("{path}/{id}"));
-        let asked = self.asked(deployment, tenant, Key::Read, What::Restores(id));
-        self.ask(asked, "GET", &path, "", String::new()).await?;
-        Ok(())
+        let Some(id) = id else {
+            return self.pages((deployment, tenant, Key::Read), "restores", What::Restores).await;
+        };
+        let path = format!("/deployments/{deployment}/restores/{id}");
+        let asked = self.asked(deployment, tenant, Key::Read, What::ShowRestore(id));
+        self.ask(asked, "GET", &path, "", String::new()).await.map(|_| ())
     }
 }
 

@@ -1,7 +1,5 @@
 //! What the API answers: true at some moment between the question and the answer.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -11,7 +9,7 @@ use super::super::scene::Key;
 use super::super::table::RowRef;
 use super::named::known_by;
 use super::schedules::setting;
-use super::{Asked, EXPIRED, Oracle, Request, TICKS, Verdict, What, time, violated};
+use super::{Asked, EXPIRED, Oracle, Page, Request, TICKS, Verdict, What, time, violated};
 use crate::rows::{FIELDS, items, named, text};
 
 impl Oracle {
@@ -57,8 +55,8 @@ impl Oracle {
         };
         let code = reply.code();
         match (reply.status, &asked.what) {
-            (200, What::Restores(Some(_))) => reach.hit("api 200 restore"),
-            (200, What::Restores(None)) => reach.hit("api 200 restores"),
+            (200, What::ShowRestore(_)) => reach.hit("api 200 restore"),
+            (200, What::Restores(_)) => reach.hit("api 200 restores"),
             (200, What::Schedule) => reach.hit("api 200 schedule"),
             (200, What::Show(_)) => reach.hit("api 200 backup"),
             (204, _) if is_replayed(reply) => {}
@@ -173,7 +171,11 @@ impl Oracle {
         if asked.key == Key::Read
             && !matches!(
                 asked.what,
-                What::List | What::Show(_) | What::Restores(_) | What::Schedule
+                What::List(_)
+                    | What::Show(_)
+                    | What::Restores(_)
+                    | What::ShowRestore(_)
+                    | What::Schedule
             )
         {
             let refused = code == "insufficient_permissions"
@@ -184,7 +186,7 @@ impl Oracle {
             return violated("key", format!("{asked:?}: {} {code}", reply.status));
         }
         match (&asked.what, reply.status) {
-            (What::List, 200) => self.list_is_true(now, asked, &reply.json()),
+            (What::List(page), 200) => self.list_is_true(now, asked, *page, reply),
             // Looked at on their own (`schedule_is_true`, `patch_answered`).
             (What::Schedule, 200) | (What::Patch { .. }, 204) => Ok(()),
             // By now another one may stand there; of what backup, too (`named_answered`).
@@ -196,7 +198,8 @@ impl Oracle {
                 }
                 violated("ack-lost", format!("{asked:?}: 204, and no row was like that"))
             }
-            (What::Restores(one), 200) => self.restores_are_true(asked, *one, &reply.json()),
+            (What::Restores(page), 200) => self.restores_are_true(now, asked, *page, reply),
+            (What::ShowRestore(id), 200) => self.restore_is_true(asked, *id, &reply.json()),
             (What::Restore { backup, body }, 204) => {
                 self.restore_was_made(asked, *backup, body, reply)
             }
@@ -236,7 +239,7 @@ impl Oracle {
         // Of a deleted one the backups can be listed and deleted all the same.
         let makes = !matches!(
             asked.what,
-            What::List | What::Delete(_) | What::Show(_) | What::Patch { .. }
+            What::List(_) | What::Delete(_) | What::Show(_) | What::Patch { .. }
         );
         let gone = |row: &Value| makes && row["deleted"] == true;
         asked.foreign
@@ -270,18 +273,13 @@ impl Oracle {
 
     /// A list has each backup as it was at some moment of the request, all that
     /// were there all the time, and none that were not there at all.
-    fn list_is_true(&self, now: Timestamp, asked: &Asked, list: &Value) -> Verdict {
-        let Some(list) = list.as_array() else {
+    fn list_is_true(&self, now: Timestamp, asked: &Asked, page: Page, reply: &Reply) -> Verdict {
+        let list = reply.json();
+        if !list.is_array() {
             return violated("list-shape", format!("{asked:?}: {list}"));
-        };
-        let mut shown = BTreeSet::new();
-        let mut above = u64::MAX;
-        for item in list {
+        }
+        for item in items(&list) {
             let id = item["id"].as_u64().unwrap_or(0);
-            if id >= above {
-                return violated("list-order", format!("{asked:?}: {id} after {above}"));
-            }
-            above = id;
             let versions = self.backup_since(asked, id);
             if !versions.iter().flatten().any(|row| same(item, row)) {
                 return violated(
@@ -289,18 +287,14 @@ impl Oracle {
                     format!("{asked:?}: {item}, and the row was {versions:?}"),
                 );
             }
-            shown.insert(id);
         }
-        for (id, _) in self.backups_of(asked.deployment) {
-            let always = self.backup_since(asked, id).iter().all(Option::is_some);
-            if always && !shown.contains(&id) {
-                return violated(
-                    "list-incomplete",
-                    format!("{asked:?}: {id} is not in the list, at {now}"),
-                );
-            }
-        }
-        Ok(())
+        let known = self.backups.range((asked.deployment, 0)..=(asked.deployment, u64::MAX));
+        let there = known.filter_map(|((_, id), _)| {
+            let versions = self.backup_since(asked, *id);
+            let ever = versions.iter().any(Option::is_some);
+            ever.then(|| (*id, versions.iter().all(Option::is_some)))
+        });
+        Self::page_is_true(now, asked, ("backups", page), reply, &there.collect::<Vec<_>>())
     }
 
     /// At rest nothing is there that should have expired.
@@ -332,8 +326,7 @@ fn shape(asked: &Asked, reply: &Reply, code: &str) -> Verdict {
     let problem = reply.json();
     let whole = match reply.status {
         200 => {
-            let fields = matches!(asked.what, What::Show(_) | What::Restores(_) | What::Schedule)
-                || in_order(&reply.body);
+            let fields = !matches!(asked.what, What::List(_)) || in_order(&reply.body);
             reply.header("content-type") == "application/json" && fields
         }
         204 => reply.body.is_empty(),

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::super::scene::Key;
+use super::pages::Page;
 use crate::rows::BackupKey;
 
 /// A request, as whoever sent it knows it.
@@ -27,7 +28,8 @@ pub(crate) struct Asked {
 /// What was asked for.
 #[derive(Debug, Clone)]
 pub(crate) enum What {
-    List,
+    /// A page of the backups.
+    List(Page),
     Create {
         name: String,
         body: Value,
@@ -45,8 +47,10 @@ pub(crate) enum What {
         backup: u64,
         body: Value,
     },
-    /// The restores, or one of them.
-    Restores(Option<u64>),
+    /// A page of the restores.
+    Restores(Page),
+    /// One restore.
+    ShowRestore(u64),
     /// The schedule, or none.
     Schedule,
     /// A schedule that is to be as the body; null: none.

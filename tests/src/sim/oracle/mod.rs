@@ -24,6 +24,7 @@ mod failures;
 mod lives;
 mod named;
 mod outcomes;
+mod pages;
 mod patches;
 mod rates;
 mod reconciliation;
@@ -46,6 +47,7 @@ use serde_json::Value;
 use asked::Request;
 pub(crate) use asked::{Asked, What};
 pub(super) use deployments::DELETED;
+pub(crate) use pages::Page;
 
 use super::life::Life;
 use super::plan::{Kind, Profile};

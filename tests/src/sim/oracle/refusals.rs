@@ -36,7 +36,7 @@ impl Oracle {
             },
             "schedule_not_found" => self.settings_since(asked).contains(&Value::Null),
             "restore_not_found" => match asked.what {
-                What::Restores(Some(id)) => !self.restore_was_there(asked, id),
+                What::ShowRestore(id) => !self.restore_was_there(asked, id),
                 _ => false,
             },
             "restore_in_progress" => match asked.what {

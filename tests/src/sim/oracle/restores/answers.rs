@@ -1,9 +1,10 @@
 //! What the API answers of restores.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::super::refusals::restorable;
-use super::super::{Asked, Oracle, SLACK, Verdict, time, violated};
+use super::super::{Asked, Oracle, Page, SLACK, Verdict, time, violated};
 use crate::rows::{items, text};
 use crate::sim::reply::Reply;
 
@@ -48,31 +49,35 @@ impl Oracle {
     /// Each as it was at some moment of the request, the newest first, none left out.
     pub(in super::super) fn restores_are_true(
         &self,
+        now: Timestamp,
         asked: &Asked,
-        one: Option<u64>,
-        shown: &Value,
+        page: Page,
+        reply: &Reply,
     ) -> Verdict {
-        let all: Vec<&Value> = if one.is_some() { vec![shown] } else { items(shown).collect() };
-        let ids: Vec<u64> = all.iter().map(|item| item["id"].as_u64().unwrap_or(0)).collect();
-        if ids.windows(2).any(|two| two[0] <= two[1]) || one.is_some_and(|one| ids != [one]) {
-            return violated("list-order", format!("{asked:?}: {ids:?}"));
+        for item in items(&reply.json()) {
+            self.restore_is_true(asked, item["id"].as_u64().unwrap_or(0), item)?;
         }
-        for item in &all {
-            let key = (asked.deployment, item["id"].as_u64().unwrap_or(0));
-            let rows = self.restores.all.get(&key).map(|one| one.rows.as_slice());
-            let rows = rows.unwrap_or_default();
-            let first = rows.iter().rposition(|(at, _)| *at <= asked.at).unwrap_or(0);
-            if !rows.iter().skip(first).any(|(_, row)| same(item, row)) {
-                return violated("list-untrue", format!("{asked:?}: {item}, the row was {rows:?}"));
-            }
+        let there: Vec<(u64, bool)> = self
+            .restores_of(asked.deployment)
+            .map(|(id, _)| (id, self.restore_was_there(asked, id)))
+            .collect();
+        Self::page_is_true(now, asked, ("restores", page), reply, &there)
+    }
+
+    /// It is as it was at some moment of the request.
+    pub(in super::super) fn restore_is_true(
+        &self,
+        asked: &Asked,
+        id: u64,
+        item: &Value,
+    ) -> Verdict {
+        let rows = self.restores.all.get(&(asked.deployment, id)).map(|one| one.rows.as_slice());
+        let rows = rows.unwrap_or_default();
+        let first = rows.iter().rposition(|(at, _)| *at <= asked.at).unwrap_or(0);
+        if rows.iter().skip(first).any(|(_, row)| same(item, row)) {
+            return Ok(());
         }
-        let left = self.restores_of(asked.deployment).find(|(id, _)| {
-            one.is_none() && self.restore_was_there(asked, *id) && !ids.contains(id)
-        });
-        match left {
-            Some((id, _)) => violated("list-incomplete", format!("{asked:?}: without {id}")),
-            None => Ok(()),
-        }
+        violated("list-untrue", format!("{asked:?}: {item}, the row was {rows:?}"))
     }
 }
 
