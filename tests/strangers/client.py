@@ -138,8 +138,20 @@ assert restore.status == RestoreStatus.COMPLETED, restore
 assert (restore.backup_id, restore.safety_backup_id) == (whole, safety)
 assert {one.node_id for one in restore.nodes} == {node["node_id"] for node in demo["nodes"]}
 assert restore.downtime_seconds >= 0
+
+# Once more, and the list of both page by page.
+again = int(answered(call("restores.restore_backup", deployment, whole), 204).headers["ld-restore"])
+until(
+    "the second restore's end",
+    lambda: answered(call("restores.get_restore", deployment, again), 200).parsed,
+    lambda one: one.status == RestoreStatus.COMPLETED,
+)
 restores = answered(call("restores.list_restores", deployment), 200).parsed
-assert [one.id for one in restores] == [number]
+assert [one.id for one in restores] == [again, number]
+page = answered(call("restores.list_restores", deployment, limit=1), 200)
+assert [one.id for one in page.parsed] == [again] and 'rel="next"' in page.headers["link"]
+page = answered(call("restores.list_restores", deployment, limit=1, before=again), 200)
+assert [one.id for one in page.parsed] == [number] and "link" not in page.headers
 
 # Delete, and until it is gone.
 for one in (whole, of_node, safety):
