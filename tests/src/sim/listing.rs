@@ -15,6 +15,17 @@ impl Person {
         self.pages((deployment, tenant, key), "backups", What::List).await
     }
 
+    /// Reads the restores, mostly of the deployment that has most of them: few have two.
+    pub(super) async fn read_restores(&mut self, deployment: u64, tenant: usize) -> Result<()> {
+        let chosen = self.aside().filter(|rng| rng.clone().u8(0..4) > 0).and_then(|_| {
+            let world = self.world.lock();
+            let all = world.scene.deployments.iter().map(|one| (one.id, one.tenant));
+            all.max_by_key(|(id, _)| world.oracle.restores_of(*id).count())
+        });
+        let (deployment, tenant) = chosen.unwrap_or((deployment, tenant));
+        self.pages((deployment, tenant, Key::Read), "restores", What::Restores).await
+    }
+
     /// Reads a list, and goes on for as long as a link leads on.
     pub(super) async fn pages(
         &mut self,
@@ -22,7 +33,7 @@ impl Person {
         list: &str,
         what: fn(Page) -> What,
     ) -> Result<()> {
-        let mut page = self.page();
+        let mut page = self.page(deployment, list);
         loop {
             let path = format!("/deployments/{deployment}/{list}{page}");
             let asked = self.asked(deployment, tenant, key, what(page));
@@ -34,19 +45,28 @@ impl Person {
         }
     }
 
-    /// Which page somebody begins with. Of a generator of its own: what else is drawn stays as
-    /// it is. Those whose every call is crashed, and those that wait in a herd, read all.
-    fn page(&self) -> Page {
-        if matches!(self.world.lock().profile.kind, Kind::Sweep(_) | Kind::Herd(_)) {
-            return Page::FIRST;
-        }
-        let mut rng = Rng::with_seed(self.rng.clone().u64(..) ^ 0x7061_6765);
-        if rng.u8(0..3) == 0 {
-            return Page::FIRST;
-        }
+    /// A generator beside one's own, so that what else is drawn stays as it is. None: nothing is
+    /// to differ, where every call is crashed, and in a herd.
+    fn aside(&self) -> Option<Rng> {
+        let plain = matches!(self.world.lock().profile.kind, Kind::Sweep(_) | Kind::Herd(_));
+        (!plain).then(|| Rng::with_seed(self.rng.clone().u64(..) ^ 0x7061_6765))
+    }
+
+    /// Which page somebody begins with, so that there are others mostly.
+    fn page(&self, deployment: u64, list: &str) -> Page {
+        let Some(mut rng) = self.aside() else { return Page::FIRST };
+        let world = self.world.lock();
+        let known: Vec<u64> = if list == "backups" {
+            world.oracle.backups_of(deployment).map(|(id, _)| id).collect()
+        } else {
+            world.oracle.restores_of(deployment).map(|(id, _)| id).collect()
+        };
+        drop(world);
+        let most = u64::try_from(known.len() / 2).unwrap_or(0).max(1);
+        let (limit, before) = (rng.u64(1..=most), rng.choice(known).unwrap_or(1));
         Page {
-            limit: (rng.u8(0..8) > 0).then(|| rng.u64(1..=3)),
-            before: (rng.u8(0..4) == 0).then(|| rng.u64(1..=12)),
+            limit: (rng.u8(0..4) > 0).then_some(limit),
+            before: (rng.u8(0..3) == 0).then_some(before),
         }
     }
 }

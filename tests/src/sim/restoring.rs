@@ -105,7 +105,7 @@ impl Person {
         let one = if self.rng.u8(0..4) == 0 { None } else { self.rng.choice(known) };
         let id = self.rng.bool().then(|| one.unwrap_or(none));
         let Some(id) = id else {
-            return self.pages((deployment, tenant, Key::Read), "restores", What::Restores).await;
+            return self.read_restores(deployment, tenant).await;
         };
         let path = format!("/deployments/{deployment}/restores/{id}");
         let asked = self.asked(deployment, tenant, Key::Read, What::ShowRestore(id));
