@@ -211,7 +211,7 @@ static ALONE: LazyLock<Vec<String>> = LazyLock::new(|| EVENTS.map(alone).into())
 /// The event of a sample; of a queue's message the one in it.
 fn alone(sample: &str) -> String {
     let value = serde_json::from_str(sample).expect("JSON");
-    match wake::messages(&value).map(|events| events[0].to_string()) {
+    match wake::messages(&value).map(|messages| messages[0].event.to_string()) {
         Some(event) => event,
         None => sample.to_owned(),
     }
@@ -223,7 +223,7 @@ pub fn events(data: &[u8]) -> usize {
     let data = mutate::json(data, &good, &EVENT_FIELDS);
     let Ok(invoked) = serde_json::from_slice::<Value>(&data) else { return 0 };
     match wake::messages(&invoked) {
-        Some(events) => events.into_iter().map(event).sum(),
+        Some(messages) => messages.into_iter().map(|one| event(one.event)).sum(),
         None => event(invoked),
     }
 }

@@ -60,16 +60,16 @@ impl App {
 
     async fn deliver(&self, delivery: Delivery, entry: Option<(Name, Entry)>) {
         let payload = delivery.payload();
-        let Delivery { id, function, rule, attempt, event, .. } = delivery;
+        let Delivery { id, function, rule, attempt, event, .. } = &delivery;
         let what = event["detail-type"].as_str().unwrap_or_default().to_owned();
         let event_id = event["id"].as_str().unwrap_or_default().to_owned();
         let outcome = match entry {
             None => Err(format!("there is no function {function}")),
-            Some((name, entry)) => self
-                .functions
-                .event(entry, name, payload)
-                .await
-                .map_err(|failed| failed.to_string()),
+            Some((name, entry)) => {
+                let answer = self.functions.event(entry, name, payload).await;
+                let answer = answer.map_err(|failed| failed.to_string());
+                answer.and_then(|answer| delivery.outcome(&answer))
+            }
         };
         match &outcome {
             Ok(()) => tracing::info!(%what, %function, attempt, event = %event_id, "event"),
@@ -78,7 +78,7 @@ impl App {
             }
         }
         // A state that cannot be written ends the process.
-        let _ = self.world.with(|cloud, now| cloud.delivered(now, id, outcome));
+        let _ = self.world.with(|cloud, now| cloud.delivered(now, *id, outcome));
     }
 }
 

@@ -133,18 +133,18 @@ impl Functions {
         .await
     }
 
-    /// Invokes a function with an event.
+    /// Invokes a function with an event, and gives what it answers.
     pub(crate) async fn event(
         &self,
         entry: Entry,
         function: Name,
         event: Value,
-    ) -> Result<(), Failed> {
+    ) -> Result<Value, Failed> {
         match function {
             Name::Worker => {
                 let (worker, timeout) = (Arc::clone(&self.worker.handler), self.worker.timeout);
                 self.invoke(&self.worker, entry, move || async move {
-                    Box::pin(worker::handle(&worker, event, timeout))
+                    Box::pin(worker::invoke(&worker, event, timeout))
                         .await
                         .map_err(|error| error.to_string())
                 })
@@ -156,6 +156,7 @@ impl Functions {
                 self.invoke(&self.scheduler, entry, move || async move {
                     scheduler::handle(&scheduler, event, timeout)
                         .await
+                        .map(|()| Value::Null)
                         .map_err(|error| error.to_string())
                 })
                 .await
@@ -167,7 +168,7 @@ impl Functions {
     /// One run of the scheduler.
     pub(crate) async fn tick(&self) -> Result<(), Failed> {
         let entry = self.running.enter(Name::Scheduler, "the tick");
-        self.event(entry, Name::Scheduler, self.tick_event()).await
+        self.event(entry, Name::Scheduler, self.tick_event()).await.map(drop)
     }
 
     /// What a rule with a schedule sends.

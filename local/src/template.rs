@@ -122,8 +122,6 @@ impl Template {
                         let name = format!("{id}{event_id}");
                         rules.push(rule(stack, &function, name, &event["Properties"]).map_err(at)?);
                     }
-                    // Read with the rule that fills the queue.
-                    Some("SQS") => {}
                     // The tick: --tick says when.
                     Some("Schedule" | "ScheduleV2") if function.name == Name::Scheduler => {}
                     other => {
@@ -298,16 +296,20 @@ fn queue(stack: &Stack, target: &Value) -> Result<cloud::Target, String> {
 
 /// The function that is invoked from a queue, if one is.
 fn reader(stack: &Stack, arn: &str) -> Result<Option<Name>, String> {
-    for (id, properties) in stack.resources_of("AWS::Serverless::Function") {
-        for event in properties["Events"].as_object().into_iter().flatten().map(|(_, one)| one) {
-            let source = &event["Properties"];
-            if event["Type"] == "SQS" && stack.text(&source["Queue"])? == arn {
-                if source["BatchSize"] != 1 {
-                    return Err(format!("local hands {id} one message at a time: BatchSize: 1"));
-                }
-                return binary(stack, id).map(Some);
-            }
+    for (id, mapping) in stack.resources_of("AWS::Lambda::EventSourceMapping") {
+        if stack.text(&mapping["EventSourceArn"])? != arn {
+            continue;
         }
+        let reports = json!(["ReportBatchItemFailures"]);
+        if mapping["BatchSize"] != 1 || mapping["FunctionResponseTypes"] != reports {
+            return Err(format!("local reads {id} with BatchSize 1 and {reports} alone"));
+        }
+        let name = stack.text(&mapping["FunctionName"])?;
+        let mut functions = stack.resources_of("AWS::Serverless::Function");
+        let same = |id: &str| stack.text(&json!({"Ref": id})).is_ok_and(|one| one == name);
+        let function = functions.find(|(id, _)| same(id)).map(|(id, _)| id);
+        let function = function.ok_or_else(|| format!("{id}: there is no function {name}"))?;
+        return binary(stack, function).map(Some);
     }
     Ok(None)
 }

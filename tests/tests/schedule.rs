@@ -383,11 +383,11 @@ async fn an_upgrade_that_is_asked_for_while_the_table_is_down_is_answered() -> R
     here.arm(&json!({"on": "GetItem", "do": "error", "code": code, "times": MANY})).await?;
     ask(&here, here.demo.deployment_id, "u-1").await?;
     for _ in 0..20 {
-        here.advance(100).await?;
+        here.advance(200).await?;
     }
     assert!(here.struck().await? > 10, "it is tried all the time");
     here.disarm().await?;
-    here.advance(100).await?;
+    here.advance(200).await?;
     here.until_status(1, "completed").await?;
     here.rest().await?;
     assert_eq!(answers(&here, "u-1").await?[0].0, "Backup Completed");

@@ -33,8 +33,9 @@ fn file(path: &str) -> Result<Value> {
 /// The event of a sample; of a queue's message the one in it.
 fn sample(path: &str) -> Result<Value> {
     let sample = file(path)?;
-    let mut events = wake::messages(&sample).unwrap_or_else(|| vec![sample]);
-    events.pop().ok_or_else(|| Failed(format!("{path} holds no event")))
+    let Some(mut messages) = wake::messages(&sample) else { return Ok(sample) };
+    let message = messages.pop().ok_or_else(|| Failed(format!("{path} holds no event")))?;
+    Ok(message.event)
 }
 
 #[test]

@@ -86,6 +86,8 @@ impl Releasing<'_> {
     /// Decides on one schedule's slot.
     async fn row(&mut self, row: &DueRow) -> Result<Next, TableError> {
         let DueRow::Schedule { deployment_id, .. } = row else {
+            let at = self.scheduler.clock.timestamp();
+            telemetry::count(Metric::RowsUnreadable, 1, at);
             let problem = "it stands where schedules stand".to_owned();
             return Err(TableError::Row { row: format!("{row:?}"), problem });
         };

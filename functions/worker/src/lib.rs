@@ -28,9 +28,9 @@ use backups_core::announce::EventRejected;
 use backups_core::brake::Hold;
 use backups_core::limits::Limits;
 use backups_core::time::{Seconds, Time};
-use backups_core::wake::{self, Wake};
+use backups_core::wake::{self, Message, Wake};
 use futures_util::future::BoxFuture;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tracing::Instrument as _;
 
@@ -136,30 +136,37 @@ fn readable<T>(read: Result<T, TableError>) -> Result<Option<T>, TableError> {
     }
 }
 
-/// Handles one event, or the messages of a queue, each of which is one. `remaining` is the
-/// time until Lambda ends the invocation, counted from its start and the function's time-out.
+/// What the function is invoked with, and answers: null to an event; to a queue's messages
+/// those that failed, and are to be tried again. `remaining` as for [`handle`].
+///
+/// The invocation itself succeeds then: after one that fails Lambda takes fewer messages at a
+/// time out of the queue, and a single message that always fails would slow all others (Lambda
+/// developer guide, "Handling errors for an SQS event source in Lambda").
 ///
 /// # Errors
-/// It is tried again; an event that came without a queue is kept in the dead-letter queue at
-/// last.
-pub async fn handle(worker: &Worker, invoked: Value, remaining: Duration) -> Result<(), Error> {
-    let Some(events) = wake::messages(&invoked) else {
-        return in_span(worker, invoked, remaining).await;
+/// As [`handle`], to an event.
+pub async fn invoke(worker: &Worker, invoked: Value, remaining: Duration) -> Result<Value, Error> {
+    let Some(messages) = wake::messages(&invoked) else {
+        return handle(worker, invoked, remaining).await.map(|()| Value::Null);
     };
-    // The template asks for one at a time. Of several, those before one that failed come again
-    // with it, and change nothing then.
     let until = tokio::time::Instant::now() + remaining;
-    for event in events {
+    let mut failed = Vec::new();
+    for Message { id, event } in messages {
         let left = until.saturating_duration_since(tokio::time::Instant::now());
-        from_queue(worker, event, left).await?;
+        if let Err(error) = from_queue(worker, event, left).await {
+            tracing::error!(%error, message_id = id, "it stays in the queue, and is tried again");
+            failed.push(json!({"itemIdentifier": id}));
+        }
     }
-    Ok(())
+    Ok(json!({"batchItemFailures": failed}))
 }
 
 /// An event of a queue. A queue has no reason for what it gives up, and would try a refused
 /// one for a day: a rule hands it to the dead-letter queue, with the reason.
 async fn from_queue(worker: &Worker, event: Value, remaining: Duration) -> Result<(), Error> {
-    match in_span(worker, event.clone(), remaining).await {
+    // That it is refused is told within the same invocation.
+    let remaining = remaining.saturating_sub(advance::BUS);
+    match handle(worker, event.clone(), remaining).await {
         Err(Error::Rejected(reason)) => {
             let rejected = EventRejected::new(&reason, event);
             // A type of its own: the compiler follows none as deep as a call of the SDK.
@@ -170,14 +177,23 @@ async fn from_queue(worker: &Worker, event: Value, remaining: Duration) -> Resul
     }
 }
 
-/// One event, with its id in the logs.
-fn in_span(worker: &Worker, event: Value, remaining: Duration) -> BoxFuture<'_, Result<(), Error>> {
+/// Handles one event, with its id in the logs. `remaining` is the time until Lambda ends the
+/// invocation, counted from its start and the function's time-out.
+///
+/// # Errors
+/// It is tried again; an event that came without a queue is kept in the dead-letter queue at
+/// last.
+pub fn handle(
+    worker: &Worker,
+    event: Value,
+    remaining: Duration,
+) -> BoxFuture<'_, Result<(), Error>> {
     let id = event["id"].as_str().unwrap_or_default().to_owned();
     let span = tracing::info_span!("event", event_id = id);
     let work = Box::pin(handle_one(worker, event, remaining));
     let done = async move {
         clock::in_time(remaining, work).await.unwrap_or_else(|| {
-            tracing::error!("the invocation's time ran out; the tick goes on from what is stored");
+            tracing::error!("the invocation's time ran out; what is stored is gone on from");
             Err(Error::OutOfTime)
         })
     };

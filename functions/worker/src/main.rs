@@ -16,7 +16,7 @@ async fn main() -> Result<(), Error> {
     let worker = Worker::new(&settings, &sdk, clock);
     let worker = &worker;
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| async move {
-        Ok::<_, Error>(worker::handle(worker, event.payload, worker::TIMEOUT).await?)
+        Ok::<_, Error>(worker::invoke(worker, event.payload, worker::TIMEOUT).await?)
     }))
     .await
 }

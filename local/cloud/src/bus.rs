@@ -107,7 +107,7 @@ impl Delivery {
         let Some(arn) = &self.queue else { return self.event.clone() };
         let region = arn.split(':').nth(3).unwrap_or_default();
         json!({"Records": [{
-            "messageId": format!("{:08x}-0000-4000-8000-{:012x}", self.id >> 48, self.id),
+            "messageId": self.message_id(),
             "receiptHandle": self.id.to_string(),
             "body": self.event.to_string(),
             "attributes": {"ApproximateReceiveCount": self.attempt.to_string()},
@@ -116,6 +116,21 @@ impl Delivery {
             "eventSourceARN": arn,
             "awsRegion": region,
         }]})
+    }
+
+    /// How it ended, by what the function answered: of a queue's message whether it is among
+    /// those that failed (Lambda developer guide, "Reporting batch item failures").
+    pub fn outcome(&self, answered: &Value) -> Result<(), String> {
+        let failures = answered["batchItemFailures"].as_array().into_iter().flatten();
+        let failed = failures.map(|one| &one["itemIdentifier"]).any(|id| *id == self.message_id());
+        if self.queue.is_some() && failed {
+            return Err("the function says that it failed; its log says why".to_owned());
+        }
+        Ok(())
+    }
+
+    fn message_id(&self) -> String {
+        format!("{:08x}-0000-4000-8000-{:012x}", self.id >> 48, self.id)
     }
 }
 

@@ -33,7 +33,7 @@ pub const EVENT_REJECTED: &str = "Event Rejected";
 
 /// `source` of [`EVENT_REJECTED`]: not that of announcements, because whoever keeps all of
 /// those is to get no event of the control plane with them, which may be about keys.
-pub const REJECTED_SOURCE: &str = "supervisor.backups.rejected";
+pub const REJECTED_SOURCE: &str = "supervisor.rejected";
 
 /// What happened, as `detail-type` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -395,8 +395,9 @@ pub struct EventRejected {
     pub version: u32,
     /// Why, as a sentence.
     pub reason: String,
-    /// The event as it came, a text if it was no JSON; of one of more than [`KEPT_WHOLE`]
-    /// bytes its id, source, detail-type and time alone.
+    /// The event as it came, but of one about a key its id and version alone: any other
+    /// field may hold a secret that somebody has put there. A text if it was no JSON; of one of
+    /// more than [`KEPT_WHOLE`] bytes its id, source, detail-type and time alone.
     pub event: Value,
 }
 
@@ -404,12 +405,31 @@ pub struct EventRejected {
 /// takes less than 256 KB (EventBridge user guide, "Calculating `PutEvents` event entry size").
 pub const KEPT_WHOLE: usize = 200_000;
 
+/// `detail-type` of what the control plane says of a key.
+const KEY_CHANGED: &str = "API Key Changed";
+
 /// The most characters of a reason: it may quote what was sent.
 const REASON: usize = 1_000;
+
+/// A value that is no secret, or null.
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::String(text) if text.contains("ld_") || text.len() > 128 => Value::Null,
+        Value::String(_) | Value::Number(_) => value.clone(),
+        _ => Value::Null,
+    }
+}
 
 impl EventRejected {
     /// A refusal.
     pub fn new(reason: &str, mut event: Value) -> Self {
+        if event["detail-type"] == KEY_CHANGED {
+            let detail = event["detail"].take();
+            event["detail"] = ["key_id", "version"]
+                .map(|name| (name, plain(&detail[name])))
+                .into_iter()
+                .collect();
+        }
         if event.to_string().len() > KEPT_WHOLE {
             let names = ["id", "source", "detail-type", "time"];
             let part = |name| (name, event.get_mut(name).map(Value::take).unwrap_or_default());

@@ -16,20 +16,42 @@ use crate::time::Time;
 #[derive(Debug, Deserialize)]
 struct Messages {
     #[serde(rename = "Records")]
-    records: Vec<Message>,
+    records: Vec<Record>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Message {
+struct Record {
+    #[serde(rename = "messageId")]
+    id: String,
     body: String,
 }
 
-/// The events in what came from a queue, or None: it did not come from one. What is no JSON
-/// becomes a text, and that is no event.
-pub fn messages(invoked: &Value) -> Option<Vec<Value>> {
-    let messages = Messages::deserialize(invoked).ok()?;
-    let event = |one: Message| serde_json::from_str(&one.body).unwrap_or(Value::String(one.body));
-    Some(messages.records.into_iter().map(event).collect())
+/// A message of a queue.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Message {
+    /// By which the queue is told that it failed.
+    pub id: String,
+    /// The event in it. What is no JSON is a text, and that is no event.
+    pub event: Value,
+}
+
+/// The messages that came from a queue, or None: it did not come from one.
+pub fn messages(invoked: &Value) -> Option<Vec<Message>> {
+    let messages = Messages::deserialize(invoked).ok()?.records.into_iter();
+    let read = messages.map(|Record { id, body }| {
+        let event = serde_json::from_str(&body).unwrap_or(Value::String(body));
+        Message { id, event: unwrapped(event) }
+    });
+    Some(read.collect())
+}
+
+/// What was refused once, and was moved back out of the dead letters: the event in it.
+fn unwrapped(mut body: Value) -> Value {
+    let is_told = body["reason"].is_string() && body["source"].is_null();
+    match body.get_mut("event").filter(|_| is_told) {
+        Some(event) => event.take(),
+        None => body,
+    }
 }
 
 /// A wake-up.
@@ -286,14 +308,21 @@ mod tests {
     #[test]
     fn a_queues_messages_are_the_events_in_them() {
         let invoked = |bodies: &[&str]| {
-            let record = |body: &&str| json!({"messageId": "m", "body": body, "more": [1]});
+            let record = |body: &&str| json!({"messageId": body.len().to_string(), "body": body});
             json!({"Records": bodies.iter().map(record).collect::<Vec<_>>()})
         };
         assert_eq!(messages(&invoked(&[])), Some(Vec::new()));
         // Ids of more than 53 bits stay exact, and what is no JSON is no event.
-        let two = messages(&invoked(&[r#"{"id": 18446744073709551615}"#, "{"])).expect("two");
-        assert_eq!(two, [json!({"id": u64::MAX}), json!("{")]);
-        assert!(read(two[1].clone()).is_err());
+        let two = messages(&invoked(&[r#"{"id":18446744073709551615}"#, "{"])).expect("two");
+        let message = |id: &str, event: Value| Message { id: id.to_owned(), event };
+        assert_eq!(two, [message("27", json!({"id": u64::MAX})), message("1", json!("{"))]);
+        assert!(read(two[1].event.clone()).is_err());
+        // A refused one that somebody has moved back.
+        let event = json!({"source": "s", "detail": {"reason": "r", "event": 7}});
+        let told = serde_json::to_string(&EventRejected::new("why", event.clone())).expect("JSON");
+        for body in [told, event.to_string()] {
+            assert_eq!(messages(&invoked(&[&body])).expect("one")[0].event, event);
+        }
         for event in [json!({}), json!([]), json!({"Records": [{"Sns": {}}]}), json!(null)] {
             assert_eq!(messages(&event), None);
         }
@@ -311,6 +340,16 @@ mod tests {
         let said = json!({"id": "1", "source": "s", "detail-type": "t", "time": "now"});
         assert_eq!(large.event, said);
         assert_eq!(large.reason.chars().count(), 1_000);
+        // Whatever somebody has put into a field of a key.
+        let secret = format!("ld_{}", "A".repeat(43));
+        for field in ["tenant_id", "key_id", "version", "hash"] {
+            let mut event = json!({"id": "1", "detail-type": "API Key Changed",
+                "detail": {"key_id": "key-1", "version": 7, "hash": "0", "tenant_id": "t"}});
+            event["detail"][field] = json!(secret);
+            let told = serde_json::to_string(&EventRejected::new("why", event)).expect("JSON");
+            assert!(!told.contains("AAAA") && told.contains("\"id\":\"1\""), "{told}");
+            assert_eq!(told.contains("key-1"), field != "key_id");
+        }
         let text = EventRejected::new("why", json!("x".repeat(KEPT_WHOLE)));
         assert!(text.event["id"].is_null() && text.event["time"].is_null());
     }

@@ -41,17 +41,17 @@ impl Person {
     /// From its arrival to its end.
     pub(super) async fn crowd(&mut self) -> Result<()> {
         let all = self.arrive();
-        for _ in 0..100 {
+        for _ in 0..400 {
             let known = {
                 let world = self.world.lock();
                 all.iter().all(|one| world.oracle.knows(one.id) >= one.version)
             };
             if known {
+                self.world.lock().reach.hit("crowd known");
                 break;
             }
             tokio::time::sleep(Duration::from_secs(30)).await;
         }
-        self.world.lock().reach.hit("crowd known");
         let setting: Vec<_> = all.iter().map(|one| (self.fork(), one.id, one.tenant)).collect();
         let setting = setting.into_iter().map(|(mut person, id, tenant)| async move {
             let body = json!({ "cron": OFTEN[1] });

@@ -21,7 +21,7 @@ impl Drive {
         for delivery in due {
             for after in self.fate(&delivery, plan) {
                 let (world, functions) = (self.world.clone(), Arc::clone(&self.functions));
-                let (id, payload) = (delivery.id, delivery.payload());
+                let (id, payload, delivery) = (delivery.id, delivery.payload(), delivery.clone());
                 // The control plane's word is not the tick's to repair.
                 let registry = is_registry(&delivery);
                 let tried_again = plan.crash.is_none() || registry;
@@ -35,7 +35,8 @@ impl Drive {
                 self.spawn(async move {
                     tokio::time::sleep(after).await;
                     world.lock().hand_over(id);
-                    let outcome = functions.worker(payload).await?;
+                    let answer = functions.worker(payload).await?;
+                    let outcome = answer.and_then(|answer| delivery.outcome(&answer));
                     let mut world = world.lock();
                     let now = world.now();
                     if let Err(why) = &outcome {

@@ -165,7 +165,7 @@ impl Drive {
             world.cloud.deliveries(now)
         };
         let deliver = |one: Delivery| async move {
-            let outcome = self.functions.worker(one.event).await?;
+            let outcome = self.functions.worker(one.event).await?.map(drop);
             let mut world = self.world.lock();
             let now = world.now();
             world.cloud.delivered(now, one.id, outcome);

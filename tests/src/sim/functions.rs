@@ -102,15 +102,15 @@ impl Functions {
         }
     }
 
-    /// One event for the worker.
-    pub(crate) async fn worker(&self, event: Value) -> Result<Result<(), String>> {
+    /// One invocation of the worker, and what it answers.
+    pub(crate) async fn worker(&self, event: Value) -> Result<Result<Value, String>> {
         let instance = self.instance(
             Name::Worker,
             |idle| &mut idle.worker,
             |settings, sdk, clock| Arc::new(Worker::new(&settings, sdk, clock)),
         )?;
         let handler = Arc::clone(&instance.handler);
-        let work = async move { worker::handle(&handler, event, worker::TIMEOUT).await };
+        let work = async move { worker::invoke(&handler, event, worker::TIMEOUT).await };
         match self.run(&instance.life, &instance.clock, work).await? {
             End::Done(result) => {
                 if matches!(result, Err(worker::Error::OutOfTime)) {

@@ -318,7 +318,7 @@ const NAMED: &[&str] = &[
     "invoked side by side",
     "delivery tried again",
     "control plane tried a fourth time",
-    "restore at the last moment",
+    "expiry under a restore",
     "crowd told of",
     "crowd known",
     "crowd taken back",

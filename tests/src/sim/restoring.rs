@@ -51,11 +51,16 @@ impl Person {
         let before = Duration::from_secs(self.rng.u64(5..240));
         let wait = Duration::try_from(ends.duration_since(now)).unwrap_or_default();
         tokio::time::sleep(wait.saturating_sub(before)).await;
-        self.world.lock().reach.hit("restore at the last moment");
         let path = format!("/deployments/{deployment}/backups/{backup}/restore");
         let what = What::Restore { backup, body: json!({}) };
         let sent = ("", String::new());
         self.send((deployment, tenant, Key::Manage), what, ("POST", &path), sent).await?;
+        tokio::time::sleep(before).await;
+        let world = &mut *self.world.lock();
+        let mut all = world.oracle.backups_of(deployment);
+        if all.any(|(id, row)| id == backup && !row["pinned_by"].is_null()) {
+            world.reach.hit("expiry under a restore");
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use backups_core::announce;
 use cloud::Cloud;
 use jiff::Timestamp;
 use local::Name;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::call::Call;
 use super::super::life::Life;
@@ -50,7 +50,7 @@ impl Oracle {
             if kind == announce::EVENT_REJECTED {
                 // What must be, and as it was said.
                 let said = &detail["event"]["detail"];
-                if !self.refused.iter().any(|one| one == said) {
+                if !self.refused.iter().any(|one| told_of(one) == *said) {
                     return violated("refused", format!("{life} refuses {detail}"));
                 }
                 reach.hit("announced Event Rejected");
@@ -196,4 +196,12 @@ impl Oracle {
             _ => Ok(()),
         }
     }
+}
+
+/// What is told of a detail that is refused: of a key no more than which it is.
+pub(super) fn told_of(detail: &Value) -> Value {
+    if detail["key_id"].is_null() {
+        return detail.clone();
+    }
+    json!({"key_id": detail["key_id"], "version": detail["version"]})
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::super::table::Table;
-use super::bus::KINDS;
+use super::bus::{KINDS, told_of};
 use super::deployments::DELETED;
 use super::{Oracle, SaidKey, Verdict, violated};
 use crate::rows::{items, named, text};
@@ -39,7 +39,8 @@ impl Oracle {
     /// Each deployment is as the control plane said last.
     fn registry_is_new(&self, cloud: &Cloud) -> Verdict {
         let dead = cloud.dead_letters();
-        let has = |detail: &Value| items(&dead).any(|one| one["event"]["detail"] == *detail);
+        let has =
+            |detail: &Value| items(&dead).any(|one| one["event"]["detail"] == told_of(detail));
         if let Some(detail) = self.refused.iter().find(|detail| !has(detail)) {
             return violated("not-refused", format!("{detail} is in no dead letter"));
         }
