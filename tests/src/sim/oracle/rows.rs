@@ -356,8 +356,10 @@ impl Oracle {
             );
         }
         let expires = time(row, "expires_at").filter(|_| matches!(status, "completed" | "failed"));
-        // One that an operator holds is looked at every two minutes.
-        let held = self.is_paused_since(now - TICKS).then_some(now + SLACK);
+        // One that an operator holds, or that a restore needs, is looked at every two minutes.
+        let held =
+            self.is_paused_since(now - TICKS) || self.was_pinned_since(key, row, now - TICKS);
+        let held = held.then_some(now + SLACK);
         if let Some(expires) = expires.map(|at| held.map_or(at, |held| at.max(held)))
             && due.is_none_or(|due| due > expires + jiff::SignedDuration::from_secs(120))
         {
@@ -367,6 +369,14 @@ impl Oracle {
             );
         }
         Ok(())
+    }
+
+    /// Whether a restore needs the backup that is this now, or did so since then.
+    fn was_pinned_since(&self, key: BackupKey, row: &Value, since: Timestamp) -> bool {
+        let rows = self.backups.get(&key).map_or(&[][..], |one| &one.rows[..]);
+        let first = rows.iter().rposition(|(at, _)| *at <= since).unwrap_or(0);
+        let before = rows[first..].iter().filter_map(|(_, row)| row.as_deref());
+        before.chain([row]).any(|row| !row["pinned_by"].is_null())
     }
 }
 
