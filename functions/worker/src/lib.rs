@@ -153,8 +153,9 @@ pub async fn invoke(worker: &Worker, invoked: Value, remaining: Duration) -> Res
     let mut failed = Vec::new();
     for Message { id, event } in messages {
         let left = until.saturating_duration_since(tokio::time::Instant::now());
+        let event_id = event["id"].as_str().unwrap_or_default().to_owned();
         if let Err(error) = from_queue(worker, event, left).await {
-            tracing::error!(%error, message_id = id, "it stays in the queue, and is tried again");
+            tracing::error!(%error, event_id, "it stays in the queue, and is tried again");
             failed.push(json!({"itemIdentifier": id}));
         }
     }
@@ -162,7 +163,7 @@ pub async fn invoke(worker: &Worker, invoked: Value, remaining: Duration) -> Res
 }
 
 /// An event of a queue. A queue has no reason for what it gives up, and would try a refused
-/// one for a day: a rule hands it to the dead-letter queue, with the reason.
+/// one for two days: a rule hands it to the dead-letter queue, with the reason.
 async fn from_queue(worker: &Worker, event: Value, remaining: Duration) -> Result<(), Error> {
     // That it is refused is told within the same invocation.
     let remaining = remaining.saturating_sub(advance::BUS);

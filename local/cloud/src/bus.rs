@@ -27,8 +27,6 @@ const DOUBLED: u32 = 16;
 /// Lambda tries an asynchronous event again after one minute, then after
 /// two (L).
 const RETRY_MS: u64 = 60_000;
-/// The longest that a queue keeps a message, in seconds (SQS).
-const KEPT: u64 = 14 * 86_400;
 
 #[derive(Debug)]
 pub(crate) struct CompiledRule {
@@ -177,7 +175,7 @@ impl Cloud {
         let oldest = pending.since + self.span(pending.max_age.saturating_mul(1_000));
         let reason = if pending.tries > pending.retries {
             reason
-        } else if pending.due > oldest {
+        } else if pending.due > oldest && pending.queue.is_none() {
             format!("older than {} s at the next try; the last: {reason}", pending.max_age)
         } else {
             self.deliveries.insert(id, pending);
@@ -321,8 +319,9 @@ impl Cloud {
     fn hand(&mut self, rule: String, target: Target, event: &Value) {
         let (function, retries, max_age, queue) = match target {
             Target::Function { function, retries, max_age } => (function, retries, max_age, None),
+            // It keeps a message for longer than it takes to try it so often.
             Target::Queue { arn, function, hidden, receives } => {
-                (function, receives - 1, KEPT, Some(Queued { arn, hidden }))
+                (function, receives - 1, 0, Some(Queued { arn, hidden }))
             }
             Target::DeadLetters => {
                 let detail = &event["detail"];
