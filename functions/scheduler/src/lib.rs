@@ -108,7 +108,7 @@ pub async fn handle(scheduler: &Scheduler, _: Value, remaining: Duration) -> Res
     // it is counted. That it saw nothing does not say that nothing waits.
     let oldest = oldest.into_inner();
     if done.is_ok() || oldest > 0 {
-        telemetry::count(Metric::OldestDueSeconds, oldest, scheduler.clock.timestamp());
+        telemetry::count(Metric::OldestDueSeconds, oldest);
     }
     done
 }
@@ -131,7 +131,7 @@ async fn tick(
     }
     let brake = scheduler.table.brake().await.map_err(Error::Table)?;
     if let Some(since) = brake.since() {
-        telemetry::count(Metric::PausedSeconds, (now - since).0, scheduler.clock.timestamp());
+        telemetry::count(Metric::PausedSeconds, (now - since).0);
         let mut seen = brake.clone();
         if seen.seen(now)
             && let Err(error) = scheduler.table.write_brake(&brake, seen).await
@@ -254,11 +254,8 @@ async fn one_row(scheduler: &Scheduler, limits: &Limits, row: &DueRow) -> Result
         }
         DueRow::Reconciliation { .. } => reconciliation(scheduler, row).await,
         DueRow::Schedule { .. } | DueRow::Unknown { .. } => {
-            telemetry::count(Metric::RowsUnreadable, 1, scheduler.clock.timestamp());
-            Err(TableError::Row {
-                row: format!("{row:?}"),
-                problem: "this release does not know it, or it is in the wrong shard".to_owned(),
-            })
+            let problem = "this release does not know it, or it is in the wrong shard";
+            Err(TableError::unreadable(format!("{row:?}"), problem))
         }
     }
 }

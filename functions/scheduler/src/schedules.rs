@@ -86,10 +86,8 @@ impl Releasing<'_> {
     /// Decides on one schedule's slot.
     async fn row(&mut self, row: &DueRow) -> Result<Next, TableError> {
         let DueRow::Schedule { deployment_id, .. } = row else {
-            let at = self.scheduler.clock.timestamp();
-            telemetry::count(Metric::RowsUnreadable, 1, at);
-            let problem = "it stands where schedules stand".to_owned();
-            return Err(TableError::Row { row: format!("{row:?}"), problem });
+            let problem = "it stands where schedules stand";
+            return Err(TableError::unreadable(format!("{row:?}"), problem));
         };
         self.schedule(*deployment_id).await
     }
@@ -172,7 +170,7 @@ impl Releasing<'_> {
             return Ok(false);
         }
         tracing::info!(backup_id = %backup.id, slot = ?backup.schedule_slot, "a slot's backup is requested");
-        self.count(skipped);
+        Self::count(skipped);
         // What was skipped before it stands in the row, which is due for that.
         self.publish(&Detail::all_of(backup)).await;
         Ok(true)
@@ -193,7 +191,7 @@ impl Releasing<'_> {
         let table = &self.scheduler.table;
         match table.write_schedule(Some(read), next, due).await? {
             Stored::Yes(stored) => {
-                self.count(skipped);
+                Self::count(skipped);
                 let mut told = (*stored).clone();
                 self.announce(&mut told).await;
                 if told != *stored {
@@ -207,11 +205,11 @@ impl Releasing<'_> {
     }
 
     /// Counts slots that make no backup.
-    fn count(&self, skipped: usize) {
+    fn count(skipped: usize) {
         if skipped > 0 {
             tracing::warn!(skipped, "slots were skipped");
             let count = i64::try_from(skipped).unwrap_or(i64::MAX);
-            telemetry::count(Metric::SchedulesSkipped, count, self.scheduler.clock.timestamp());
+            telemetry::count(Metric::SchedulesSkipped, count);
         }
     }
 

@@ -286,7 +286,7 @@ pub(crate) async fn stored(
     let worker = advance.worker;
     let held = |row: &Backup| row.held.as_ref().map_or(0, |held| held.times);
     if held(after) > held(before) {
-        telemetry::count(Metric::DeletesHeld, 1, worker.clock.timestamp());
+        telemetry::count(Metric::DeletesHeld, 1);
     }
     if after.owners != before.owners {
         // After the row: a crash in between costs the events, and the tick makes up for
@@ -296,7 +296,7 @@ pub(crate) async fn stored(
         }
     }
     if after.status != before.status {
-        tell(worker, before.status, after);
+        tell(before.status, after);
         if after.status == Status::Failed {
             // For now; that it is done is seen to when this one rests.
             prune_failed(advance, after).await;
@@ -306,13 +306,12 @@ pub(crate) async fn stored(
 }
 
 /// Logs and counts a change of status.
-fn tell(worker: &Worker, before: Status, row: &Backup) {
+fn tell(before: Status, row: &Backup) {
     let failure = row.failure.as_ref().map(|failure| failure.reason.as_str());
     tracing::info!(from = before.as_str(), to = row.status.as_str(), failure, "status");
-    let at = worker.clock.timestamp();
     match row.status {
-        Status::Completed => telemetry::count(Metric::BackupsCompleted, 1, at),
-        Status::Failed => telemetry::count(Metric::BackupsFailed, 1, at),
+        Status::Completed => telemetry::count(Metric::BackupsCompleted, 1),
+        Status::Failed => telemetry::count(Metric::BackupsFailed, 1),
         Status::Pending | Status::InProgress | Status::Deleting => {}
     }
 }

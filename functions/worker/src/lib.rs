@@ -211,7 +211,7 @@ async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Resul
             restores::advance(worker, deployment_id, id, announced, until).await?;
         }
         Ok(Wake::Ordered { ordered, at }) => {
-            reject_counted(worker, restores::obey(worker, ordered, at, until).await)?;
+            reject_counted(restores::obey(worker, ordered, at, until).await)?;
         }
         Ok(Wake::Snapshots { smallest }) => {
             // Not a set of ours: one read, and done.
@@ -220,41 +220,41 @@ async fn handle_one(worker: &Worker, event: Value, remaining: Duration) -> Resul
             }
         }
         Ok(Wake::UpgradeRequested(event)) => {
-            reject_counted(worker, upgrades::requested(worker, event).await)?;
+            reject_counted(upgrades::requested(worker, event).await)?;
         }
         Ok(Wake::Upgrade { deployment_id, id }) => {
             upgrades::advance(worker, deployment_id, &id).await?;
         }
         Ok(Wake::Changed(event)) => {
-            reject_counted(worker, registry::changed(&worker.table, &worker.region, event).await)?;
+            reject_counted(registry::changed(&worker.table, &worker.region, event).await)?;
         }
         Ok(Wake::Deleted(event)) => {
             let done = registry::deleted(&worker.table, &event).await;
-            reject_counted(worker, done)?;
+            reject_counted(done)?;
         }
         Ok(Wake::KeyChanged(event)) => {
             let done = registry::key_changed(&worker.table, event, &worker.clock).await;
-            reject_counted(worker, done)?;
+            reject_counted(done)?;
         }
         Ok(Wake::KeyEnded { ended, fault }) => {
             let done = registry::key_ended(&worker.table, &ended, fault, &worker.clock).await;
-            reject_counted(worker, done)?;
+            reject_counted(done)?;
         }
         Ok(Wake::Reconciliation) => reconciliation::advance(worker, until).await?,
         Ok(Wake::RemovalOrdered { ordered, at }) => {
-            reject_counted(worker, orphans::remove(worker, ordered, at, until).await)?;
+            reject_counted(orphans::remove(worker, ordered, at, until).await)?;
         }
         Ok(Wake::Foreign) => tracing::debug!("an event that is not for us"),
-        Err(reason) => return reject_counted(worker, Err(Error::Rejected(reason))),
+        Err(reason) => return reject_counted(Err(Error::Rejected(reason))),
     }
     Ok(())
 }
 
 /// Counts an event that was refused, at each try of it.
-fn reject_counted(worker: &Worker, result: Result<(), Error>) -> Result<(), Error> {
+fn reject_counted(result: Result<(), Error>) -> Result<(), Error> {
     if let Err(Error::Rejected(reason)) = &result {
         tracing::error!(%reason, "event refused");
-        telemetry::count(Metric::EventsRejected, 1, worker.clock.timestamp());
+        telemetry::count(Metric::EventsRejected, 1);
     }
     result
 }

@@ -134,8 +134,8 @@ impl Operation for Restore {
         advance.worker.table.write_restore(self, after, due_at, None).await
     }
 
-    async fn stored(&self, advance: &Advance<'_>, after: &Self) -> Result<(), TableError> {
-        crate::restores::stored(advance.worker, self, after);
+    async fn stored(&self, _: &Advance<'_>, after: &Self) -> Result<(), TableError> {
+        crate::restores::stored(self, after);
         Ok(())
     }
 }

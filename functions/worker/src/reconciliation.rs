@@ -152,7 +152,7 @@ impl Reconciling<'_> {
         let stored = self.advance.intend(&row, done).await?.ok_or(Trouble::Overtaken)?;
         self.advance.got_on |= whole;
         if stored.run.is_none() {
-            told(worker, &stored);
+            told(&stored);
         }
         Ok(stored)
     }
@@ -306,8 +306,7 @@ impl Reconciling<'_> {
     /// EC2 did not let us look: later again, from the same place.
     async fn trouble(&mut self, row: Reconciliation, error: &CallError) -> Result<(), TableError> {
         tracing::warn!(%error, "EC2 could not be looked at");
-        let at = self.advance.worker.clock.timestamp();
-        telemetry::count(Metric::ReconciliationHindered, 1, at);
+        telemetry::count(Metric::ReconciliationHindered, 1);
         let mut next = row.clone();
         next.trouble = Some(error.shown());
         next.troubles = next.troubles.saturating_add(1);
@@ -366,9 +365,9 @@ fn count(length: usize) -> u64 {
 }
 
 /// Logs and counts what a run has come to.
-fn told(worker: &Worker, row: &Reconciliation) {
+fn told(row: &Reconciliation) {
     let Some(report) = &row.last else { return };
     tracing::info!(?report, "reconciled");
     let found = i64::try_from(report.orphans.count()).unwrap_or(i64::MAX);
-    telemetry::count(Metric::OrphansFound, found, worker.clock.timestamp());
+    telemetry::count(Metric::OrphansFound, found);
 }

@@ -232,7 +232,7 @@ impl<'a> Advancing<'a> {
         if limits.hold.writes && row.is_urgent() {
             // A deployment is down and stays so: the alarm rings until it is let go.
             tracing::warn!("an operator has paused it in its downtime");
-            telemetry::count(Metric::RestoresHindered, 1, worker.clock.timestamp());
+            telemetry::count(Metric::RestoresHindered, 1);
         }
         Ok(restore::step(row, seen.as_ref(), &limits, now))
     }
@@ -325,18 +325,17 @@ impl<'a> Advancing<'a> {
 }
 
 /// What follows from a write of a restore.
-pub(crate) fn stored(worker: &Worker, before: &Restore, after: &Restore) {
-    let at = worker.clock.timestamp();
+pub(crate) fn stored(before: &Restore, after: &Restore) {
     let refused = |row: &Restore| row.nodes.iter().map(|node| node.start.refusals).sum::<u32>();
     if refused(after) > refused(before) {
-        telemetry::count(Metric::RestoreStartRetries, 1, at);
+        telemetry::count(Metric::RestoreStartRetries, 1);
     }
     if after.is_urgent() && after.troubles > before.troubles {
-        telemetry::count(Metric::RestoresHindered, 1, at);
+        telemetry::count(Metric::RestoresHindered, 1);
     }
     if after.status == Status::Stuck {
         // With each look, so that the alarm rings until somebody has come.
-        telemetry::count(Metric::RestoresStuck, 1, at);
+        telemetry::count(Metric::RestoresStuck, 1);
     }
     if after.phase != before.phase {
         let phase = after.phase.map(restore::Phase::as_str);
@@ -349,6 +348,6 @@ pub(crate) fn stored(worker: &Worker, before: &Restore, after: &Restore) {
     tracing::info!(from = before.status.as_str(), to = after.status.as_str(), failure, "status");
     let kept = after.leftovers.iter().filter(|left| left.fate == Fate::Kept).count();
     if !after.status.active() && kept > 0 {
-        telemetry::count(Metric::VolumesKept, i64::try_from(kept).unwrap_or(i64::MAX), at);
+        telemetry::count(Metric::VolumesKept, i64::try_from(kept).unwrap_or(i64::MAX));
     }
 }

@@ -106,23 +106,17 @@ pub fn may_be_logged(target: &str, level: Level) -> bool {
     level <= Level::INFO || target.split("::").next().is_some_and(|name| OURS.contains(&name))
 }
 
-/// Counts one row that cannot be read, wherever that is: whoever reads it may go on without it.
-pub(crate) fn unreadable_row() {
-    let at = STACK.get().map(|(_, clock)| clock.timestamp()).unwrap_or_default();
-    count(Metric::RowsUnreadable, 1, at);
-}
-
-/// Counts `value` of `metric` at `at`.
-pub fn count(metric: Metric, value: i64, at: jiff::Timestamp) {
+/// Counts `value` of `metric`, now.
+pub fn count(metric: Metric, value: i64) {
     let (name, unit) = metric.name();
-    let Some((stack, _)) = STACK.get() else {
+    let Some((stack, clock)) = STACK.get() else {
         tracing::debug!(metric = name, value, "metric");
         return;
     };
     // Source: CloudWatch user guide, "Specification: Embedded metric format".
     let line = json!({
         "_aws": {
-            "Timestamp": at.as_millisecond(),
+            "Timestamp": clock.timestamp().as_millisecond(),
             "CloudWatchMetrics": [{
                 "Namespace": NAMESPACE,
                 "Dimensions": [["Stack"]],

@@ -370,10 +370,8 @@ fn slot_is_sound(reasons: &[CancellationReason], backup: &Backup) -> Result<(), 
     let deployment = reasons.get(1).and_then(|reason| reason.item.as_ref());
     let holds = deployment.and_then(|row| row.get("active_backup")) == Some(&n(backup.id));
     if code(0) == Some("None") && code(1) == Some("ConditionalCheckFailed") && !holds {
-        return Err(TableError::Row {
-            row: META.to_owned(),
-            problem: format!("its slot is not held by backup {}, which is active", backup.id),
-        });
+        let problem = format!("its slot is not held by backup {}, which is active", backup.id);
+        return Err(TableError::unreadable(META, problem));
     }
     Ok(())
 }

@@ -44,6 +44,7 @@ use backups_core::operation::CallError;
 
 use crate::sdk::SdkConfig;
 use crate::settings::Settings;
+use crate::telemetry::{self, Metric};
 
 pub use backups::{Beside, Rotation};
 pub use deployments::Registered;
@@ -85,6 +86,15 @@ pub enum TableError {
         /// How often it was tried.
         tries: u32,
     },
+}
+
+impl TableError {
+    /// A row that this release cannot read, or that contradicts another: counted, so that an
+    /// operator hears of it wherever that is; whoever reads it may go on without it.
+    pub fn unreadable(row: impl Into<String>, problem: impl Into<String>) -> Self {
+        telemetry::count(Metric::RowsUnreadable, 1);
+        Self::Row { row: row.into(), problem: problem.into() }
+    }
 }
 
 impl std::fmt::Display for TableError {
@@ -298,10 +308,7 @@ fn from_item<T: serde::de::DeserializeOwned>(item: Item) -> Result<T, TableError
         Some(AttributeValue::S(sk)) => sk.clone(),
         _ => "without sk".to_owned(),
     };
-    serde_dynamo::from_item(item).map_err(|error| {
-        crate::telemetry::unreadable_row();
-        TableError::Row { row, problem: error.to_string() }
-    })
+    serde_dynamo::from_item(item).map_err(|error| TableError::unreadable(row, error.to_string()))
 }
 
 #[cfg(test)]

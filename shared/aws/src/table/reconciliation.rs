@@ -143,7 +143,7 @@ impl Table {
         match row.map(|mut row| row.remove("token")) {
             None => Ok(None),
             Some(Some(AttributeValue::S(token))) => Ok(Some(Nonce(token))),
-            Some(_) => Err(TableError::Row { row: sk, problem: "it has no token".to_owned() }),
+            Some(_) => Err(TableError::unreadable(sk, "it has no token")),
         }
     }
 
