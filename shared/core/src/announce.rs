@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::backup::{self, Backup, BackupType};
+use crate::control_plane::KEY_CHANGED;
 use crate::id::{BackupId, DeploymentId, NodeId, Nonce, RestoreId, TenantId};
+use crate::key::SECRET_PREFIX;
 use crate::operation::Why;
 use crate::reconcile::Reconciliation;
 use crate::restore::{Order, Restore};
@@ -395,9 +397,10 @@ pub struct EventRejected {
     pub version: u32,
     /// Why, as a sentence.
     pub reason: String,
-    /// The event as it came, but of one about a key its id and version alone: any other
-    /// field may hold a secret that somebody has put there. A text if it was no JSON; of one of
-    /// more than [`KEPT_WHOLE`] bytes its id, source, detail-type and time alone.
+    /// The event as it came; a text if it was no JSON. Of one about a key, or of more than
+    /// [`KEPT_WHOLE`] bytes, its id, source, detail-type and time alone; about a key also the
+    /// detail's `key_id` and `version`: any other field may hold a secret that somebody has put
+    /// there.
     pub event: Value,
 }
 
@@ -405,17 +408,14 @@ pub struct EventRejected {
 /// takes less than 256 KB (EventBridge user guide, "Calculating `PutEvents` event entry size").
 pub const KEPT_WHOLE: usize = 200_000;
 
-/// `detail-type` of what the control plane says of a key.
-const KEY_CHANGED: &str = "API Key Changed";
-
 /// The most characters of a reason: it may quote what was sent.
 const REASON: usize = 1_000;
 
-/// A value that is no secret, or null.
+/// A short value that is no secret, or null.
 fn plain(value: &Value) -> Value {
     match value {
-        Value::String(text) if text.contains("ld_") || text.len() > 128 => Value::Null,
-        Value::String(_) | Value::Number(_) => value.clone(),
+        Value::String(text) if !text.contains(SECRET_PREFIX) && text.len() <= 128 => value.clone(),
+        Value::Number(_) => value.clone(),
         _ => Value::Null,
     }
 }
@@ -423,17 +423,16 @@ fn plain(value: &Value) -> Value {
 impl EventRejected {
     /// A refusal.
     pub fn new(reason: &str, mut event: Value) -> Self {
-        if event["detail-type"] == KEY_CHANGED {
-            let detail = event["detail"].take();
-            event["detail"] = ["key_id", "version"]
-                .map(|name| (name, plain(&detail[name])))
-                .into_iter()
-                .collect();
-        }
-        if event.to_string().len() > KEPT_WHOLE {
+        let of_a_key = event["detail-type"] == KEY_CHANGED;
+        if of_a_key || event.to_string().len() > KEPT_WHOLE {
             let names = ["id", "source", "detail-type", "time"];
-            let part = |name| (name, event.get_mut(name).map(Value::take).unwrap_or_default());
-            event = names.map(part).into_iter().collect();
+            let mut kept: Value =
+                names.map(|name| (name, event[name].clone())).into_iter().collect();
+            if of_a_key {
+                let part = |name| (name, plain(&event["detail"][name]));
+                kept["detail"] = ["key_id", "version"].map(part).into_iter().collect();
+            }
+            event = kept;
         }
         Self { version: 1, reason: reason.chars().take(REASON).collect(), event }
     }

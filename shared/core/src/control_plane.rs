@@ -4,11 +4,33 @@ use serde::Deserialize;
 
 use crate::deployment::{Node, Registry};
 use crate::id::{DeploymentId, TenantId};
-use crate::key::{Key, LONGEST, MOST_DEPLOYMENTS, MOST_NETWORKS, Network, Permission};
+use crate::key::{
+    Key, LONGEST, MOST_DEPLOYMENTS, MOST_NETWORKS, Network, Permission, SECRET_PREFIX,
+};
 use crate::time::Time;
 
 /// `source` of the control plane's events.
 pub const SOURCE: &str = "supervisor.control-plane";
+
+/// The largest version of anything: one more can still be said. EventBridge takes integers up
+/// to 2^63 - 1 (its API reference, `PutEvents`).
+pub const LAST_VERSION: u64 = (1 << 63) - 2;
+
+/// `detail-type` of a deployment as it is now.
+pub const DEPLOYMENT_CHANGED: &str = "Deployment Changed";
+
+/// `detail-type` of a deployment's end.
+pub const DEPLOYMENT_DELETED: &str = "Deployment Deleted";
+
+/// `detail-type` of the request of a backup before an upgrade.
+pub const UPGRADE_REQUESTED: &str = "Deployment Upgrade Requested";
+
+/// `detail-type` of a key as it is now.
+pub const KEY_CHANGED: &str = "API Key Changed";
+
+/// Every `detail-type` of the control plane's that is read.
+pub const KINDS: [&str; 4] =
+    [DEPLOYMENT_CHANGED, DEPLOYMENT_DELETED, UPGRADE_REQUESTED, KEY_CHANGED];
 
 /// `Deployment Changed`: the deployment as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -115,7 +137,7 @@ pub const KEY_ID: usize = 64;
 fn is_key_id(text: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let sound = (1..=KEY_ID).contains(&text.len()) && text.bytes().all(word);
-    sound && !text.starts_with("ld_")
+    sound && !text.starts_with(SECRET_PREFIX)
 }
 
 impl KeyChanged {
@@ -154,9 +176,9 @@ impl KeyChanged {
         }
         let id = &self.key_id;
         let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        let fault = if self.version == 0 || self.version == u64::MAX {
+        let fault = if self.version == 0 || self.version > LAST_VERSION {
             // Who ends a key writes one version more.
-            Some(format!("version is 1 to {}", u64::MAX - 1))
+            Some(format!("version is 1 to {LAST_VERSION}"))
         } else if self.hash.len() != 64 || !self.hash.bytes().all(hex) {
             Some("a hash is SHA-256 in 64 lower-case hex digits".to_owned())
         } else if let Some(fault) = word_fault("tenant_id", self.tenant_id.as_str()) {
@@ -255,9 +277,9 @@ impl DeploymentChanged {
         if id.0 == 0 || self.version == 0 {
             return Err(Rejected("deployment_id and version count from 1".to_owned()));
         }
-        if self.version == u64::MAX {
+        if self.version > LAST_VERSION {
             // Nothing could follow it, its deletion neither.
-            return Err(Rejected(format!("deployment {id}: version is 1 to {}", u64::MAX - 1)));
+            return Err(Rejected(format!("deployment {id}: version is 1 to {LAST_VERSION}")));
         }
         let words = [
             ("tenant_id", self.tenant_id.as_str()),
@@ -369,7 +391,7 @@ mod tests {
         assert_eq!((key.key_id.as_str(), key.version), ("key-1_A", 1));
         let cases: [(Change, &str); 13] = [
             (|e| e.version = 0, "version is 1 to"),
-            (|e| e.version = u64::MAX, "version is 1 to"),
+            (|e| e.version = LAST_VERSION + 1, "version is 1 to"),
             (|e| e.key_id.clear(), "a key_id has"),
             (|e| e.key_id = "a b".into(), "a key_id has"),
             (|e| e.key_id = "x".repeat(65), "a key_id has"),
@@ -402,7 +424,7 @@ mod tests {
         type Change = fn(&mut DeploymentChanged);
         let cases: [(Change, &str); 11] = [
             (|e| e.version = 0, "count from 1"),
-            (|e| e.version = u64::MAX, "version is 1 to"),
+            (|e| e.version = LAST_VERSION + 1, "version is 1 to"),
             (|e| e.tenant_id = TenantId::from("a\u{85}"), "tenant_id has a control character"),
             (|e| e.status.push('\n'), "status has a control character"),
             (|e| e.deployment_id = DeploymentId(0), "count from 1"),

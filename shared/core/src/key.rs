@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::id::{DeploymentId, TenantId};
 use crate::time::{Seconds, Time};
 
+/// What every key's secret begins with: text with this in it may be one.
+pub const SECRET_PREFIX: &str = "ld_";
+
 /// The longest that a key may open anything.
 pub const LONGEST: Seconds = Seconds::days(365);
 

@@ -232,20 +232,20 @@ pub fn read(event: Value) -> Result<Wake, String> {
                 announced: Some(requested.announcement),
             })
         }
-        (control_plane::SOURCE, "Deployment Changed") => {
+        (control_plane::SOURCE, control_plane::DEPLOYMENT_CHANGED) => {
             parsed(&detail_type, detail).map(Wake::Changed)
         }
-        (control_plane::SOURCE, "API Key Changed") => {
+        (control_plane::SOURCE, control_plane::KEY_CHANGED) => {
             let ended = KeyEnded::read(&detail);
             match (key_changed(&detail_type, detail), ended) {
                 (Err(fault), Some(ended)) => Ok(Wake::KeyEnded { ended, fault }),
                 (read, _) => read.map(Wake::KeyChanged),
             }
         }
-        (control_plane::SOURCE, "Deployment Upgrade Requested") => {
+        (control_plane::SOURCE, control_plane::UPGRADE_REQUESTED) => {
             parsed(&detail_type, detail).map(Wake::UpgradeRequested)
         }
-        (control_plane::SOURCE, "Deployment Deleted") => {
+        (control_plane::SOURCE, control_plane::DEPLOYMENT_DELETED) => {
             parsed(&detail_type, detail).map(Wake::Deleted)
         }
         ("aws.ec2", "EBS Multi-Volume Snapshots Completion Status") => {
@@ -344,6 +344,7 @@ mod tests {
         let secret = format!("ld_{}", "A".repeat(43));
         for field in ["tenant_id", "key_id", "version", "hash"] {
             let mut event = json!({"id": "1", "detail-type": "API Key Changed",
+                "resources": [secret],
                 "detail": {"key_id": "key-1", "version": 7, "hash": "0", "tenant_id": "t"}});
             event["detail"][field] = json!(secret);
             let told = serde_json::to_string(&EventRejected::new("why", event)).expect("JSON");

@@ -3,6 +3,7 @@
 use aws_sdk_dynamodb::types::{
     Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
+use backups_core::key::SECRET_PREFIX;
 use backups_core::time::{Seconds, Time};
 
 pub use backups_core::key::{Key, Permission};
@@ -37,12 +38,15 @@ impl Secret {
     /// The secret of these 256 bits.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         use base64::Engine as _;
-        Self(format!("ld_{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)))
+        Self(format!(
+            "{SECRET_PREFIX}{}",
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+        ))
     }
 
     /// Reads a secret as a client sends it. None: it has not the form of one.
     pub fn parse(text: &str) -> Option<Self> {
-        let body = text.strip_prefix("ld_")?;
+        let body = text.strip_prefix(SECRET_PREFIX)?;
         let form = body.len() == 43
             && body.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         form.then(|| Self(text.to_owned()))
