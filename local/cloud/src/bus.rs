@@ -56,7 +56,9 @@ pub(crate) struct Pending {
     /// Tries that failed.
     tries: u32,
     retries: u32,
-    max_age: u64,
+    /// For how many of AWS's seconds `EventBridge` tries. None: a queue keeps a message for
+    /// longer than it takes to try it so often.
+    max_age: Option<u64>,
     /// The queue in which it waits.
     #[serde(default)]
     queue: Option<Queued>,
@@ -128,7 +130,7 @@ impl Delivery {
     }
 
     fn message_id(&self) -> String {
-        format!("{:08x}-0000-4000-8000-{:012x}", self.id >> 48, self.id)
+        format!("00000000-0000-4000-8000-{:012x}", self.id)
     }
 }
 
@@ -172,14 +174,16 @@ impl Cloud {
             Some(queue) => self.span(1_000 * queue.hidden),
         };
         pending.due = self.now + wait;
-        let oldest = pending.since + self.span(pending.max_age.saturating_mul(1_000));
-        let reason = if pending.tries > pending.retries {
-            reason
-        } else if pending.due > oldest && pending.queue.is_none() {
-            format!("older than {} s at the next try; the last: {reason}", pending.max_age)
-        } else {
-            self.deliveries.insert(id, pending);
-            return;
+        let too_old = pending
+            .max_age
+            .filter(|age| pending.due > pending.since + self.span(age.saturating_mul(1_000)));
+        let reason = match too_old {
+            _ if pending.tries > pending.retries => reason,
+            Some(age) => format!("older than {age} s at the next try; the last: {reason}"),
+            None => {
+                self.deliveries.insert(id, pending);
+                return;
+            }
         };
         self.dead.push(DeadLetter {
             at: self.now,
@@ -318,10 +322,11 @@ impl Cloud {
 
     fn hand(&mut self, rule: String, target: Target, event: &Value) {
         let (function, retries, max_age, queue) = match target {
-            Target::Function { function, retries, max_age } => (function, retries, max_age, None),
-            // It keeps a message for longer than it takes to try it so often.
+            Target::Function { function, retries, max_age } => {
+                (function, retries, Some(max_age), None)
+            }
             Target::Queue { arn, function, hidden, receives } => {
-                (function, receives - 1, 0, Some(Queued { arn, hidden }))
+                (function, receives - 1, None, Some(Queued { arn, hidden }))
             }
             Target::DeadLetters => {
                 let detail = &event["detail"];
