@@ -63,9 +63,10 @@ pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
         restore_id = Empty,
         key_id = Empty,
     );
+    let began = Began(Instant::now());
+    request.extensions_mut().insert(began);
     request.extensions_mut().insert(id.clone());
     async {
-        let started = Instant::now();
         let mut response = next.run(request).await;
         let headers = response.headers_mut();
         if let Ok(value) = HeaderValue::from_str(id.as_str()) {
@@ -77,7 +78,7 @@ pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
         tracing::info!(
             status = response.status().as_u16(),
             code = response.extensions().get::<Code>().map(|code| code.as_str()),
-            milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "answered"
         );
         response
@@ -87,8 +88,7 @@ pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
 }
 
 /// Gives every request a reply of our shape, also when a handler panics or hangs.
-pub(crate) async fn shaped(mut request: Request, next: Next) -> Response {
-    request.extensions_mut().insert(Began(Instant::now()));
+pub(crate) async fn shaped(request: Request, next: Next) -> Response {
     let id = request.extensions().get::<Nonce>().cloned().unwrap_or_default();
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut response = match tokio::time::timeout(DEADLINE, handled).await {
