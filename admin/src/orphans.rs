@@ -119,8 +119,7 @@ async fn list(
             let Some(vouching) = readable(&one.id, vouching, &mut unjudged)? else { continue };
             let verdict = judge_snapshot(one, &table_id, &vouching, now(one.started_at));
             let (id, gib) = (one.id.as_str(), one.size_gib);
-            let verdict = (verdict, all);
-            found.extend(shown("snapshot", id, gib, one.started_at, &one.tags, verdict));
+            found.extend(shown("snapshot", id, gib, one.started_at, &one.tags, verdict, all));
         }
         token = page.next;
         if token.is_none() {
@@ -134,8 +133,7 @@ async fn list(
             let Some(row) = readable(&one.id, row, &mut unjudged)? else { continue };
             let verdict = judge_volume(one, &table_id, &row, now(one.created_at));
             let (id, gib) = (one.id.as_str(), one.size_gib);
-            let verdict = (verdict, all);
-            let shown = shown("volume", id, gib, one.created_at, &one.tags, verdict);
+            let shown = shown("volume", id, gib, one.created_at, &one.tags, verdict, all);
             found.extend(shown.map(|mut shown| {
                 shown["attached"] = json!(one.attached);
                 shown
@@ -172,7 +170,8 @@ fn shown(
     size_gib: u64,
     created_at: Option<Time>,
     tags: &Tags,
-    (verdict, all): (Verdict, bool),
+    verdict: Verdict,
+    all: bool,
 ) -> Option<Value> {
     let (by, because) = match verdict {
         Verdict::Orphan(because) => ("order", because.sentence()),
