@@ -9,6 +9,7 @@ use super::super::scene::Key;
 use super::super::table::RowRef;
 use super::named::known_by;
 use super::schedules::setting;
+use super::versions::{since, was_there};
 use super::{Asked, EXPIRED, Oracle, Page, Request, TICKS, Verdict, What, time, violated};
 use crate::rows::{FIELDS, items, named, text};
 
@@ -228,9 +229,9 @@ impl Oracle {
     /// The versions of a backup's row between the question and now; None: not there.
     pub(super) fn backup_since(&self, asked: &Asked, id: u64) -> Vec<Option<&RowRef>> {
         let Some(backup) = self.backups.get(&(asked.deployment, id)) else { return vec![None] };
-        let first = backup.rows.iter().rposition(|(at, _)| *at <= asked.at);
-        let mut all: Vec<_> = if first.is_none() { vec![None] } else { Vec::new() };
-        all.extend(backup.rows.iter().skip(first.unwrap_or(0)).map(|(_, row)| row.as_ref()));
+        let mut all: Vec<_> =
+            if was_there(&backup.rows, asked.at) { Vec::new() } else { vec![None] };
+        all.extend(since(&backup.rows, asked.at).iter().map(|(_, row)| row.as_ref()));
         all
     }
 

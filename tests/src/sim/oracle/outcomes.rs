@@ -10,6 +10,7 @@ use super::super::life::Life;
 use super::super::table::RowRef;
 use super::refusals::IN_ORDER;
 use super::schedules::{behind, gives_way, setting_on};
+use super::versions::{since, was_there};
 use super::{Asked, DECIDED, EXPIRED, Oracle, SLACK, TICKS, Verdict, time, violated};
 use crate::rows::{items, text};
 
@@ -136,13 +137,11 @@ impl Oracle {
         }
         let Some(id) = gives_way(self.backups_of(deployment)) else { return false };
         let rows = self.backups.get(&(deployment, id)).map_or(&[][..], |one| one.rows.as_slice());
-        let first = rows.iter().rposition(|(at, _)| *at <= now - DECIDED);
-        first.is_some_and(|first| {
-            rows[first..].iter().all(|(_, row)| {
+        was_there(rows, now - DECIDED)
+            && since(rows, now - DECIDED).iter().all(|(_, row)| {
                 let row = row.as_ref();
                 row.is_some_and(|row| gives_way(std::iter::once((id, row))).is_some())
             })
-        })
     }
 
     /// The row says of its latest slot what has become of it by now.
@@ -233,11 +232,9 @@ impl Oracle {
     }
 
     /// The versions of a deployment's row since then, the one of that moment among them.
-    pub(super) fn deployment_rows(&self, deployment: u64, since: Timestamp) -> Vec<&RowRef> {
+    pub(super) fn deployment_rows(&self, deployment: u64, then: Timestamp) -> Vec<&RowRef> {
         let rows = self.deployments.get(&deployment).map(|one| one.rows.as_slice());
-        let rows = rows.unwrap_or_default();
-        let first = rows.iter().rposition(|(at, _)| *at <= since).unwrap_or(0);
-        rows.iter().skip(first).map(|(_, row)| row).collect()
+        since(rows.unwrap_or_default(), then).iter().map(|(_, row)| row).collect()
     }
 }
 
@@ -257,7 +254,6 @@ impl super::schedules::Schedules {
     /// The versions of the row between the question and now.
     fn rows_since(&self, asked: &Asked) -> Vec<RowRef> {
         let rows = self.rows.get(&asked.deployment).map_or(&[][..], Vec::as_slice);
-        let first = rows.iter().rposition(|(at, _)| *at <= asked.at).unwrap_or(0);
-        rows.iter().skip(first).map(|(_, row)| Arc::clone(row)).collect()
+        since(rows, asked.at).iter().map(|(_, row)| Arc::clone(row)).collect()
     }
 }

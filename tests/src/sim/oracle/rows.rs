@@ -11,6 +11,7 @@ use super::super::life::Life;
 use super::super::reach::Reach;
 use super::super::spells::Trouble;
 use super::super::table::{Change, RowRef, Table};
+use super::versions::since;
 use super::{Backup, HELD, KEPT, LOOKS, Oracle, SLACK, TICKS, Verdict, pause, time, violated};
 use crate::rows::{self, BackupKey, items, moves, text};
 
@@ -372,10 +373,9 @@ impl Oracle {
     }
 
     /// Whether a restore needs the backup that is this now, or did so since then.
-    fn was_pinned_since(&self, key: BackupKey, row: &Value, since: Timestamp) -> bool {
+    fn was_pinned_since(&self, key: BackupKey, row: &Value, then: Timestamp) -> bool {
         let rows = self.backups.get(&key).map_or(&[][..], |one| &one.rows[..]);
-        let first = rows.iter().rposition(|(at, _)| *at <= since).unwrap_or(0);
-        let before = rows[first..].iter().filter_map(|(_, row)| row.as_deref());
+        let before = since(rows, then).iter().filter_map(|(_, row)| row.as_deref());
         before.chain([row]).any(|row| !row["pinned_by"].is_null())
     }
 }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::super::refusals::restorable;
+use super::super::versions::since;
 use super::super::{Asked, Oracle, Page, SLACK, Verdict, time, violated};
 use crate::rows::{items, text};
 use crate::sim::reply::Reply;
@@ -73,8 +74,7 @@ impl Oracle {
     ) -> Verdict {
         let rows = self.restores.all.get(&(asked.deployment, id)).map(|one| one.rows.as_slice());
         let rows = rows.unwrap_or_default();
-        let first = rows.iter().rposition(|(at, _)| *at <= asked.at).unwrap_or(0);
-        if rows.iter().skip(first).any(|(_, row)| same(item, row)) {
+        if since(rows, asked.at).iter().any(|(_, row)| same(item, row)) {
             return Ok(());
         }
         violated("list-untrue", format!("{asked:?}: {item}, the row was {rows:?}"))
