@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use serde_dynamo::Item;
 use serde_json::{Value, json};
 
-use super::people::Doing;
+use super::doing::Doing;
 use super::plan::{Kind, Plan, Profile};
 use super::world::{Shared, World};
 use super::{Result, happenings::Happens};

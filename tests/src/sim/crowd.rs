@@ -5,14 +5,15 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use futures_util::StreamExt as _;
+use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
 
+use super::doing::Doing;
 use super::drive::control_plane;
 use super::happenings::Happens;
 use super::oracle::DELETED;
 use super::oracle::slots::OFTEN;
-use super::people::{Doing, Person};
+use super::people::Person;
 use super::plan::{Kind, Plan, Profile};
 use super::scene::{self, Deployment};
 use crate::Result;
@@ -52,15 +53,12 @@ impl Person {
             }
             tokio::time::sleep(Duration::from_secs(30)).await;
         }
-        let setting: Vec<_> = all.iter().map(|one| (self.fork(), one.id, one.tenant)).collect();
-        let setting = setting.into_iter().map(|(mut person, id, tenant)| async move {
+        let each: Vec<_> = all.iter().map(|one| Ok((self.fork(), one.id, one.tenant))).collect();
+        let set = |(mut person, id, tenant): (Self, u64, usize)| async move {
             let body = json!({ "cron": OFTEN[1] });
-            person.set_schedule(id, tenant, &body).await.map(|_| ())
-        });
-        let mut setting = futures_util::stream::iter(setting).buffer_unordered(SIDE_BY_SIDE);
-        while let Some(done) = setting.next().await {
-            done?;
-        }
+            person.set_schedule(id, tenant, &body).await.map(drop)
+        };
+        futures_util::stream::iter(each).try_for_each_concurrent(SIDE_BY_SIDE, set).await?;
         tokio::time::sleep(Duration::from_secs(self.rng.u64(1_200..2_400))).await;
         self.leave(&all);
         Ok(())

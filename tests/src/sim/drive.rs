@@ -24,11 +24,12 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::brake;
+use super::doing::Doing;
 use super::functions::Functions;
 use super::happenings::{self, Happening, Happens};
 use super::herd;
 use super::oracle::{Oracle, Violation};
-use super::people::{Doing, Person};
+use super::people::Person;
 use super::plan::{Kind, Plan, Profile};
 use super::restoring;
 use super::scene::Scene;
@@ -165,7 +166,8 @@ impl Drive {
             world.cloud.deliveries(now)
         };
         let deliver = |one: Delivery| async move {
-            let outcome = self.functions.worker(one.event).await?.map(drop);
+            let answer = self.functions.worker(one.payload()).await?;
+            let outcome = answer.and_then(|answer| one.outcome(&answer));
             let mut world = self.world.lock();
             let now = world.now();
             world.cloud.delivered(now, one.id, outcome);

@@ -25,6 +25,7 @@ mod crash_point;
 mod crowd;
 mod deliver;
 mod dice;
+mod doing;
 mod downtime;
 mod drive;
 mod functions;

@@ -6,9 +6,10 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::doing::Doing;
 use super::happenings::Happens;
 use super::oracle::What;
-use super::people::{Doing, Person};
+use super::people::Person;
 use super::plan::{Kind, Plan, Profile};
 use super::scene::Key;
 use super::world::World;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures_util::future::try_join_all;
 
+use super::doing::Doing;
 use super::happenings::Happens;
-use super::people::{Doing, Person};
+use super::people::Person;
 use super::plan::{Kind, Plan, Profile};
 use super::scene::Key;
 use crate::{Failed, Result};

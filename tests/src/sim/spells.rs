@@ -7,7 +7,7 @@ use fastrand::Rng;
 use jiff::Timestamp;
 
 use super::call::{Call, Service};
-use super::people::Doing;
+use super::doing::Doing;
 
 /// A kind of trouble that lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

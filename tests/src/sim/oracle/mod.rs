@@ -35,6 +35,8 @@ mod rows;
 pub(super) mod schedules;
 pub(super) mod slots;
 mod troubles;
+mod upgrades;
+mod versions;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -159,6 +161,7 @@ pub(crate) struct Oracle {
     deletes: BTreeMap<BackupKey, u32>,
     restores: restores::Restores,
     schedules: schedules::Schedules,
+    upgrades: upgrades::Upgrades,
     pauses: brake::Pauses,
     stack_row: reconciliation::Reconciling,
     /// The one that gives way in the write that is being looked at.
@@ -346,6 +349,7 @@ impl Oracle {
             deletes: BTreeMap::new(),
             restores: restores::Restores::default(),
             schedules: schedules::Schedules::new(profile),
+            upgrades: upgrades::Upgrades::default(),
             pauses: brake::Pauses::default(),
             stack_row: reconciliation::Reconciling::default(),
             gives_way: None,

@@ -26,6 +26,7 @@ impl Oracle {
         self.nothing_is_lost(cloud)?;
         self.all_was_told()?;
         self.all_is_answered()?;
+        self.all_is_told()?;
         self.orphans_are_told()?;
         self.no_row_is_left(table)?;
         self.expired_in_peace(now)?;

@@ -1,5 +1,5 @@
-//! What runs by itself: each slot of a schedule makes one backup or is told of, the
-//! schedule's oldest gives way and nothing else, and each upgrade is answered.
+//! What runs by itself: each slot of a schedule makes one backup or is told of, and the
+//! schedule's oldest gives way and nothing else.
 //!
 //! When a schedule is due is told by [`Slots`].
 
@@ -17,18 +17,14 @@ use super::super::reach::Reach;
 use super::super::table::{Change, RowRef};
 use super::brake::Held;
 use super::slots::{Shown, Slots};
-use super::{
-    Asked, DECIDED, EXPIRED, LOOKS, Oracle, SLACK, TICKS, UNHEARD, Verdict, time, violated,
-};
+use super::versions::{since, was_there};
+use super::{Asked, DECIDED, LOOKS, Oracle, SLACK, TICKS, Verdict, time, violated};
 use crate::rows::{BackupKey, items, text};
 
 /// So many slots that an outage has passed over are told of one by one (docs/schedules.md).
 const PASSED: usize = 24;
 
-/// An upgrade waits so long for a busy slot (the contract's).
-const WAITS: SignedDuration = SignedDuration::from_mins(15);
-
-/// What is known of schedules and upgrades.
+/// What is known of schedules.
 #[derive(Debug, Default)]
 pub(super) struct Schedules {
     /// What somebody with the right to has asked for, by deployment; null: a DELETE.
@@ -39,12 +35,6 @@ pub(super) struct Schedules {
     pub(super) made: BTreeSet<(u64, String)>,
     /// By slot: the id under which the bus was told that it is skipped.
     told: BTreeMap<(u64, String), String>,
-    /// Upgrades that the control plane has asked for.
-    upgrades: BTreeSet<(u64, String)>,
-    /// Their rows.
-    requests: BTreeMap<(u64, String), RowRef>,
-    /// Answers that the bus has: the id, and how often.
-    answers: BTreeMap<(u64, String), (String, u32)>,
     /// When each is due.
     pub(super) slots: Slots,
 }
@@ -96,14 +86,6 @@ pub(super) fn gives_way<'a>(all: impl Iterator<Item = (u64, &'a RowRef)>) -> Opt
 }
 
 impl Oracle {
-    /// The control plane asks for a backup before an upgrade.
-    pub(super) fn upgrade_asked(&mut self, detail: &Value) {
-        let id = text(detail, "upgrade_id").to_owned();
-        if let Some(deployment) = detail["deployment_id"].as_u64() {
-            self.schedules.upgrades.insert((deployment, id));
-        }
-    }
-
     /// Whether a slot or an upgrade waits for something.
     pub(super) fn scheduling(&mut self, now: Timestamp) -> bool {
         let rows: Vec<RowRef> = self
@@ -117,10 +99,7 @@ impl Oracle {
                 || items(&row["outbox"]).next().is_some()
                 || !self.schedules.slots.between(&row["setting"], behind(row), now).is_empty()
         });
-        overdue
-            || self.schedules.requests.values().any(|row| {
-                text(row, "state") == "waiting" || items(&row["outbox"]).next().is_some()
-            })
+        overdue || self.upgrades.wait()
     }
 
     /// Whether the deployment has a schedule.
@@ -129,11 +108,6 @@ impl Oracle {
         let metas = self.deployments.get(&deployment).and_then(|one| one.rows.last());
         let (Some((_, row)), Some((_, meta))) = (rows, metas) else { return false };
         !setting_on(meta, row).is_null()
-    }
-
-    /// Whether the upgrade's request is there.
-    pub(super) fn knows_upgrade(&self, deployment: u64, id: &str) -> bool {
-        self.schedules.requests.contains_key(&(deployment, id.to_owned()))
     }
 
     /// The row of a schedule was written.
@@ -319,21 +293,6 @@ impl Oracle {
         if right { Ok(()) } else { violated("born", format!("{key:?} is not {setting}: {row}")) }
     }
 
-    /// A new backup before an upgrade: asked for, and the only one of that id ever.
-    pub(super) fn of_an_upgrade(&self, key: BackupKey, row: &Value) -> Verdict {
-        let id = text(row, "upgrade_id").to_owned();
-        let other = self.schedules.requests.get(&(key.0, id.clone()));
-        let other = other.filter(|row| text(row, "state") != "waiting");
-        if let Some(other) = other {
-            return violated("upgrade-twice", format!("backup {key:?}, and there was {other}"));
-        }
-        let right = self.schedules.upgrades.contains(&(key.0, id.clone()))
-            && text(row, "name") == format!("before upgrade {id}")
-            && text(row, "backup_type") == "pre_upgrade"
-            && ["node_id", "remarks", "expires_at"].iter().all(|name| row[*name].is_null());
-        if right { Ok(()) } else { violated("born", format!("{key:?} of upgrade {id}: {row}")) }
-    }
-
     /// At the limit it may be one more while it runs, if another will give way.
     pub(super) fn may_be_over(&self, deployment: u64, row: &Value) -> bool {
         let rotates = !row["schedule_slot"].is_null() || !row["upgrade_id"].is_null();
@@ -372,66 +331,6 @@ impl Oracle {
         }
     }
 
-    /// The row of an upgrade's request was written.
-    pub(super) fn upgrade_changed(
-        &mut self,
-        now: Timestamp,
-        life: &Life,
-        (deployment, id): (u64, &str),
-        change: &Change,
-        reach: &mut Reach,
-    ) -> Verdict {
-        let key = (deployment, id.to_owned());
-        let Some(new) = change.new.as_ref() else {
-            return violated("upgrade-kept", format!("{life} removed the request {key:?}"));
-        };
-        if !self.schedules.upgrades.contains(&key) {
-            return violated("upgrade-unasked", format!("{life} made {new}"));
-        }
-        let state =
-            |row: &Option<RowRef>| row.as_ref().map_or("new", |row| text(row, "state")).to_owned();
-        let (from, to) = (state(&change.old), state(&change.new));
-        let legal = matches!(
-            (from.as_str(), to.as_str()),
-            ("new" | "waiting", "waiting" | "running" | "answered")
-                | ("running" | "answered", "answered")
-        );
-        let fixed = |name: &str| change.old.as_ref().is_none_or(|old| old[name] == new[name]);
-        let asked = time(new, "requested_at").unwrap_or(Timestamp::MIN);
-        let answer = |row: &Value| row["answer"].clone();
-        let again =
-            from == "answered" && change.old.as_ref().is_some_and(|old| answer(old) != answer(new));
-        if !legal || again || !["requested_at", "token", "upgrade_id"].iter().all(|one| fixed(one))
-        {
-            return violated("upgrade-edge", format!("{life}: {:?} became {new}", change.old));
-        }
-        if from != to {
-            reach.hit(&format!("upgrade {from}>{to}"));
-        }
-        let code = text(&new["answer"]["failure"], "code");
-        let busy = matches!(code, "backup_in_progress" | "restore_in_progress");
-        if from != "answered" && busy && now < asked + WAITS - SLACK {
-            return violated("upgrade-early", format!("{life} gave up at {now}: {new}"));
-        }
-        // Who was told of it and did not hear is told again when the tick's lease is over.
-        let over = asked + WAITS;
-        let this = |of: u64, id: &str| new["deployment_id"] == of && new["upgrade_id"] == id;
-        let lost =
-            self.nudges_lost.iter().filter(|(at, of, id)| *at > over - EXPIRED && this(*of, id));
-        let unheard = lost.count();
-        let late = over + EXPIRED + UNHEARD * i32::try_from(unheard).unwrap_or(i32::MAX);
-        if to == "waiting" && self.is_smooth(asked) && now > late {
-            return violated("upgrade-late", format!("{life} still waits at {now}: {new}"));
-        }
-        let due = time(new, "due_at").filter(|_| !new["due_shard"].is_null());
-        let open = to == "waiting" || items(&new["outbox"]).next().is_some();
-        if open && due.is_none_or(|due| due > now + LOOKS) {
-            return violated("upgrade-not-due", format!("{new}"));
-        }
-        self.schedules.requests.insert(key, Arc::clone(new));
-        Ok(())
-    }
-
     /// A skipped slot is announced: one that the row says is skipped, under one id.
     pub(super) fn skip_announced(&mut self, detail: &Value) -> Verdict {
         let deployment = detail["deployment_id"].as_u64().unwrap_or(0);
@@ -461,46 +360,8 @@ impl Oracle {
         }
     }
 
-    /// An upgrade whose backup could not start is answered.
-    pub(super) fn refusal_announced(&mut self, detail: &Value) -> Verdict {
-        let id = text(detail, "upgrade_id").to_owned();
-        let key = (detail["deployment_id"].as_u64().unwrap_or(0), id);
-        let row = self.schedules.requests.get(&key);
-        let told = row.is_some_and(|row| {
-            let answer = &row["answer"];
-            ["announcement_id", "at", "failure"].iter().all(|name| answer[*name] == detail[*name])
-                && answer["backup_id"].is_null()
-                && row["tenant_id"] == detail["tenant_id"]
-        });
-        if told && text(detail, "status") == "failed" {
-            self.answered_upgrade(&key.1, detail);
-            return Ok(());
-        }
-        violated("announced-untrue", format!("{detail}, and it is {row:?}"))
-    }
-
-    /// The bus has an answer to an upgrade.
-    pub(super) fn answered_upgrade(&mut self, id: &str, detail: &Value) {
-        let key = (detail["deployment_id"].as_u64().unwrap_or(0), id.to_owned());
-        let said = text(detail, "announcement_id").to_owned();
-        self.schedules.answers.entry(key).or_insert((said, 0)).1 += 1;
-    }
-
-    /// Every upgrade that was asked for is answered, and every skipped slot told of.
-    pub(super) fn all_is_answered(&self) -> Verdict {
-        let mut asked = self.schedules.upgrades.iter();
-        if let Some(key) = asked.find(|key| !self.schedules.answers.contains_key(*key)) {
-            let row = self.schedules.requests.get(key);
-            return violated("upgrade-unanswered", format!("{key:?} was asked for: {row:?}"));
-        }
-        for (key, row) in &self.schedules.requests {
-            let answer = &row["answer"];
-            let told = self.schedules.answers.get(key);
-            let same = told.is_some_and(|(id, _)| answer["announcement_id"] == id.as_str());
-            if text(row, "state") != "answered" || !same {
-                return violated("upgrade-unanswered", format!("{key:?}: {row}, told {told:?}"));
-            }
-        }
+    /// Every skipped slot is told of.
+    pub(super) fn all_is_told(&self) -> Verdict {
         for (deployment, rows) in &self.schedules.rows {
             let all = rows.iter().flat_map(|(_, row)| items(&row["outbox"]));
             for slot in all.map(|one| text(one, "slot").to_owned()) {
@@ -515,10 +376,9 @@ impl Oracle {
     /// The versions of a schedule's setting between the question and now; null: none.
     pub(super) fn settings_since(&self, asked: &Asked) -> Vec<Value> {
         let rows = self.schedules.rows.get(&asked.deployment).map_or(&[][..], Vec::as_slice);
-        let first = rows.iter().rposition(|(at, _)| *at <= asked.at);
-        let mut all = if first.is_none() { vec![Value::Null] } else { Vec::new() };
+        let mut all = if was_there(rows, asked.at) { Vec::new() } else { vec![Value::Null] };
         for meta in self.deployment_since(asked) {
-            let rows = rows.iter().skip(first.unwrap_or(0));
+            let rows = since(rows, asked.at).iter();
             all.extend(rows.map(|(_, row)| setting_on(meta, row).clone()));
         }
         all
