@@ -18,6 +18,9 @@ const MOST_ENTRIES: usize = 10;
 /// "The total entry size must be less than 256KB" (M).
 const LARGEST: usize = 256 * 1024;
 
+/// 2^63.
+const TOO_LARGE: f64 = 9_223_372_036_854_775_808.0;
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct PutEvents {
@@ -123,6 +126,23 @@ impl Cloud {
     }
 }
 
+/// "For the JSON number (integer) data type, the constraints are: a minimum value of
+/// -9,223,372,036,854,775,808 and a maximum value of 9,223,372,036,854,775,807" (M). With what
+/// an entry beyond them is refused is not said; it is assumed to be malformed.
+fn integers_are_taken(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().all(integers_are_taken),
+        Value::Object(fields) => fields.values().all(integers_are_taken),
+        // What is beyond 64 bits was read as a float, as a fraction is: the largest of these
+        // count as integers.
+        Value::Number(number) => {
+            number.is_i64()
+                || number.is_f64() && number.as_f64().is_some_and(|float| float.abs() < TOO_LARGE)
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+    }
+}
+
 fn refused(code: &str, message: Option<&str>) -> (Reply, String) {
     (json_error(SERVICE, code, message), code.to_owned())
 }
@@ -164,7 +184,7 @@ impl PutEventsEntry {
         }
         let detail = serde_json::from_str::<Value>(&detail)
             .ok()
-            .filter(Value::is_object)
+            .filter(|detail| detail.is_object() && integers_are_taken(detail))
             .ok_or_else(|| ("MalformedDetail", "Detail is malformed.".to_owned()))?;
         let time = match self.time {
             Some(seconds) if seconds.is_finite() && seconds.abs() < 1e11 => {

@@ -149,17 +149,22 @@ fn put_events_fails_entry_by_entry() {
         with("Detail", json!("[]")),
         with("Source", json!("aws.ec2")),
         with("DetailType", Value::Null),
+        with("Detail", json!(r#"{"a": [{"id": 9223372036854775807}, -9223372036854775808, 1.5]}"#)),
+        with("Detail", json!(r#"{"a": [{"id": 9223372036854775808}]}"#)),
+        with("Detail", json!(r#"{"id": 18446744073709551616}"#)),
+        with("Detail", json!(r#"{"id": -9223372036854777000}"#)),
     ]));
     assert_eq!(answer(&reply).0, 200);
     let answer = json_answer(&reply);
-    assert_eq!(answer["FailedEntryCount"], 4);
+    assert_eq!(answer["FailedEntryCount"], 7);
     let codes: Vec<_> =
         answer["Entries"].as_array().unwrap().iter().map(|e| e["ErrorCode"].as_str()).collect();
     let malformed = Some("MalformedDetail");
     let denied = Some("NotAuthorizedForSourceException");
-    assert_eq!(codes, [malformed, None, malformed, denied, Some("InvalidArgument")]);
+    assert_eq!(codes[..5], [malformed, None, malformed, denied, Some("InvalidArgument")]);
+    assert_eq!(codes[5..], [None, malformed, malformed, malformed]);
     assert!(answer["Entries"][1]["EventId"].is_string());
-    assert_eq!(world.cloud.deliveries(world.now).len(), 1);
+    assert_eq!(world.cloud.deliveries(world.now).len(), 2);
     assert_eq!(world.cloud.calls()[0]["outcome"], "MalformedDetail");
 }
 
