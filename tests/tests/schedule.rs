@@ -455,13 +455,13 @@ async fn a_backup_that_cannot_be_read_keeps_neither_slot_nor_upgrade_waiting() -
         here.create("by hand").await?;
         here.until_status(id, "completed").await?;
     }
-    let row = json!({"TableName": here.demo.table, "Item": {
+    let row = json!({
         "pk": {"S": format!("DEPLOYMENT#{deployment}")},
         "sk": {"S": format!("BACKUP#{:020}", 3)},
         "deployment_id": {"N": deployment.to_string()}, "id": {"N": "3"},
         "status": {"S": "hibernating"},
-    }});
-    here.aws("dynamodb", "DynamoDB_20120810.PutItem", &row).await?;
+    });
+    here.put_item(&row).await?;
     upgrade(&here, deployment, "odd").await?;
     let told = answers(&here, "odd").await?;
     assert_eq!(told.len(), 1, "{told:?}");
