@@ -314,6 +314,10 @@ async fn one_restore(
 async fn reconciliation(scheduler: &Scheduler, hint: &DueRow) -> Result<(), TableError> {
     let Some(row) = scheduler.table.reconciliation().await? else { return Ok(()) };
     let now = scheduler.clock.now();
+    if row.is_late(now) {
+        tracing::warn!(next_at = %row.next_at, "the reconciliation does not get on");
+        telemetry::count(Metric::ReconciliationHindered, 1);
+    }
     let (to, leased) = claimed(row.lease.as_ref(), now);
     if !scheduler.table.move_reconciliation(&row, to).await? || leased {
         return Ok(());

@@ -50,7 +50,8 @@ pub enum Metric {
     PausedSeconds,
     /// Events that were refused, counted at each try; then they are in the dead-letter queue.
     EventsRejected,
-    /// Looks of the reconciliation that EC2 did not answer.
+    /// Looks of the reconciliation that EC2 did not answer, and ticks that found it late by a
+    /// day's run.
     ReconciliationHindered,
     /// Rows of the table that this release cannot read, at each try.
     RowsUnreadable,

@@ -28,6 +28,9 @@ use crate::limits::RECONCILE_EVERY;
 use crate::operation::Lease;
 use crate::time::{Seconds, Time};
 
+/// How long after its time a run may begin, or be over when the next one's has come.
+const LATE: Seconds = Seconds::hours(1);
+
 pub use judge::{
     Because, SeenSnapshot, SeenVolume, Tags, Thing, Verdict, Vouching, VouchingRestore,
     judge_snapshot, judge_volume, removable,
@@ -166,6 +169,12 @@ impl Reconciliation {
             next.next_at = now + RECONCILE_EVERY;
         }
         Some(next)
+    }
+
+    /// Whether a run has not begun in time, or has not ended when the next one is due: whatever
+    /// keeps it back, nothing that is lost or left over is found meanwhile.
+    pub fn is_late(&self, now: Time) -> bool {
+        now > self.next_at + LATE
     }
 
     /// The run has a page less before it; with none left in its last phase it is over.

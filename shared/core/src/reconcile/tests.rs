@@ -293,8 +293,13 @@ fn a_run_begins_once_a_day_and_one_under_way_goes_on() {
     let other = Reconciliation::new("fedcba9876543210".into(), NOW);
     assert_ne!(idle.next_at, other.next_at, "not all at one hour");
     assert_eq!(idle.begun(idle.next_at + Seconds(-1)), None);
+    assert!(!idle.is_late(idle.next_at + LATE) && idle.is_late(idle.next_at + LATE + Seconds(1)));
     let row = idle.begun(idle.next_at).expect("a run");
     assert_eq!(row.next_at, idle.next_at + RECONCILE_EVERY);
+    assert!(
+        !row.is_late(idle.next_at + LATE + Seconds(1))
+            && row.is_late(row.next_at + RECONCILE_EVERY)
+    );
     // However late it goes on, it is the same run.
     assert_eq!(row.begun(row.next_at + Seconds::days(3)), Some(row));
 }
