@@ -68,11 +68,13 @@ pub(crate) async fn run(
     match orphans {
         Orphans::List { stack: name, all, json } => {
             let name = name.as_deref().map_or_else(|| stack.bus(), Ok)?;
-            let (found, unjudged) = list(name, *all, stack, sdk, clock).await?;
+            let Listed { found, unjudged, seen } = list(name, *all, stack, sdk, clock).await?;
             if *json {
                 println!("{}", Value::Array(found));
+            } else if found.is_empty() && unjudged.is_empty() {
+                println!("none, of {seen} snapshots and volumes of the stack `{name}`");
             } else {
-                print(&found, unjudged.is_empty());
+                print(&found);
             }
             if unjudged.is_empty() { Ok(()) } else { Err(unjudged.join("\n")) }
         }
@@ -93,16 +95,25 @@ pub(crate) async fn run(
     }
 }
 
+/// What a look at EC2 and the table has come to.
+struct Listed {
+    /// The orphans.
+    found: Vec<Value>,
+    /// Why some could not be judged: it keeps nobody from the others.
+    unjudged: Vec<String>,
+    /// How many have the stack's tags: of a mistyped name none.
+    seen: usize,
+}
+
 /// Every orphan, judged as reconciliation will judge it in a day: one that is young is told
-/// here at once. And why some could not be judged: it keeps nobody from the others. `all`:
-/// what the run deletes by itself, too.
+/// here at once. `all`: what the run deletes by itself, too.
 async fn list(
     name: &str,
     all: bool,
     stack: &Stack,
     sdk: &SdkConfig,
     clock: &Clock,
-) -> Result<(Vec<Value>, Vec<String>), String> {
+) -> Result<Listed, String> {
     let table = Table::reading(&stack.table, sdk);
     let ec2 = Ec2::of(name, sdk);
     let table_id = table.known_id().await.map_err(|error| error.to_string())?;
@@ -110,10 +121,11 @@ async fn list(
     // What is newer than this machine's clock is shown too: clocks differ, and the local
     // mode's is pushed.
     let now = |made: Option<Time>| clock.now().max(made.unwrap_or(clock.now())) + GRACE;
-    let (mut found, mut unjudged) = (Vec::new(), Vec::new());
+    let (mut found, mut unjudged, mut seen) = (Vec::new(), Vec::new(), 0);
     let mut token = None;
     loop {
         let page = ec2.tagged_snapshots(token).await.map_err(|error| error.to_string())?;
+        seen += page.found.len();
         for one in &page.found {
             let vouching = table.vouching(&one.tags).await;
             let Some(vouching) = readable(&one.id, vouching, &mut unjudged)? else { continue };
@@ -128,6 +140,7 @@ async fn list(
     }
     loop {
         let page = ec2.tagged_volumes(token).await.map_err(|error| error.to_string())?;
+        seen += page.found.len();
         for one in &page.found {
             let row = table.vouching_restore(&one.tags).await;
             let Some(row) = readable(&one.id, row, &mut unjudged)? else { continue };
@@ -141,7 +154,7 @@ async fn list(
         }
         token = page.next;
         if token.is_none() {
-            return Ok((found, unjudged));
+            return Ok(Listed { found, unjudged, seen });
         }
     }
 }
@@ -194,7 +207,7 @@ fn shown(
     }))
 }
 
-fn print(found: &[Value], all: bool) {
+fn print(found: &[Value]) {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
         Value::Null => "-".to_owned(),
@@ -216,9 +229,6 @@ fn print(found: &[Value], all: bool) {
             text(&one["deployment_id"]),
             text(&one["because"]),
         );
-    }
-    if all && found.is_empty() {
-        println!("none");
     }
 }
 

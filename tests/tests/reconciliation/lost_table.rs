@@ -85,8 +85,11 @@ async fn losing_every_row_but_the_stacks_own_deletes_nothing_either() -> Result<
 #[tokio::test]
 async fn an_operator_lists_orphans_and_removes_them_by_name() -> Result<()> {
     let here = backed_up().await?;
-    assert_eq!(admin(&here, &["list"]).await?, "none");
     let all: Vec<String> = snapshots(&here).await?.into_iter().collect();
+    for (stack, seen) in [(here.demo.event_bus.as_str(), all.len()), ("mistyped", 0)] {
+        let said = admin(&here, &["list", "--stack", stack]).await?;
+        assert_eq!(said, format!("none, of {seen} snapshots and volumes of the stack `{stack}`"));
+    }
 
     // What a row needs is not removed, nor what is not ours, nor what hangs somewhere.
     let volume = here.demo.nodes[0].volume_ids[0].clone();
