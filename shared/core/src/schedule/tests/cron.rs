@@ -21,6 +21,10 @@ fn blanks_are_normalised_and_nothing_else() {
     assert_eq!(serde_json::to_string(&read).ok().as_deref(), Some(r#""0 3 * jan-MAR Mon""#));
     assert_eq!(serde_json::from_str::<Cron>(r#""0 3 * jan-MAR Mon""#).ok(), Some(read));
     assert!(serde_json::from_str::<Cron>(r#""@daily""#).is_err());
+    for blank in ['\u{a0}', '\u{2003}', '\u{3000}', '\n', '\r', '\u{b}'] {
+        assert!(Cron::parse(&format!("0 3 * *{blank}*")).is_err(), "{blank:?}");
+        assert!(Cron::parse(&format!("0 3 * * *{blank}")).is_err(), "{blank:?}");
+    }
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl Cron {
     /// # Errors
     /// A sentence for the caller. It does not repeat what was sent.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let fields: Vec<&str> = text.split_whitespace().collect();
+        let fields: Vec<&str> = text.split([' ', '\t']).filter(|field| !field.is_empty()).collect();
         let text = fields.join(" ");
         if text.len() > Self::MAX_CHARACTERS {
             return Err(format!(
