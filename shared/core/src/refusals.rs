@@ -55,8 +55,9 @@ pub fn restore_runs(id: RestoreId) -> Refusal {
 
 /// `backup_limit_reached`.
 pub fn full(count: u64, limit: u64) -> Refusal {
+    let backups = if count == 1 { "backup" } else { "backups" };
     let reason =
-        format!("The deployment has {count} backups and its limit is {limit}; delete one first.");
+        format!("The deployment has {count} {backups} and its limit is {limit}; delete one first.");
     Refusal::new(Code::BackupLimitReached, reason)
 }
 
