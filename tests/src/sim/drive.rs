@@ -367,10 +367,11 @@ impl Drive {
                 rng: Rng::with_seed(id),
             };
             self.spawn(async move {
-                // Who has no answer asks again.
-                for _ in 0..5 {
+                // Who has no answer asks again, and so does who is told to come again: with
+                // few requests a minute that takes a while.
+                for _ in 0..20 {
                     let reply = person.delete(deployment, tenant, id).await?;
-                    if reply.is_some_and(|reply| reply.status < 500) {
+                    if reply.is_some_and(|reply| reply.status < 500 && reply.status != 429) {
                         break;
                     }
                 }

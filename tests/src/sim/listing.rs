@@ -47,7 +47,7 @@ impl Person {
 
     /// A generator beside one's own, so that what else is drawn stays as it is. None: nothing is
     /// to differ, where every call is crashed, and in a herd.
-    fn aside(&self) -> Option<Rng> {
+    pub(super) fn aside(&self) -> Option<Rng> {
         let plain = matches!(self.world.lock().profile.kind, Kind::Sweep(_) | Kind::Herd(_));
         (!plain).then(|| Rng::with_seed(self.rng.clone().u64(..) ^ 0x7061_6765))
     }

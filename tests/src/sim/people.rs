@@ -162,7 +162,13 @@ impl Person {
                 }
                 // Nobody knows whether it was made: a person asks again.
                 None | Some((500.., _)) => {}
-                Some(_) => return Ok(()),
+                Some(_) => {
+                    // Whoever has made one looks whether it is there.
+                    if self.aside().is_some_and(|mut rng| rng.u8(0..4) == 0) {
+                        self.read_backups(deployment, tenant).await?;
+                    }
+                    return Ok(());
+                }
             }
             let pause = Duration::from_millis(self.rng.u64(500..20_000));
             tokio::time::sleep(pause).await;
