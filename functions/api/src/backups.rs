@@ -54,11 +54,11 @@ pub(crate) async fn list(
     let (id, wanted) = input::page(&mut parts).await?;
     let enough = pages::to_read(&wanted);
     let listing = if let Some(before) = wanted.before {
-        access::seen(&key, id, api.table.deployment(id).await?, Permission::Read)?;
+        access::seen(&key, id, api.table.deployment_for(&key, id).await?, Permission::Read)?;
         api.table.list_before(id, before, enough)
     } else {
         // One query has both.
-        let found = api.table.list(id, enough).await?;
+        let found = api.table.list_for(&key, id, enough).await?;
         let (deployment, listing) = found.ok_or_else(no_deployment)?;
         access::seen(&key, id, Some(deployment), Permission::Read)?;
         listing
@@ -74,7 +74,7 @@ pub(crate) async fn get(
     let (mut parts, _) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let (id, backup_id) = input::backup(&mut parts).await?;
-    access::seen(&key, id, api.table.deployment(id).await?, Permission::Read)?;
+    access::seen(&key, id, api.table.deployment_for(&key, id).await?, Permission::Read)?;
     let backup = api.table.backup(id, backup_id).await?.ok_or_else(no_backup)?;
     let kept = if backup.shown_snapshots().next().is_some() {
         api.table.kept_of(&backup).await?
@@ -92,7 +92,7 @@ pub(crate) async fn patch(
     let (mut parts, body) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let (id, backup_id) = input::backup(&mut parts).await?;
-    access::seen(&key, id, api.table.deployment(id).await?, Permission::Manage)?;
+    access::seen(&key, id, api.table.deployment_for(&key, id).await?, Permission::Manage)?;
     let body = input::json(&parts.headers, body).await?;
     let sent = Sent::new(&key, &parts, &body, body::patch(&body))?;
     once(
@@ -141,7 +141,7 @@ pub(crate) async fn delete(
     let (mut parts, _) = request.into_parts();
     let key = auth::caller(&api, &parts).await?;
     let (id, backup_id) = input::backup(&mut parts).await?;
-    access::seen(&key, id, api.table.deployment(id).await?, Permission::Manage)?;
+    access::seen(&key, id, api.table.deployment_for(&key, id).await?, Permission::Manage)?;
     if begin_delete(&api, id, backup_id).await? {
         tracing::info!("the backup is being deleted");
         let nudge = OperationDue::backup(id, backup_id);
@@ -159,7 +159,7 @@ pub(crate) async fn living(
     id: DeploymentId,
     needed: Permission,
 ) -> Result<Deployment, Problem> {
-    Ok(access::living(key, id, api.table.deployment(id).await?, needed)?)
+    Ok(access::living(key, id, api.table.deployment_for(key, id).await?, needed)?)
 }
 
 /// Decides on the deployment as read and stores the backup.

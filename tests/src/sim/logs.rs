@@ -70,5 +70,21 @@ impl MakeWriter<'_> for Logs {
 
 /// Whether a text holds the secret of a key: a word that begins with `ld_`.
 pub(super) fn has_secret(text: &[u8]) -> bool {
-    text.windows(4).any(|part| part.ends_with(b"ld_") && !part[0].is_ascii_alphanumeric())
+    let within = |part: &[u8]| part.ends_with(b"ld_") && !part[0].is_ascii_alphanumeric();
+    text.starts_with(b"ld_") || text.windows(4).any(within)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_seen_wherever_it_stands() {
+        for text in ["ld_x", "\"ld_x", "key: ld_x", "a\nld_x", "/ld_"] {
+            assert!(has_secret(text.as_bytes()), "{text}");
+        }
+        for text in ["", "ld", "field_x", "old_key", "Ld_x"] {
+            assert!(!has_secret(text.as_bytes()), "{text}");
+        }
+    }
 }

@@ -94,6 +94,27 @@ async fn whose_key_was_refused_is_told() {
     assert!(answered.contains(gone.key_id.as_str()), "{answered}");
 }
 
+/// What is wrong with a field is told by its value, in the words of a library.
+#[tokio::test]
+async fn of_a_key_that_cannot_be_read_its_id_alone_is_told() {
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(lines.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let cloud = Cloud::with(Some(&key()), Some(&deployment()));
+    cloud.put_item(json!({
+        "pk": {"S": format!("KEY#{}", secret().hash())}, "sk": {"S": "KEY"},
+        "key_id": {"S": "key-1"}, "tenant_id": {"S": "tenant"}, "version": {"N": "1"},
+        "permission": {"S": "of a later release"}, "allow": {"L": [{"S": "10.0.0.1/8"}]},
+    }));
+    let reply = send(&router(&cloud), request("GET", BACKUPS)).await;
+    assert_eq!((reply.status, reply.code().as_str()), (503, "unavailable"));
+    let text = lines.text();
+    assert!(text.contains("key-1"), "{text}");
+    for quoted in ["10.0.0.1", "later release", &secret().hash()] {
+        assert!(!text.contains(quoted), "{quoted}: {text}");
+    }
+}
+
 #[tokio::test]
 async fn a_secret_is_in_no_line_at_any_level() {
     let lines = Lines::default();

@@ -157,15 +157,29 @@ async fn a_hidden_deployment_comes_before_the_permission_and_the_body() {
 async fn of_a_hidden_deployment_no_backup_is_looked_at() {
     let foreign = Key { tenant_id: "another".into(), ..key() };
     let cloud = Cloud::with(Some(&foreign), Some(&deployment()));
-    cloud.put_item(json!({
-        "pk": {"S": format!("DEPLOYMENT#{}", deployment().deployment_id)},
-        "sk": {"S": format!("BACKUP#{:020}", 1)},
+    let pk = format!("DEPLOYMENT#{}", deployment().deployment_id);
+    let backup = json!({
+        "pk": {"S": pk}, "sk": {"S": format!("BACKUP#{:020}", 1)},
         "status": {"S": "of a later release"},
-    }));
-    let router = router(&cloud);
-    for path in [BACKUPS.to_owned(), format!("{BACKUPS}?before=9"), one("1")] {
-        let reply = send(&router, request("GET", &path)).await;
-        assert_eq!((reply.status, reply.code().as_str()), (404, "deployment_not_found"), "{path}");
+    });
+    let meta = json!({
+        "pk": {"S": pk}, "sk": {"S": "META"}, "tenant_id": {"S": "acme"},
+        "status": {"S": "of a later release"},
+    });
+    for row in [backup, meta] {
+        cloud.put_item(row);
+        let router = router(&cloud);
+        for (method, path) in [
+            ("GET", BACKUPS.to_owned()),
+            ("GET", format!("{BACKUPS}?before=9")),
+            ("GET", one("1")),
+            ("POST", BACKUPS.to_owned()),
+            ("DELETE", one("1")),
+        ] {
+            let reply = send(&router, request(method, &path)).await;
+            let got = (reply.status, reply.code());
+            assert_eq!(got, (404, "deployment_not_found".to_owned()), "{path}");
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::types::{
 };
 use backups_core::deployment::{Deployment, Registry};
 use backups_core::id::{DeploymentId, TenantId};
+use backups_core::key::Key;
 
 use super::{
     Item, META, Names, Table, TableError, call, deployment_pk, from_item, met_transaction, n, s,
@@ -35,11 +36,33 @@ pub enum Registered {
     OtherTenant(TenantId),
 }
 
+/// Whether the control plane has said anything of the deployment that has this row.
+pub(super) fn is_registered(row: &Item) -> bool {
+    row.contains_key(TENANT)
+}
+
+/// Whether the key may see it.
+pub(super) fn opened(key: &Key, id: DeploymentId, row: &Item) -> bool {
+    let tenant = row.get(TENANT).and_then(|tenant| tenant.as_s().ok());
+    tenant.is_some_and(|tenant| key.opens(id, &tenant.as_str().into()))
+}
+
 impl Table {
     /// One deployment, strongly consistent.
     pub async fn deployment(&self, id: DeploymentId) -> Result<Option<Deployment>, TableError> {
         let row = self.get(deployment_pk(id), META.to_owned()).await?;
-        row.filter(|row| row.contains_key(TENANT)).map(from_item).transpose()
+        row.filter(is_registered).map(from_item).transpose()
+    }
+
+    /// The same for whoever has this key. None also of one that the key may not see: that is
+    /// told by its tenant alone, so that a row that cannot be read does not show through.
+    pub async fn deployment_for(
+        &self,
+        key: &Key,
+        id: DeploymentId,
+    ) -> Result<Option<Deployment>, TableError> {
+        let row = self.get(deployment_pk(id), META.to_owned()).await?;
+        row.filter(|row| opened(key, id, row)).map(from_item).transpose()
     }
 
     /// Stores the registry's part of a deployment, if its version is newer and

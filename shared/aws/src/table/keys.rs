@@ -9,7 +9,7 @@ use backups_core::time::{Seconds, Time};
 pub use backups_core::key::{Key, Permission};
 
 use super::operation::built;
-use super::{Table, TableError, call, from_item, n, s, sha256, to_item};
+use super::{Item, Table, TableError, call, n, s, sha256, to_item};
 
 /// A key's secret: `ld_` and 43 base64url characters, 256 random bits. Has no `Debug` that
 /// shows it, and no comparison: it is looked up by its hash, so no time tells how much of it
@@ -83,15 +83,24 @@ const LISTED: Seconds = Seconds::days(90);
 /// The partition in which all keys are listed.
 const KEYS: &str = "KEYS";
 
+/// Reads a key's row. An error shows nothing of it but the key's id: what it says of a field that
+/// it cannot read may quote it.
+fn read(row: Item) -> Result<Key, TableError> {
+    let text = |name: &str| row.get(name).and_then(|text| text.as_s().ok()).cloned();
+    let name = text("key_id").or_else(|| text("sk")).unwrap_or_default();
+    serde_dynamo::from_item(row)
+        .map_err(|_| TableError::unreadable(name, "it is not as this release writes a key"))
+}
+
 impl Table {
     /// The key with this hash, strongly consistent.
     pub async fn key(&self, hash: &str) -> Result<Option<Key>, TableError> {
-        self.get(format!("KEY#{hash}"), "KEY".to_owned()).await?.map(from_item).transpose()
+        self.get(format!("KEY#{hash}"), "KEY".to_owned()).await?.map(read).transpose()
     }
 
     /// The key that people call so.
     pub async fn key_called(&self, key_id: &str) -> Result<Option<Key>, TableError> {
-        self.get(KEYS.to_owned(), key_id.to_owned()).await?.map(from_item).transpose()
+        self.get(KEYS.to_owned(), key_id.to_owned()).await?.map(read).transpose()
     }
 
     /// All keys, in the order of their ids, and of a row that is none why not: it must not
@@ -112,7 +121,7 @@ impl Table {
                 .send()
                 .await
                 .map_err(|error| call("Query", &error))?;
-            keys.extend(reply.items.unwrap_or_default().into_iter().map(from_item));
+            keys.extend(reply.items.unwrap_or_default().into_iter().map(read));
             start = reply.last_evaluated_key;
             if start.is_none() {
                 return Ok(keys);
@@ -157,7 +166,7 @@ impl Table {
             Err(reasons) => reasons,
         };
         let there = reasons.into_iter().filter_map(|reason| reason.item);
-        let there = there.map(from_item).collect::<Result<Vec<Key>, _>>()?;
+        let there = there.map(read).collect::<Result<Vec<Key>, _>>()?;
         let same = |there: &Key| {
             there.hash == key.hash && there.key_id == key.key_id && there.tenant_id == key.tenant_id
         };

@@ -9,9 +9,11 @@ use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use backups_core::backup::Backup;
 use backups_core::deployment::Deployment;
 use backups_core::id::{BackupId, DeploymentId, RestoreId};
+use backups_core::key::Key;
 use backups_core::restore::Restore;
 use serde::de::DeserializeOwned;
 
+use super::deployments::{is_registered, opened};
 use super::{
     BACKUP, Item, META, RESTORE, Table, TableError, backup_sk, call, deployment_pk, from_item,
     restore_sk, s,
@@ -46,21 +48,32 @@ enum Rest {
 }
 
 impl Table {
-    /// Begins the list of a deployment's newest backups by a query that has the deployment too.
-    /// The backups are not read as such yet: who may not see the deployment learns nothing of
-    /// them. None: no such deployment.
+    /// Begins the list of a deployment's newest backups by a query that has the deployment too,
+    /// for whoever has this key. The backups are not read as such yet. None: no deployment that
+    /// the key may see, of whatever sort its rows are.
     ///
     /// `wanted`: how many backups somebody will look at.
-    pub async fn list(
+    pub async fn list_for(
+        &self,
+        key: &Key,
+        id: DeploymentId,
+        wanted: usize,
+    ) -> Result<Option<(Deployment, Listing<'_, Backup>)>, TableError> {
+        self.list(id, wanted, |row| opened(key, id, row)).await
+    }
+
+    /// The same of a deployment whose row `may` be read.
+    async fn list(
         &self,
         id: DeploymentId,
         wanted: usize,
+        may: impl Fn(&Item) -> bool,
     ) -> Result<Option<(Deployment, Listing<'_, Backup>)>, TableError> {
         // The deployment's own row comes first.
         let keys = (BACKUP, META.to_owned());
         let mut listing = Listing::new(self, id, keys, wanted.saturating_add(1));
         match listing.row().await? {
-            Some(row) if row.get("sk") == Some(&s(META)) && row.contains_key("tenant_id") => {
+            Some(row) if row.get("sk") == Some(&s(META)) && may(&row) => {
                 Ok(Some((from_item(row)?, listing)))
             }
             _ => Ok(None),
@@ -96,7 +109,8 @@ impl Table {
         &self,
         id: DeploymentId,
     ) -> Result<Option<(Deployment, Vec<Backup>)>, TableError> {
-        let Some((deployment, mut listing)) = self.list(id, usize::MAX).await? else {
+        let Some((deployment, mut listing)) = self.list(id, usize::MAX, is_registered).await?
+        else {
             return Ok(None);
         };
         let mut all = Vec::new();
