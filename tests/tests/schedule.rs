@@ -422,6 +422,43 @@ async fn an_upgrade_is_answered_when_its_backup_cannot_even_start() -> Result<()
     Ok(())
 }
 
+/// A release that was taken back cannot read the request when its backup ends.
+#[tokio::test]
+async fn an_upgrade_that_missed_its_backups_end_is_answered_when_it_asks_again() -> Result<()> {
+    let here = here().await?;
+    let deployment = here.demo.deployment_id;
+    let set = async |state: &str| {
+        let update = json!({
+            "TableName": here.demo.table,
+            "Key": {"pk": {"S": format!("DEPLOYMENT#{deployment}")}, "sk": {"S": "UPGRADE#u"}},
+            "UpdateExpression": "SET #state = :state",
+            "ExpressionAttributeNames": {"#state": "state"},
+            "ExpressionAttributeValues": {":state": {"S": state}},
+        });
+        here.aws("dynamodb", "DynamoDB_20120810.UpdateItem", &update).await
+    };
+    let code = "InternalError";
+    here.arm(&json!({"on": "DescribeSnapshots", "do": "error", "code": code, "times": MANY}))
+        .await?;
+    ask(&here, deployment, "u").await?;
+    here.seen(1, "in_progress").await?;
+    set("of a later release").await?;
+    here.disarm().await?;
+    here.until_status(1, "completed").await?;
+    here.settle(60).await?;
+    assert_eq!(answers(&here, "u").await?.len(), 1, "the backup's own");
+    set("running").await?;
+    upgrade(&here, deployment, "u").await?;
+    let told = answers(&here, "u").await?;
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!((told[1].0, &told[1].1["backup_id"]), ("Backup Completed", &json!(1)));
+    upgrade(&here, deployment, "u").await?;
+    let told = answers(&here, "u").await?;
+    assert_eq!((told.len(), &told[1]), (3, &told[2]), "the same again");
+    here.stop().await;
+    Ok(())
+}
+
 #[tokio::test]
 async fn an_upgrade_waits_a_quarter_of_an_hour_for_a_busy_slot() -> Result<()> {
     let here = Here::start(Setup { speed: 1.0, ..Setup::default() }).await?;

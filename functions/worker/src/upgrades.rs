@@ -72,6 +72,13 @@ async fn turned(
     };
     if asked {
         row.repeat();
+        if let State::Running { backup_id } = row.state {
+            let backup = worker.table.backup(deployment, backup_id).await;
+            // Of one that cannot be read nobody knows how it ended.
+            if let Some(backup) = readable(backup)? {
+                row.catch_up(backup.as_ref(), now);
+            }
+        }
     }
     let (found, turn) = decide(worker, &row, now).await?;
     let next = match (found, turn) {

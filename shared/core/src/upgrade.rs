@@ -152,6 +152,26 @@ impl Upgrade {
         }
     }
 
+    /// Answers a request whose backup has ended without telling it: this row could not be read
+    /// then. `backup`: as it is now; None: it is gone. One that goes answers no more.
+    pub fn catch_up(&mut self, backup: Option<&Backup>, now: Time) {
+        if !matches!(self.state, State::Running { .. }) {
+            return;
+        }
+        let there = backup.filter(|backup| backup.status != Status::Deleting);
+        let id = there.map(|backup| backup.id);
+        match there.map(|backup| (backup.status, backup.failure.clone())) {
+            Some((Status::Pending | Status::InProgress, _)) => {}
+            Some((Status::Completed, _)) => self.answer(Kind::BackupCompleted, id, None, now),
+            Some((_, Some(why))) => self.answer(Kind::BackupFailed, id, Some(why.into()), now),
+            None | Some((_, None)) => {
+                let code = Code::BackupNotFound.as_str().to_owned();
+                let reason = "The backup before this upgrade was deleted.".to_owned();
+                self.fail(Why { code, reason }, now);
+            }
+        }
+    }
+
     /// Takes out of the outbox what the bus has.
     pub fn forget(&mut self, taken: &[Nonce]) {
         self.outbox.retain(|one| !taken.contains(&one.announcement_id));
@@ -171,13 +191,13 @@ impl Upgrade {
             return Turn::Rest;
         }
         let mut next = self.clone();
+        next.tenant_id = deployment.map(|found| found.registry.tenant_id.clone());
         let Some(deployment) = deployment.filter(|found| !found.registry.deleted) else {
             let code = Code::DeploymentNotFound.as_str().to_owned();
             let reason = "There is no such deployment.".to_owned();
             next.fail(Why { code, reason }, now);
             return Turn::Record(Box::new(next));
         };
-        next.tenant_id = Some(deployment.registry.tenant_id.clone());
         let request = NewBackup {
             name: format!("before upgrade {}", self.upgrade_id),
             node_id: None,
@@ -207,13 +227,13 @@ impl Upgrade {
 
     /// It could not start.
     fn fail(&mut self, why: Why, now: Time) {
-        let answer = Answer {
-            announcement_id: Nonce(format!("{}-failed", self.token)),
-            kind: Kind::BackupFailed,
-            at: now,
-            backup_id: None,
-            failure: Some(why),
-        };
+        self.answer(Kind::BackupFailed, None, Some(why), now);
+    }
+
+    /// An answer that no backup announces.
+    fn answer(&mut self, kind: Kind, backup_id: Option<BackupId>, failure: Option<Why>, now: Time) {
+        let announcement_id = Nonce(format!("{}-{}", self.token, kind.word()));
+        let answer = Answer { announcement_id, kind, at: now, backup_id, failure };
         self.outbox.push(answer.clone());
         self.state = State::Answered { answer };
     }
@@ -299,6 +319,45 @@ mod tests {
         assert_eq!(after.outbox, [said]);
         let free = turn(&waits, Some(&deployment()), NOW + Seconds::minutes(14));
         assert!(matches!(free, Turn::Start { .. }));
+    }
+
+    #[test]
+    fn a_request_that_missed_its_backups_end_catches_up_with_it() {
+        let Turn::Start { upgrade, backup, .. } = turn(&request(), Some(&deployment()), NOW) else {
+            panic!("not started");
+        };
+        let caught = |backup: Option<&Backup>| {
+            let mut late = (*upgrade).clone();
+            late.catch_up(backup, NOW + WAITS);
+            match &late.state {
+                State::Answered { answer } => {
+                    assert_eq!(late.outbox, [answer.clone()]);
+                    Some((answer.kind, answer.backup_id, late.tenant_id.is_some()))
+                }
+                _ => None,
+            }
+        };
+        assert_eq!(caught(Some(&backup)), None, "it runs");
+        let mut failed = (*backup).clone();
+        failed.end_as_failed_for_test(NOW);
+        assert_eq!(caught(Some(&failed)), Some((Kind::BackupFailed, Some(backup.id), true)));
+        let completed = Backup { status: Status::Completed, ..(*backup).clone() };
+        assert_eq!(caught(Some(&completed)), Some((Kind::BackupCompleted, Some(backup.id), true)));
+        let deleting = Backup { status: Status::Deleting, ..(*backup).clone() };
+        assert_eq!(caught(Some(&deleting)), Some((Kind::BackupFailed, None, true)));
+        assert_eq!(caught(None), Some((Kind::BackupFailed, None, true)));
+        let mut waits = request();
+        waits.catch_up(None, NOW);
+        assert_eq!(waits, request(), "none runs");
+    }
+
+    #[test]
+    fn of_a_deleted_deployment_the_tenant_is_known() {
+        let mut gone = deployment();
+        gone.registry.deleted = true;
+        let (said, after) = answer(turn(&request(), Some(&gone), NOW));
+        assert_eq!(code(&said), "deployment_not_found");
+        assert_eq!(after.tenant_id, Some(gone.registry.tenant_id));
     }
 
     #[test]
