@@ -45,7 +45,7 @@ const READY: Seconds = Seconds::hours(1);
 const PASSED: usize = 24;
 
 /// The most announcements that a row keeps. A bus that takes none for months must not
-/// make the row grow for ever: the oldest go.
+/// make the row grow for ever: the oldest go, and those that come after say so.
 const OUTBOX: usize = 50;
 
 /// What a person sets.
@@ -153,6 +153,9 @@ pub struct Schedule {
     /// What the bus has not surely taken.
     #[serde(default)]
     pub outbox: Vec<Skipped>,
+    /// The first slot whose announcement had no room there any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untold_from: Option<Time>,
     /// When the row is due, as read. Written beside the row's value, never with it.
     #[serde(default, skip_serializing)]
     pub due_at: Option<Time>,
@@ -234,6 +237,7 @@ impl Schedule {
                 last: None,
                 last_run_at: None,
                 outbox: Vec::new(),
+                untold_from: None,
                 due_at: None,
             },
         }
@@ -286,6 +290,9 @@ impl Schedule {
     /// Takes out of the outbox what the bus has.
     pub fn forget(&mut self, taken: &[Nonce]) {
         self.outbox.retain(|one| !taken.contains(&one.announcement_id));
+        if self.outbox.is_empty() {
+            self.untold_from = None;
+        }
     }
 
     /// Whether a slot wants a decision now.
@@ -389,11 +396,22 @@ impl Schedule {
     }
 
     /// A slot makes no backup: recorded and announced.
-    fn skip(&mut self, slot: Time, why: Why, now: Time) {
+    fn skip(&mut self, slot: Time, mut why: Why, now: Time) {
         self.waiting = None;
         self.decided = self.decided.max(Some(slot));
         let (result, backup_id) = (Outcome::Skipped, None);
         self.last = Some(Last { slot, result, why: Some(why.clone()), backup_id });
+        let over = (self.outbox.len() + 1).saturating_sub(OUTBOX);
+        if let Some(last) = self.outbox.drain(..over).last() {
+            // Of one that the bus has perhaps no word may change: the newest tells of them.
+            let first = *self.untold_from.get_or_insert(last.slot);
+            let note = format!(
+                " The bus took no announcement for so long that none is left of the slots from \
+                 {first} to {}, which were skipped as well.",
+                last.slot
+            );
+            why.reason.push_str(&note);
+        }
         let seconds = slot.unix();
         self.outbox.push(Skipped {
             announcement_id: Nonce(format!("{}-{seconds}-skipped", self.deployment_id)),
@@ -402,8 +420,6 @@ impl Schedule {
             node_id: self.setting.as_ref().and_then(|setting| setting.node_id),
             why,
         });
-        let over = self.outbox.len().saturating_sub(OUTBOX);
-        self.outbox.drain(..over);
     }
 
     /// What waits, or is due and not decided on, is dropped for a person's change, and told.

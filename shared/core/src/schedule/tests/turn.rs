@@ -282,7 +282,15 @@ fn a_bus_that_takes_nothing_does_not_make_the_row_grow_for_ever() {
         schedule = recorded(turn_on(&schedule, &full, at(hour, 0)));
     }
     assert_eq!(schedule.outbox.len(), OUTBOX);
-    assert_eq!(schedule.outbox.last().map(|one| one.slot), Some(at(199, 0)));
+    let newest = schedule.outbox.last().expect("one").clone();
+    assert_eq!(newest.slot, at(199, 0));
+    // Of those that had no room it tells, from the first on, and once the bus is back no other.
+    let (first, last) = (at(0, 0), at(149, 0));
+    assert!(newest.why.reason.contains(&format!("from {first} to {last}")), "{newest:?}");
+    let told: Vec<Nonce> = schedule.outbox.iter().map(|one| one.announcement_id.clone()).collect();
+    schedule.forget(&told);
+    let next = recorded(turn_on(&schedule, &full, at(200, 0)));
+    assert!(!next.outbox[0].why.reason.contains("no announcement"), "{next:?}");
 }
 
 #[test]
