@@ -43,7 +43,11 @@ pub(crate) async fn remove(
         let refused = if paused {
             Some(PAUSED.to_owned())
         } else if until.fits(LOOK + ATTEMPT) {
-            one(worker, &id, &table_id, until).await?.err()
+            match one(worker, &id, &table_id, until).await {
+                // It keeps nobody from the others.
+                Err(error @ TableError::Row { .. }) => Some(format!("it is not judged: {error}")),
+                done => done?.err(),
+            }
         } else {
             Some(LATE.to_owned())
         };

@@ -146,8 +146,18 @@ async fn a_row_that_cannot_be_read_does_not_hide_the_orphans() -> Result<()> {
     };
     let listed: Value = serde_json::from_str(said.lines().next().unwrap_or_default())?;
     assert_eq!(listed, json!([]), "none of its snapshots is called an orphan");
-    for id in snapshots(&here).await? {
+    let all: Vec<String> = snapshots(&here).await?.into_iter().collect();
+    for id in &all {
         assert!(said.contains(&format!("{id} is not judged: the row BACKUP#")), "{said}");
+    }
+    // Nor does it keep an order from its answer.
+    let order = ["remove", "--yes"].into_iter().chain(all.iter().map(String::as_str));
+    let Err(Failed(said)) = admin(&here, &order.collect::<Vec<_>>()).await else {
+        return fail("they are removed");
+    };
+    for id in &all {
+        let line = format!("{id}  not deleted: it is not judged: the row BACKUP#");
+        assert!(said.contains(&line), "{said}");
     }
     here.stop().await;
     Ok(())
