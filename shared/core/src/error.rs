@@ -39,7 +39,8 @@ codes! {
     /// Malformed JSON, wrong type, out of range, unknown field, bad id in the path, bad query or
     /// `idempotency-key`.
     InvalidRequest = "invalid_request", 400;
-    /// The deployment's storage has no backups.
+    /// Backups are made of managed deployments on AWS with network storage and a host of their
+    /// own: not of this one.
     StorageNotSupported = "storage_not_supported", 400;
     /// Key missing, unknown, revoked, or expired: one reply for all.
     Unauthorized = "unauthorized", 401;
@@ -63,7 +64,7 @@ codes! {
     RouteNotFound = "route_not_found", 404;
     /// The path has no such method.
     MethodNotAllowed = "method_not_allowed", 405;
-    /// The control plane says that the deployment is not `initialized`.
+    /// The control plane says that the deployment is not `initialized`, or has no nodes.
     DeploymentNotReady = "deployment_not_ready", 409;
     /// Another backup is pending or in progress.
     BackupInProgress = "backup_in_progress", 409;

@@ -18,6 +18,7 @@
 //! | the stack's own facts | `STACK` | `TABLE` |
 //! | until when the releases of scheduled backups are given away | `STACK` | `RELEASES` |
 //! | the stack's reconciliation: its run, its place, its last report | `STACK` | `RECONCILIATION` |
+//! | the operator's brake: what is paused, and since when | `STACK` | `BRAKE` |
 //! | the answer to an operator's order about orphans (TTL) | `STACK` | `ANSWER#<order>` |
 //!
 //! Every invariant is a condition of a write; none is a read followed by a write.
