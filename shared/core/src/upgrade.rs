@@ -331,7 +331,7 @@ mod tests {
             late.catch_up(backup, NOW + WAITS);
             match &late.state {
                 State::Answered { answer } => {
-                    assert_eq!(late.outbox, [answer.clone()]);
+                    assert_eq!(late.outbox, std::slice::from_ref(answer));
                     Some((answer.kind, answer.backup_id, late.tenant_id.is_some()))
                 }
                 _ => None,

@@ -402,7 +402,7 @@ impl Schedule {
         let (result, backup_id) = (Outcome::Skipped, None);
         self.last = Some(Last { slot, result, why: Some(why.clone()), backup_id });
         let over = (self.outbox.len() + 1).saturating_sub(OUTBOX);
-        if let Some(last) = self.outbox.drain(..over).last() {
+        if let Some(last) = self.outbox.drain(..over).next_back() {
             // Of one that the bus has perhaps no word may change: the newest tells of them.
             let first = *self.untold_from.get_or_insert(last.slot);
             let note = format!(
