@@ -5,12 +5,11 @@
 //! id by which a consumer drops doubles.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::backup::{self, Backup, BackupType};
-use crate::control_plane::KEY_CHANGED;
+use crate::control_plane::{KEY_CHANGED, is_key_id};
 use crate::id::{BackupId, DeploymentId, NodeId, Nonce, RestoreId, TenantId};
-use crate::key::SECRET_PREFIX;
 use crate::operation::Why;
 use crate::reconcile::Reconciliation;
 use crate::restore::{Order, Restore};
@@ -411,15 +410,6 @@ pub const KEPT_WHOLE: usize = 200_000;
 /// The most characters of a reason: it may quote what was sent.
 const REASON: usize = 1_000;
 
-/// A short value that is no secret, or null.
-fn plain(value: &Value) -> Value {
-    match value {
-        Value::String(text) if !text.contains(SECRET_PREFIX) && text.len() <= 128 => value.clone(),
-        Value::Number(_) => value.clone(),
-        _ => Value::Null,
-    }
-}
-
 impl EventRejected {
     /// A refusal.
     pub fn new(reason: &str, mut event: Value) -> Self {
@@ -429,8 +419,11 @@ impl EventRejected {
             let mut kept: Value =
                 names.map(|name| (name, event[name].clone())).into_iter().collect();
             if of_a_key {
-                let part = |name| (name, plain(&event["detail"][name]));
-                kept["detail"] = ["key_id", "version"].map(part).into_iter().collect();
+                let (id, version) = (&event["detail"]["key_id"], &event["detail"]["version"]);
+                kept["detail"] = json!({
+                    "key_id": id.as_str().filter(|id| is_key_id(id)),
+                    "version": Some(version).filter(|version| version.is_number()),
+                });
             }
             event = kept;
         }

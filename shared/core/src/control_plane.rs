@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::deployment::{Node, Registry};
 use crate::id::{DeploymentId, TenantId};
 use crate::key::{
-    Key, LONGEST, MOST_DEPLOYMENTS, MOST_NETWORKS, Network, Permission, SECRET_PREFIX,
+    Key, LONGEST, MOST_DEPLOYMENTS, MOST_NETWORKS, Network, Permission, may_hold_secret,
 };
 use crate::time::Time;
 
@@ -134,10 +134,10 @@ impl KeyEnded {
 pub const KEY_ID: usize = 64;
 
 /// Whether a key may be called so. An id is shown wherever the key is meant: it is no secret.
-fn is_key_id(text: &str) -> bool {
+pub(crate) fn is_key_id(text: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let sound = (1..=KEY_ID).contains(&text.len()) && text.bytes().all(word);
-    sound && !text.starts_with(SECRET_PREFIX)
+    sound && !may_hold_secret(text)
 }
 
 impl KeyChanged {
@@ -169,8 +169,8 @@ impl KeyChanged {
     pub fn key(self, now: Time) -> Result<Key, Rejected> {
         if !is_key_id(&self.key_id) {
             let reason = format!(
-                "a key_id has 1 to {KEY_ID} letters, digits, `-` and `_`, and does not begin as \
-                 secrets do, with `ld_`"
+                "a key_id has 1 to {KEY_ID} letters, digits, `-` and `_`, and nothing of a \
+                 secret in it, `ld_`"
             );
             return Err(Rejected(reason));
         }

@@ -10,8 +10,21 @@ use serde::{Deserialize, Serialize};
 use crate::id::{DeploymentId, TenantId};
 use crate::time::{Seconds, Time};
 
-/// What every key's secret begins with: text with this in it may be one.
+/// What every key's secret begins with.
 pub const SECRET_PREFIX: &str = "ld_";
+
+/// What comes after it: letters, digits, `-` and `_`.
+const SECRET_BODY: usize = 43;
+
+/// Whether a secret may stand in a text, or the beginning of one.
+pub fn may_hold_secret(text: &str) -> bool {
+    text.match_indices(SECRET_PREFIX).any(|(at, _)| {
+        let word = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        let whole =
+            text[at + SECRET_PREFIX.len()..].chars().take_while(word).count() >= SECRET_BODY;
+        whole || !text[..at].ends_with(|c: char| c.is_ascii_alphanumeric())
+    })
+}
 
 /// The longest that a key may open anything.
 pub const LONGEST: Seconds = Seconds::days(365);

@@ -351,13 +351,28 @@ mod tests {
             assert!(!told.contains("AAAA") && told.contains("\"id\":\"1\""), "{told}");
             assert_eq!(told.contains("key-1"), field != "key_id");
         }
+        for (id, kept) in [
+            ("old_key", true),
+            (&format!("x{secret}"), false),
+            (&format!("key-{secret}"), false),
+            ("key-ld_AAAA", false),
+        ] {
+            let event = json!({"detail-type": "API Key Changed", "detail": {"key_id": id}});
+            let told = EventRejected::new("why", event).event;
+            assert_eq!(told["detail"]["key_id"].is_string(), kept, "{id}");
+        }
         let text = EventRejected::new("why", json!("x".repeat(KEPT_WHOLE)));
         assert!(text.event["id"].is_null() && text.event["time"].is_null());
     }
 
     #[test]
     fn a_fault_in_what_is_said_of_a_key_shows_nothing_of_it() {
-        let secret = format!("ld_{}", "A".repeat(43));
+        for before in ["", "x", "key-", "a_"] {
+            shows_nothing_of(&format!("{before}ld_{}", "A".repeat(43)));
+        }
+    }
+
+    fn shows_nothing_of(secret: &str) {
         let good = json!({
             "version": 1, "key_id": "key-1", "hash": "0".repeat(64), "tenant_id": "t",
             "permission": "deployment:read", "expires_at": "2026-11-24T00:00:00Z",
@@ -381,7 +396,7 @@ mod tests {
             good.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
         assert_eq!(fields.len(), KeyChanged::FIELDS.len());
         for field in fields {
-            for wrong in [json!(secret), json!([secret]), json!({ secret.as_str(): secret })] {
+            for wrong in [json!(secret), json!([secret]), json!({ secret: secret })] {
                 // A tenant may be called anything.
                 if field == "tenant_id" && wrong.is_string() {
                     continue;
