@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use backups_aws::settings::Settings;
 use backups_aws::table::keys::Secret;
 use jiff::Timestamp;
 use local::Demo;
@@ -303,6 +304,16 @@ impl Cloud {
             .header("content-type", "application/x-www-form-urlencoded")
             .body(format!("Version=2016-11-15&{query}"));
         call.send(self.aws).await
+    }
+
+    /// The functions' settings, of their environment.
+    ///
+    /// # Errors
+    /// A variable is missing, or is none of its kind.
+    pub fn settings(&self) -> Result<Settings> {
+        let environment = self.environment();
+        let read = |name: &str| environment.get(name).cloned();
+        Settings::from_lookup(&read).map_err(Failed::from)
     }
 
     /// What template.yaml gives the functions as their environment, and where

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use backups_aws::clock::Clock;
 use backups_aws::sdk;
-use backups_aws::settings::Settings;
 use backups_core::announce::{self, Kind};
 use backups_core::control_plane::{self, UpgradeRequested};
 use backups_core::error::Code;
@@ -145,9 +144,7 @@ fn an_upgrades_id_is_what_the_service_takes() -> Result<()> {
 /// The worker, against a running cloud.
 async fn worker_of(here: &Here) -> Result<(Worker, Clock)> {
     let demo = &here.demo;
-    let environment = here.environment();
-    let environment = |name: &str| environment.get(name).cloned();
-    let settings = Settings::from_lookup(&environment).map_err(Failed::from)?;
+    let settings = here.settings()?;
     let (clock, _) = Clock::adjustable();
     let sdk = sdk::local_config(&clock, &demo.aws_endpoint, &demo.region).await;
     Ok((Worker::new(&settings, &sdk, clock.clone()), clock))

@@ -13,8 +13,8 @@ use crate::time::{Seconds, Time};
 /// What every key's secret begins with.
 pub const SECRET_PREFIX: &str = "ld_";
 
-/// What comes after it: letters, digits, `-` and `_`.
-const SECRET_BODY: usize = 43;
+/// How many characters come after it: letters, digits, `-` and `_`.
+pub const SECRET_BODY: usize = 43;
 
 /// Whether a secret may stand in a text, or the beginning of one.
 pub fn may_hold_secret(text: &str) -> bool {

@@ -54,12 +54,12 @@ async fn checked() -> Result<()> {
     ended.map_err(|Failed(why)| Failed(format!("{log}\n{why}")))?;
     // All that they print, at the highest level: a library may have a say there too.
     let mut never = samples_words()?;
+    if never.len() < 2 {
+        return fail("the samples have no secret, or no hash of a key");
+    }
     for secret in [keys.manage, keys.read, keys.other_tenant].into_iter().chain(never.clone()) {
         never.extend(Secret::parse(&secret).map(|secret| secret.hash()));
         never.push(secret);
-    }
-    if never.len() < 9 {
-        return fail(format!("only {} words are looked for", never.len()));
     }
     if never.iter().any(|word| log.contains(word)) {
         return fail("the log has the secret of a key, or its hash");

@@ -11,7 +11,6 @@ use api::Api;
 use axum::body::Body;
 use backups_aws::clock::{Clock, ClockControl};
 use backups_aws::sdk;
-use backups_aws::settings::Settings;
 use backups_aws::table::Table;
 use backups_aws::table::keys::{Key, Permission, Secret};
 use backups_core::time::{Seconds, Time};
@@ -77,9 +76,7 @@ struct Functions {
 impl Functions {
     async fn of(here: &Here) -> Result<Self> {
         let demo = &here.demo;
-        let environment = here.environment();
-        let environment = |name: &str| environment.get(name).cloned();
-        let settings = Settings::from_lookup(&environment).map_err(Failed::from)?;
+        let settings = here.settings()?;
         let (clock, time) = Clock::adjustable();
         let sdk = sdk::local_config(&clock, &demo.aws_endpoint, &demo.region).await;
         Ok(Self {

@@ -46,6 +46,12 @@ async fn volumes_that_are_kept_late_take_no_later_ones_place() -> Result<()> {
     keep(4).await.map_err(Failed::from)
 }
 
+/// The deployment's row.
+async fn deployment(functions: &Functions, id: u64) -> Result<Deployment> {
+    let found = functions.table.deployment(DeploymentId(id)).await.map_err(Failed::from)?;
+    found.ok_or_else(|| Failed("no deployment".to_owned()))
+}
+
 /// A slot's backup, as it is decided on.
 fn slot(read: &Deployment, gives_way: bool, now: Time) -> Result<(Backup, Room)> {
     let request = NewBackup {
@@ -70,8 +76,7 @@ async fn a_slot_has_no_room_above_the_limit_once_what_gives_way_is_gone() -> Res
     here.register(id, 2, &json!({"backup_limit": 1})).await?;
     let oldest = here.create("oldest").await?;
     here.until_status(oldest, "completed").await?;
-    let read = functions.table.deployment(DeploymentId(id)).await.map_err(Failed::from)?;
-    let read = read.ok_or_else(|| Failed("no deployment".to_owned()))?;
+    let read = deployment(&functions, id).await?;
     let now = functions.clock.now();
     let (backup, room) = slot(&read, true, now)?;
     assert_eq!((room.at_least, room.below), (1, 2));
@@ -90,18 +95,16 @@ async fn a_slot_does_not_start_once_its_deployment_is_known_to_have_been_deleted
     let functions = Functions::of(&here).await?;
     let id = here.demo.deployment_id;
     here.register(id, 9, &json!({})).await?;
-    let read = async || {
-        let found = functions.table.deployment(DeploymentId(id)).await.map_err(Failed::from)?;
-        found.ok_or_else(|| Failed("no deployment".to_owned()))
-    };
-    let before = read().await?;
+    let before = deployment(&functions, id).await?;
     // It is back already when the word of its end comes.
     let gone = json!({"version": 8, "deployment_id": id});
     here.put_event("supervisor.control-plane", "Deployment Deleted", &gone).await?;
     here.settle(20).await?;
-    let after = read().await?;
+    let after = deployment(&functions, id).await?;
     assert_eq!((after.registry, after.deleted_version), (before.registry.clone(), 8));
-    for (read, expected) in [(before, Written::Conflict), (read().await?, Written::Stored)] {
+    for (read, expected) in
+        [(before, Written::Conflict), (deployment(&functions, id).await?, Written::Stored)]
+    {
         let now = functions.clock.now();
         let (backup, room) = slot(&read, false, now)?;
         let written = functions.table.create_backup(&read, &backup, room, None).await;

@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::types::{
     Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
-use backups_core::key::SECRET_PREFIX;
+use backups_core::key::{SECRET_BODY, SECRET_PREFIX};
 use backups_core::time::{Seconds, Time};
 
 pub use backups_core::key::{Key, Permission};
@@ -47,7 +47,7 @@ impl Secret {
     /// Reads a secret as a client sends it. None: it has not the form of one.
     pub fn parse(text: &str) -> Option<Self> {
         let body = text.strip_prefix(SECRET_PREFIX)?;
-        let form = body.len() == 43
+        let form = body.len() == SECRET_BODY
             && body.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         form.then(|| Self(text.to_owned()))
     }

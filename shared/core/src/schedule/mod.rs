@@ -289,10 +289,11 @@ impl Schedule {
 
     /// Takes out of the outbox what the bus has.
     pub fn forget(&mut self, taken: &[Nonce]) {
-        self.outbox.retain(|one| !taken.contains(&one.announcement_id));
-        if self.outbox.is_empty() {
+        // The newest tells of those that had no room.
+        if self.outbox.last().is_some_and(|newest| taken.contains(&newest.announcement_id)) {
             self.untold_from = None;
         }
+        self.outbox.retain(|one| !taken.contains(&one.announcement_id));
     }
 
     /// Whether a slot wants a decision now.
