@@ -317,8 +317,10 @@ impl Drive {
             self.unschedule();
         }
         let mut world = self.world.lock();
-        for key in world.oracle.stuck() {
-            self.orders += 1;
+        let stuck = world.oracle.stuck();
+        // Each in its turn, however many are stuck: some get on by one of them alone.
+        self.orders += usize::from(!stuck.is_empty());
+        for key in stuck {
             restoring::order_restore(&mut world, key, order);
         }
     }

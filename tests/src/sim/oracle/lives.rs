@@ -351,7 +351,9 @@ impl Oracle {
             .iter()
             .find(|(_, row)| row.as_ref().is_some_and(|row| text(row, "status") == from));
         let since = done.map_or(expires, |(at, _)| expires.max(*at));
-        let peace = life.function == Name::Scheduler && self.is_smooth(since - TICKS);
+        let peace = life.function == Name::Scheduler
+            && self.is_smooth(since - TICKS)
+            && !self.was_pinned_since(key, row, now - EXPIRED);
         if peace && now > since + EXPIRED {
             return violated(
                 "expired-late",

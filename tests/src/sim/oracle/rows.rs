@@ -373,7 +373,7 @@ impl Oracle {
     }
 
     /// Whether a restore needs the backup that is this now, or did so since then.
-    fn was_pinned_since(&self, key: BackupKey, row: &Value, then: Timestamp) -> bool {
+    pub(super) fn was_pinned_since(&self, key: BackupKey, row: &Value, then: Timestamp) -> bool {
         let rows = self.backups.get(&key).map_or(&[][..], |one| &one.rows[..]);
         let before = since(rows, then).iter().filter_map(|(_, row)| row.as_deref());
         before.chain([row]).any(|row| !row["pinned_by"].is_null())
