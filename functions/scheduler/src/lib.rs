@@ -146,7 +146,13 @@ async fn tick(
             tracing::info!("an operator has paused schedules");
             return Ok(());
         }
-        schedules::release(scheduler, &limits, now, until).await
+        let behind = AtomicI64::new(0);
+        let released = schedules::release(scheduler, &limits, now, until, &behind).await;
+        let behind = behind.into_inner();
+        if released.is_ok() || behind > 0 {
+            telemetry::count(Metric::SchedulesBehindSeconds, behind);
+        }
+        released
     };
     // Beside each other: schedules are released at a pace, and nothing waits for that.
     let (shards, released) =
@@ -206,9 +212,7 @@ async fn one_shard(
     loop {
         let (rows, next) = scheduler.table.due(Shard::Of(shard), now, page).await?;
         for row in &rows {
-            if let Some(due_at) = row.due_at() {
-                oldest.fetch_max((now - due_at).0, Ordering::Relaxed);
-            }
+            waited(row, now, oldest);
         }
         // One bad row never stops the rest.
         futures_util::stream::iter(rows)
@@ -234,6 +238,13 @@ async fn one_shard(
             }
             None => return Ok(()),
         }
+    }
+}
+
+/// Notes for how long the row has been due, if no other has been for longer.
+fn waited(row: &DueRow, now: Time, longest: &AtomicI64) {
+    if let Some(due_at) = row.due_at() {
+        longest.fetch_max((now - due_at).0, Ordering::Relaxed);
     }
 }
 

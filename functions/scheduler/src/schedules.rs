@@ -6,6 +6,7 @@
 //! that overlap do not double it; users' creates go past it. What is not reached in this
 //! tick stays due.
 
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use backups_aws::random;
@@ -20,7 +21,7 @@ use backups_core::limits::Limits;
 use backups_core::schedule::{Schedule, Sight, Turn};
 use backups_core::time::Time;
 
-use crate::{BUS, Scheduler, UNREADABLE};
+use crate::{BUS, Scheduler, UNREADABLE, waited};
 
 /// How long after its start a tick still releases. The next one goes on.
 const RELEASES: Duration = Duration::from_secs(59);
@@ -45,12 +46,13 @@ struct Releasing<'a> {
     silent: bool,
 }
 
-/// Decides on the slots that are due.
+/// Decides on the slots that are due. `behind`: for how many seconds one has been.
 pub(crate) async fn release(
     scheduler: &Scheduler,
     limits: &Limits,
     now: Time,
     until: tokio::time::Instant,
+    behind: &AtomicI64,
 ) -> Result<(), TableError> {
     let until = until.min(tokio::time::Instant::now() + RELEASES);
     let mut releasing = Releasing { scheduler, limits, until, silent: false };
@@ -58,6 +60,7 @@ pub(crate) async fn release(
     loop {
         let (rows, next) = scheduler.table.due(Shard::Schedules, now, page).await?;
         for row in rows {
+            waited(&row, now, behind);
             if tokio::time::Instant::now() >= until {
                 tracing::warn!("the tick's time is over; other schedules stay due");
                 return Ok(());

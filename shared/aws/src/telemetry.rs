@@ -43,8 +43,12 @@ pub enum Metric {
     /// Snapshots and volumes that no row vouches for, and those that one run may not delete
     /// any more: once a day, also when there are none.
     OrphansFound,
-    /// How long the oldest row of the `due` index has waited, in seconds.
+    /// How long the oldest row of the `due` index has waited, in seconds; schedules have a
+    /// metric of their own.
     OldestDueSeconds,
+    /// How long the oldest schedule has waited for its turn, in seconds: with each tick, unless
+    /// schedules are paused.
+    SchedulesBehindSeconds,
     /// For how long an operator has paused anything, in seconds: with each tick, while it
     /// lasts.
     PausedSeconds,
@@ -71,6 +75,7 @@ impl Metric {
             Self::SchedulesSkipped => ("SchedulesSkipped", "Count"),
             Self::OrphansFound => ("OrphansFound", "Count"),
             Self::OldestDueSeconds => ("OldestDueSeconds", "Seconds"),
+            Self::SchedulesBehindSeconds => ("SchedulesBehindSeconds", "Seconds"),
             Self::PausedSeconds => ("PausedSeconds", "Seconds"),
             Self::EventsRejected => ("EventsRejected", "Count"),
             Self::ReconciliationHindered => ("ReconciliationHindered", "Count"),

@@ -1,6 +1,7 @@
 //! Every sample event of `events/`, delivered to the function that it is for, as
 //! Lambda would: one story from a deployment's registration to its end.
 
+mod metrics;
 mod table;
 
 use std::collections::BTreeSet;
