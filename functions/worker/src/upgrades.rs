@@ -119,7 +119,11 @@ async fn decide(
     // it begins waits for the worker to read it.
     let hold = readable(worker.table.brake().await)?.map_or_else(Hold::all, |one| one.hold());
     let limits = worker.limits_under(hold);
-    let (found, way) = worker.table.room(row.deployment_id, &limits).await?;
+    let room = worker.table.room(row.deployment_id, &limits).await;
+    // It is stored all the same, and so it is answered in time.
+    let Some((found, way)) = readable(room)? else {
+        return Ok((None, row.unreadable(&limits, now)));
+    };
     let turn = row.turn(found.as_ref(), way, &limits, random::nonce(), now);
     Ok((found, turn))
 }

@@ -214,14 +214,36 @@ impl Upgrade {
             Err(refusal) => {
                 let busy = matches!(refusal.code, Code::BackupInProgress | Code::RestoreInProgress)
                     || way.opens(refusal.code);
-                let left = Seconds(WAITS.0 - limits.passed(self.requested_at, now).0);
-                if busy && left > Seconds(0) {
-                    next.state = State::Waiting { again_at: now + PAUSE.min(left) };
+                if busy {
+                    next.wait(refusal.into(), limits, now);
                 } else {
                     next.fail(refusal.into(), now);
                 }
                 Turn::Record(Box::new(next))
             }
+        }
+    }
+
+    /// What to do while the deployment's rows cannot be read: perhaps somebody mends them
+    /// before the upgrade has waited for long enough.
+    pub fn unreadable(&self, limits: &Limits, now: Time) -> Turn {
+        if !matches!(self.state, State::Waiting { .. }) {
+            return Turn::Rest;
+        }
+        let mut next = self.clone();
+        let code = Code::Unavailable.as_str().to_owned();
+        let reason = "The deployment's records cannot be read.".to_owned();
+        next.wait(Why { code, reason }, limits, now);
+        Turn::Record(Box::new(next))
+    }
+
+    /// It cannot start yet; once it has waited for long enough, it could not.
+    fn wait(&mut self, why: Why, limits: &Limits, now: Time) {
+        let left = Seconds(WAITS.0 - limits.passed(self.requested_at, now).0);
+        if left > Seconds(0) {
+            self.state = State::Waiting { again_at: now + PAUSE.min(left) };
+        } else {
+            self.fail(why, now);
         }
     }
 
@@ -319,6 +341,17 @@ mod tests {
         assert_eq!(after.outbox, [said]);
         let free = turn(&waits, Some(&deployment()), NOW + Seconds::minutes(14));
         assert!(matches!(free, Turn::Start { .. }));
+    }
+
+    #[test]
+    fn a_deployment_that_cannot_be_read_is_waited_for_as_long_and_then_answered() {
+        let limits = Limits::default();
+        let Turn::Record(waits) = request().unreadable(&limits, NOW) else { panic!("no word") };
+        assert_eq!(waits.state, State::Waiting { again_at: NOW + PAUSE });
+        assert!(matches!(turn(&waits, Some(&deployment()), NOW + PAUSE), Turn::Start { .. }));
+        let (said, after) = answer(waits.unreadable(&limits, NOW + WAITS));
+        assert_eq!((said.kind, code(&said)), (Kind::BackupFailed, "unavailable"));
+        assert_eq!(after.unreadable(&limits, NOW + WAITS), Turn::Rest, "answered once");
     }
 
     #[test]

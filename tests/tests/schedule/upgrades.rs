@@ -111,6 +111,34 @@ async fn an_upgrade_is_answered_when_its_backup_cannot_even_start() -> Result<()
     Ok(())
 }
 
+/// Somebody has written by hand into the deployment's row, and nobody comes.
+#[tokio::test]
+async fn an_upgrade_of_a_deployment_that_cannot_be_read_is_answered_all_the_same() -> Result<()> {
+    let here = Here::start(Setup { speed: 1.0, ..Setup::default() }).await?;
+    let deployment = here.demo.deployment_id;
+    let update = json!({
+        "TableName": here.demo.table,
+        "Key": {"pk": {"S": format!("DEPLOYMENT#{deployment}")}, "sk": {"S": "META"}},
+        "UpdateExpression": "SET backup_count = :many",
+        "ExpressionAttributeValues": {":many": {"S": "many"}},
+    });
+    here.aws("dynamodb", "DynamoDB_20120810.UpdateItem", &update).await?;
+    ask(&here, deployment, "u").await?;
+    for minute in 0..14 {
+        assert_eq!(answers(&here, "u").await?, [], "minute {minute}");
+        here.advance(60).await?;
+        here.tick().await?;
+    }
+    here.advance(90).await?;
+    here.tick().await?;
+    let told = answers(&here, "u").await?;
+    assert_eq!((told.len(), told[0].0), (1, "Backup Failed"), "{told:?}");
+    assert_eq!(told[0].1["failure"]["code"], "unavailable");
+    assert_eq!(here.local("GET", "dead_letters", &Value::Null).await?, json!([]));
+    here.stop().await;
+    Ok(())
+}
+
 /// A release that was taken back cannot read the request when its backup ends.
 #[tokio::test]
 async fn an_upgrade_that_missed_its_backups_end_is_answered_when_it_asks_again() -> Result<()> {
