@@ -1,6 +1,6 @@
 //! What the functions count, for whoever is to be woken.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tests::http::Call;
 use tracing::field::{Field, Visit};
@@ -17,7 +17,7 @@ struct Counted(Arc<Mutex<Vec<(String, i64)>>>);
 impl Counted {
     /// The values of one metric since this was asked last.
     fn take(&self, metric: &str) -> Vec<i64> {
-        let all = std::mem::take(&mut *self.0.lock().expect("nothing panics with it"));
+        let all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         all.into_iter().filter(|(name, _)| name == metric).map(|(_, value)| value).collect()
     }
 }
@@ -27,7 +27,7 @@ impl<S: Subscriber> Layer<S> for Counted {
         let mut line = Line::default();
         event.record(&mut line);
         if let Line { metric: Some(metric), value: Some(value) } = line {
-            self.0.lock().expect("nothing panics with it").push((metric, value));
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push((metric, value));
         }
     }
 }
@@ -71,7 +71,7 @@ async fn a_schedule_that_does_not_get_its_turn_is_told_by_each_tick() -> Result<
     let set = Call::new("PUT", format!("{}/schedule", here.backups()));
     let set = set.key(here.manager_of(here.demo.deployment_id)).json(setting);
     assert_eq!(here.send(set).await?.status, 204);
-    functions.time.advance(Duration::from_secs(3 * 3_600));
+    functions.time.advance(Duration::from_hours(3));
     let code = "InternalServerError";
     here.arm(&json!({"on": "TransactWriteItems", "do": "error", "code": code, "times": MANY}))
         .await?;
